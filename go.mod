@@ -1,0 +1,3 @@
+module github.com/x/embedlog
+
+go 1.26

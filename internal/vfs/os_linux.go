@@ -1,0 +1,137 @@
+package vfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+func datasync(f *os.File) error {
+	return control(f, "fdatasync", func(fd uintptr) error {
+		return retryEINTR(func() error { return unix.Fdatasync(int(fd)) })
+	})
+}
+
+func allocate(f *os.File, off, n int64) error {
+	return control(f, "fallocate", func(fd uintptr) error {
+		err := retryEINTR(func() error { return unix.Fallocate(int(fd), 0, off, n) })
+		if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+			return errors.ErrUnsupported
+		}
+		return err
+	})
+}
+
+// appendTo writes p at the end in one call, whoever else appends. RWF_APPEND is
+// in Linux 4.16; without it the answer is ErrUnsupported and nothing was written.
+func appendTo(f *os.File, p []byte) (n int, err error) {
+	err = control(f, "append", func(fd uintptr) error {
+		for n < len(p) {
+			w, err := unix.Pwritev2(int(fd), [][]byte{p[n:]}, 0, unix.RWF_APPEND)
+			if err == unix.EINTR {
+				continue
+			}
+			if (err == unix.ENOSYS || err == unix.EOPNOTSUPP) && n == 0 {
+				return errors.ErrUnsupported
+			}
+			if err != nil {
+				return err
+			}
+			n += w
+		}
+		return nil
+	})
+	return n, err
+}
+
+// mapFile maps only on file systems where shared writable mappings were tested.
+func mapFile(f *os.File, name string, off int64, n int) (Mapping, error) {
+	m := &osMapping{name: name}
+	err := control(f, "mmap", func(fd uintptr) error {
+		var st unix.Statfs_t
+		if err := retryEINTR(func() error { return unix.Fstatfs(int(fd), &st) }); err != nil {
+			return err
+		}
+		switch uint32(st.Type) {
+		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		default:
+			return errors.ErrUnsupported
+		}
+		var err error
+		m.buf, err = unix.Mmap(int(fd), off, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+type osMapping struct {
+	name  string
+	buf   []byte // nil after Close
+	close sync.Mutex
+}
+
+func (m *osMapping) Bytes() []byte { return m.buf }
+
+// Store costs a few nanoseconds over copy: the flag is a word of the goroutine,
+// and the deferred call is open-coded.
+func (m *osMapping) Store(off int, p []byte) (err error) {
+	if off < 0 || off > len(m.buf)-len(p) {
+		return m.outside("store")
+	}
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if r := recover(); r != nil {
+			err = faultOf(m.name, r)
+		}
+	}()
+	copy(m.buf[off:], p)
+	return nil
+}
+
+func (m *osMapping) outside(op string) error {
+	if m.buf == nil {
+		return &fs.PathError{Op: op, Path: m.name, Err: fs.ErrClosed}
+	}
+	return &fs.PathError{Op: op, Path: m.name, Err: fs.ErrInvalid}
+}
+
+var pageBytes = os.Getpagesize()
+
+// Populate faults the pages in for writing. A range past the end of the file, or
+// a disk too full to back the pages, is the EFAULT that a store would meet.
+func (m *osMapping) Populate(off, n int) error {
+	if off < 0 || n < 0 || off > len(m.buf)-n {
+		return m.outside("populate")
+	}
+	if n == 0 {
+		return nil
+	}
+	start := off &^ (pageBytes - 1)
+	err := retryEINTR(func() error { return unix.Madvise(m.buf[start:off+n], unix.MADV_POPULATE_WRITE) })
+	switch err {
+	case nil, unix.EINVAL, unix.ENOSYS: // before Linux 5.14 there is no such advice
+		return nil
+	case unix.EFAULT, unix.EHWPOISON:
+		return &FaultError{Name: m.name}
+	}
+	return osError(&fs.PathError{Op: "populate", Path: m.name, Err: err})
+}
+
+func (m *osMapping) Close() error {
+	m.close.Lock()
+	defer m.close.Unlock()
+	if m.buf == nil {
+		return &fs.PathError{Op: "unmap", Path: m.name, Err: fs.ErrClosed}
+	}
+	buf := m.buf
+	m.buf = nil
+	return unix.Munmap(buf)
+}

@@ -160,7 +160,7 @@ func (r *row) judge(out outcome) verdict {
 	if r.measure == rate {
 		v.ok = v.ratio >= r.target
 	}
-	if r.pause {
+	if r.steady {
 		v.pauseOK = v.pause <= v.limitPause+pauseSlack
 	}
 	v.ok = v.ok && v.pauseOK && len(v.notes) == 0

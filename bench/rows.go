@@ -22,7 +22,8 @@ type row struct {
 	measure   measure
 	unit      string // of Value
 	target    float64
-	pause     bool // ours may pause no longer than the limit's longest of the run + pauseSlack
+	pause     bool // show the longest pauses
+	steady    bool // and ours may pause no longer than the limit's longest of the run + pauseSlack
 	limit     side
 	load      rep   // the part of the repetition that the row decides
 	timed     bool  // bound by --seconds; else by the records that fit into --mib
@@ -60,7 +61,7 @@ func rows() []*row {
 	}
 	for _, size := range sizes {
 		add("append/level=os/goroutines=1/batch=1/value="+size.name, row{
-			against: "mapped", measure: rate, target: 0.65, pause: true,
+			against: "mapped", measure: rate, target: 0.65, pause: true, steady: true,
 			limit: limitMapped(), load: rep{Level: "os", ValueBytes: size.bytes, Batch: 1, Goroutines: 1},
 		})
 	}

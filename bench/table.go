@@ -29,7 +29,7 @@ func (t *table) header(c config, dir string) {
 	fmt.Fprintf(t.w, "%s; %s %s/%s, GOMAXPROCS %d\n", machine(dir), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
 	fmt.Fprintf(t.w, "%d repetitions of %v or %d MiB; figures are medians, the ratio is the median of the repetitions' ratios\n\n", c.reps, c.seconds, c.bytes>>20)
 	if t.limitsOnly {
-		t.line("workload", "limit", "pause", "", "", "", "", "")
+		t.line("workload", "limit", "pause", "", "", "(min-max)", "", "")
 		return
 	}
 	t.line("workload", "limit", "pause", "ours", "pause", "ratio (min-max)", "target", "ok")
@@ -37,8 +37,11 @@ func (t *table) header(c config, dir string) {
 
 // line prints the columns: name, limit, its pause, ours, its pause, ratio, target, ok.
 func (t *table) line(columns ...string) {
-	line := fmt.Sprintf("%-*s  %-28s %9s  %12s %9s  %-20s %-10s %s", t.width, columns[0],
-		columns[1], columns[2], columns[3], columns[4], columns[5], columns[6], columns[7])
+	line := fmt.Sprintf("%-*s  %-28s %9s", t.width, columns[0], columns[1], columns[2])
+	if !t.limitsOnly {
+		line += fmt.Sprintf("  %12s %9s", columns[3], columns[4])
+	}
+	line += fmt.Sprintf("  %-20s %-10s %s", columns[5], columns[6], columns[7])
 	fmt.Fprintln(t.w, strings.TrimRight(line, " "))
 }
 
@@ -46,7 +49,11 @@ func (t *table) row(r *row, out outcome, v verdict) {
 	t.rows++
 	limit := r.against + " " + r.show(medianFigure(r, out.limit))
 	if t.limitsOnly {
-		t.line(r.name, limit, r.showPause(v.limitPause), "", "", "", "", "")
+		low, high := math.Inf(1), math.Inf(-1)
+		for _, one := range out.limit {
+			low, high = min(low, r.figure(one)), max(high, r.figure(one))
+		}
+		t.line(r.name, limit, r.showPause(v.limitPause), "", "", "("+r.show(low)+" - "+r.show(high)+")", "", "")
 		return
 	}
 	if !v.judged {

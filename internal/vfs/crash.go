@@ -110,9 +110,12 @@ type afterCrash struct {
 	to     *Mem
 	choice Choice
 	files  []pair // files already seen: hard links stay links
+	above  []*memDir
 }
 
 func (w *afterCrash) dir(d *memDir, name string) *memDir {
+	w.above = append(w.above, d)
+	defer func() { w.above = w.above[:len(w.above)-1] }()
 	entries := slices.Clone(d.synced)
 	for _, c := range d.pending {
 		q := Question{Kind: KeepEntry, Op: c.op, Name: path.Join(name, c.set[0].name)}
@@ -125,6 +128,8 @@ func (w *afterCrash) dir(d *memDir, name string) *memDir {
 			}
 		}
 	}
+	// Half of a move may leave a directory below itself; no repair would keep that.
+	entries = slices.DeleteFunc(entries, func(e entry) bool { return e.dir != nil && slices.Contains(w.above, e.dir) })
 	for i := range entries {
 		e := &entries[i]
 		if e.dir != nil {

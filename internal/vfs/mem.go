@@ -243,7 +243,10 @@ func (m *Mem) Rename(oldName, newName string) error {
 	if err != nil {
 		return memError(OpRename, newName, err)
 	}
-	if e.dir != nil && (newName == oldName || strings.HasPrefix(newName, oldName+"/")) {
+	if newName == oldName {
+		return nil
+	}
+	if e.dir != nil && strings.HasPrefix(newName, oldName+"/") {
 		return memError(OpRename, newName, fs.ErrInvalid)
 	}
 	if old := to.find(newBase); old != nil {

@@ -60,11 +60,13 @@ func put(entries []entry, e entry) (after []entry, before entry) {
 // changeLocked makes a change and remembers it until the directory is synced.
 func (m *Mem) changeLocked(d *memDir, op Op, sets ...entry) {
 	c := change{op: op}
-	for i, e := range sets {
+	for i, e := range sets { // all links first: a rename must not free the file
 		c.set[i] = e
 		if e.file != nil {
 			e.file.links++
 		}
+	}
+	for _, e := range sets {
 		var before entry
 		d.entries, before = put(d.entries, e)
 		if before.file != nil {

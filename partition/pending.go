@@ -30,8 +30,12 @@ type pending struct {
 	end    int64
 }
 
-// linearStaged is how many staged producers are looked through before a map pays.
-const linearStaged = 8
+const (
+	// linearStaged is how many staged producers are looked through before a map pays.
+	linearStaged = 8
+	// maxKeptStaged is how many staged batches of producers a group may leave memory for.
+	maxKeptStaged = 1024
+)
 
 // undoStep puts one staged producer back.
 type undoStep struct {
@@ -58,7 +62,10 @@ func (s *state) begin() *pending {
 }
 
 func (p *pending) reset() {
-	if len(p.staged) >= linearStaged {
+	switch {
+	case cap(p.undo) > maxKeptStaged:
+		p.staged, p.index, p.undo, p.steps = nil, nil, nil, nil
+	case len(p.staged) >= linearStaged:
 		clear(p.index)
 	}
 	p.staged, p.undo, p.steps, p.epochs = p.staged[:0], p.undo[:0], p.steps[:0], p.epochs[:0]

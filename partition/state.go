@@ -2,6 +2,7 @@ package partition
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -44,6 +45,10 @@ func (s *state) replay(h *log.BatchHeader, now int64, control func() (m marker, 
 		return nil
 	}
 	if h.ProducerID >= 0 && h.ProducerEpoch >= 0 {
+		// A snapshot ends between two batches, and compaction joins no batches of producers.
+		if h.BaseOffset < s.end {
+			return &log.BadBatchError{BaseOffset: h.BaseOffset, LastOffset: h.LastOffset(), Reason: fmt.Sprintf("a producer's batch lies across offset %d, where another ended", s.end)}
+		}
 		var m marker
 		ok := true
 		isControl := h.Attributes.Has(log.Control)

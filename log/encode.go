@@ -146,7 +146,7 @@ func appendBatch(dst []byte, h *BatchHeader, recs []Record, at bool) ([]byte, er
 	h.Count = int32(len(recs))
 	h.CRC = 0
 	h.Put(b[start:p])
-	h.CRC = crc32c(b[start+posAttributes : p])
+	h.CRC = crc32cHot(b[start+posAttributes : p])
 	putCRC(b[start:p], h.CRC)
 	return b[:p], nil
 }
@@ -263,6 +263,6 @@ func CompressBatch(dst, batch []byte, codec compress.Codec, level int) ([]byte, 
 	}
 	h.Length = int32(len(dst) - start - batchOverhead)
 	h.Put(dst[start:])
-	putCRC(dst[start:], crc32c(dst[start+posAttributes:]))
+	putCRC(dst[start:], crc32cHot(dst[start+posAttributes:]))
 	return dst, nil
 }

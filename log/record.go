@@ -157,20 +157,20 @@ func (r *RecordReader) Next() bool {
 	r.pos = f.end
 	if r.left--; r.left == 0 && r.pos != len(r.records) {
 		// The record itself is whole; whoever asks for the next one learns of the rest.
-		r.err = r.header.fail(r.place(r.pos), "bytes behind the last record", nil)
+		r.err = r.header.fail(r.header.place(r.pos), "bytes behind the last record", nil)
 	}
 	return true
 }
 
 func (r *RecordReader) stop(pos int, reason string) bool {
-	r.err = r.header.fail(r.place(pos), reason, nil)
+	r.err = r.header.fail(r.header.place(pos), reason, nil)
 	return false
 }
 
 // place turns a position among the records into one that an error names: within
 // the batch, or, if it was compressed, within what it was decompressed to.
-func (r *RecordReader) place(pos int) int {
-	if r.header.Attributes&CodecMask == 0 {
+func (h *BatchHeader) place(pos int) int {
+	if h.Attributes&CodecMask == 0 {
 		return pos + BatchHeaderLen
 	}
 	return pos

@@ -16,6 +16,7 @@ import (
 // A durableLog is that file and the group that is being filled.
 type durableLog struct {
 	file *os.File
+	sync func(*os.File) error // datasync, or what a test puts in its place
 
 	mu   sync.Mutex // order: writing, then mu
 	open *group     // takes frames
@@ -47,7 +48,7 @@ func newDurableLog(r *rep) (*durableLog, error) {
 	}
 	// Room for all callers, so that no buffer grows while the clock runs.
 	room := r.Goroutines * r.Batch * (frameHeaderBytes + keyBytes + r.ValueBytes)
-	return &durableLog{file: f, open: newGroup(make([]byte, room)), free: make([]byte, room)}, nil
+	return &durableLog{file: f, sync: datasync, open: newGroup(make([]byte, room)), free: make([]byte, room)}, nil
 }
 
 // append returns when the records from i on are durable.
@@ -76,7 +77,7 @@ func (l *durableLog) append(records *pool, i int64, batch int) error {
 	l.free = nil
 	l.mu.Unlock()
 	if _, g.err = l.file.WriteAt(g.frames, l.pos); g.err == nil {
-		g.err = datasync(l.file)
+		g.err = l.sync(l.file)
 	}
 	l.pos += int64(len(g.frames))
 	l.mu.Lock()

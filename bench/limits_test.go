@@ -54,6 +54,56 @@ func TestLimitsWriteWhatTheyCount(t *testing.T) {
 	}
 }
 
+// An append returns only after a sync that began when its frame was in the file,
+// and a sync that failed is every caller's error.
+func TestDurableLimitSyncsBeforeItReturns(t *testing.T) {
+	r := rep{Dir: t.TempDir(), Bytes: 1 << 20, ValueBytes: 100, Batch: 1, Goroutines: 64, Records: 6400}
+	l, err := newDurableLog(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.file.Close()
+	var durable, returned atomic.Int64 // records
+	syncs := 0
+	l.sync = func(f *os.File) error {
+		syncs++
+		b, err := os.ReadFile(f.Name())
+		if err != nil {
+			return err
+		}
+		n, _, err := scanFrames(b)
+		durable.Store(n)
+		return err
+	}
+	records := r.records()
+	appendOne := func(i int64) error {
+		err := l.append(records, i, 1)
+		if n := returned.Add(1); n > durable.Load() {
+			t.Errorf("%d appends returned, %d records were synced", n, durable.Load())
+		}
+		return err
+	}
+	if res, err := r.parallel(appendOne); err != nil || res.Records != r.Records || durable.Load() != r.Records {
+		t.Errorf("%d appends, %d durable, error %v; want %d", res.Records, durable.Load(), err, r.Records)
+	}
+	if int64(syncs) == r.Records {
+		t.Errorf("%d syncs for %d records of 64 goroutines: none was shared", syncs, r.Records)
+	}
+	broken := errors.New("broken")
+	l.sync = func(*os.File) error { return broken }
+	var failed atomic.Int64
+	r.Records = 64
+	_, err = r.parallel(func(i int64) error {
+		if errors.Is(l.append(records, i, 1), broken) {
+			failed.Add(1)
+		}
+		return nil
+	})
+	if err != nil || failed.Load() != r.Records {
+		t.Errorf("the sync fails: %d of %d callers were told (error %v)", failed.Load(), r.Records, err)
+	}
+}
+
 func TestLimitScanCountsAndChecks(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the mapping that is read is Linux's")

@@ -212,12 +212,12 @@ type producers map[int64]*producer
 //
 // A now that lies before a producer's last append expires nothing.
 func (ps producers) expire(now int64, ttl time.Duration) (n int) {
-	if ttl <= 0 {
+	idleSince := now - ttl.Milliseconds()
+	if ttl <= 0 || idleSince > now { // off, or a clock so far back that there is no such time
 		return 0
 	}
 	for id, p := range ps {
-		// Compared without a subtraction that could overflow.
-		if p.txnFirst < 0 && p.lastAppend <= now-ttl.Milliseconds() {
+		if p.txnFirst < 0 && p.lastAppend <= idleSince {
 			delete(ps, id)
 			n++
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ func samples() map[string][]byte {
 	rng.Read(noise)
 	var text strings.Builder
 	for i := range 40_000 {
-		fmt.Fprintf(&text, `{"order":%d,"cents":%d,"name":"ann"}`, i, i*i%997)
+		fmt.Fprintf(&text, `{"order":%d,"cents":%d,"name":"ann"}`, i, rand.New(rand.NewPCG(1, uint64(i))).IntN(100_000))
 	}
 	return map[string][]byte{
 		"empty":     {},
@@ -161,18 +162,89 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// What other programs wrote: the reference tools (gzip, lz4, zstd) and, for
-// snappy, streams made by hand from the format's description.
+// orders is the text that the files in testdata hold.
+func orders() []byte {
+	var b []byte
+	for i := range 6000 {
+		b = fmt.Appendf(b, `{"order":%d,"cents":%d}`, i, i*i%997)
+	}
+	return b
+}
+
+// What other programs wrote: the command line tools of gzip, lz4 and zstd, and
+// python-snappy. The small files hold the first 2,000 bytes.
 func TestForeign(t *testing.T) {
+	all := orders()
 	for _, c := range []struct {
-		name  string
+		file  string
 		codec Codec
-		bytes string
-		want  string
+		want  []byte
 	}{
-		{"snappy: bare", Snappy, "0a 0461620d02", "abababab" + ""},
+		{"small.gz", Gzip, all[:2000]},
+		{"two.gz", Gzip, all[:2000]}, // two members
+		{"bare.snappy", Snappy, all[:2000]},
+		{"framed.snappy", Snappy, all[:2000]}, // chunks of 512 bytes
+		{"small.lz4", LZ4, all[:2000]},
+		{"linked.lz4", LZ4, all}, // blocks refer to earlier ones; checksums of blocks and content; its size
+		{"small.zst", Zstd, all[:2000]},
+		{"two.zst", Zstd, all[:2000]}, // two frames
+		{"checked.zst", Zstd, all},
 	} {
-		_ = c
+		packed, err := os.ReadFile("testdata/" + c.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Decode([]byte("front"), packed, c.codec, len(c.want))
+		if err != nil || string(got[:5]) != "front" || !bytes.Equal(got[5:], c.want) {
+			t.Errorf("%s: %d bytes, %v; want the %d bytes of the text", c.file, len(got), err, len(c.want))
+		}
+		if _, err := Decode(nil, packed, c.codec, len(c.want)-1); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s into one byte less: %v, want ErrTooLarge", c.file, err)
+		}
+		if !strings.HasPrefix(c.file, "linked") && c.file != "checked.zst" {
+			continue
+		}
+		for i := 0; i < len(packed); i += 97 { // both carry checksums: every flipped bit shows
+			bad := bytes.Clone(packed)
+			bad[i] ^= 1
+			if got, err := Decode(nil, bad, c.codec, 1<<20); err == nil && !bytes.Equal(got, c.want) {
+				t.Errorf("%s with byte %d flipped: other data and no error", c.file, i)
+			}
+		}
+	}
+}
+
+func TestSnappyForms(t *testing.T) {
+	for _, c := range []struct{ name, bytes, want string }{
+		{"bare", "06 046162 0102", "ababab"},
+		{"no chunks", "82534e4150505900 00000001 00000001", ""},
+		{"bare and empty", "00", ""},
+		{"two chunks", "82534e4150505900 00000001 00000001 00000003 010061 00000004 02046263", "abc"},
+		{"two streams", "82534e4150505900 00000001 00000001 00000003 010061 82534e4150505900 00000001 00000001 00000004 02046263", "abc"},
+		{"long literal", "03 f002 616263", "abc"},
+		{"copy with two bytes", "06 046162 0e0200", "ababab"},
+		{"copy with four bytes", "06 046162 0f02000000", "ababab"},
+	} {
+		got, err := Decode(nil, unhex(t, c.bytes), Snappy, 100)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
+		}
+	}
+}
+
+func TestXXHash32(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want uint32
+	}{ // from the reference implementation, xxhsum
+		{"", 0x02cc5d05},
+		{"a", 0x550d7456},
+		{"abc", 0x32d153ff},
+		{"Nobody inspects the spammish repetition", 0xe2293b2f},
+	} {
+		if got := xxHash32([]byte(c.in)); got != c.want {
+			t.Errorf("xxHash32(%q) = %#x, want %#x", c.in, got, c.want)
+		}
 	}
 }
 

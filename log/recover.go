@@ -1,0 +1,688 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// Recovery reads the part of the log that was not known to be durable, at most
+// MaxUnsyncedBytes of it, and decides where the log ends. docs/format.md has the
+// rules. It reads everything before it changes anything, so that a directory it
+// cannot understand stays as it was.
+
+// recovery is what was read so far.
+type recovery struct {
+	l       *Log
+	ckpt    *checkpoint // nil: none
+	segs    []*segment
+	tails   []tail // of segs[from:]
+	from    int
+	remove  []string // names to remove: leftovers of what a crash interrupted
+	report  Recovered
+	highest mark
+}
+
+// mark is a place that something says was durable.
+type mark struct {
+	seg int // position in segs
+	pos int64
+}
+
+func (m mark) below(n mark) bool { return m.seg < n.seg || m.seg == n.seg && m.pos < n.pos }
+
+// tail is what a scan found at the end of one segment.
+type tail struct {
+	end          int64 // behind the last whole frame that follows the ones before
+	at           place // there
+	size         int64 // of the file
+	durable      int64 // highest position that a frame or mark in it names, 0 for none
+	marked       bool  // an end mark lies at end
+	maxTimestamp int64
+	reason       error // why it ends there; nil when the file just ends
+}
+
+func (l *Log) recover() error {
+	r := &recovery{l: l}
+	if err := r.read(); err != nil {
+		return err
+	}
+	if len(r.segs) == 0 {
+		return r.create()
+	}
+	if err := r.scan(); err != nil {
+		return err
+	}
+	return r.finish()
+}
+
+// read lists the directory and reads what is needed to know what is there.
+func (r *recovery) read() error {
+	l := r.l
+	infos, err := l.fs.List(".")
+	if err != nil {
+		return err
+	}
+	if r.ckpt, err = readCheckpoint(l.fs); err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if info.Dir {
+			continue
+		}
+		base, ok := parseSegmentName(info.Name)
+		if !ok {
+			if strings.HasSuffix(info.Name, tmpSuffix) {
+				r.remove = append(r.remove, info.Name)
+			}
+			if info.Name == reserveName {
+				l.reserved.Store(true)
+				l.otherBytes.Add(info.Allocated)
+			}
+			continue
+		}
+		s, err := r.openSegment(base, info)
+		if err != nil {
+			return err
+		}
+		r.segs = append(r.segs, s)
+	}
+	return r.dropLeftovers()
+}
+
+// openSegment reads a segment's header. A damaged one leaves a segment with tag 0.
+func (r *recovery) openSegment(base int64, info vfs.Info) (*segment, error) {
+	l := r.l
+	f, err := l.fs.Open(info.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h, err := readSegmentHeader(f)
+	switch {
+	case errors.Is(err, errSegmentHeader):
+		h = segmentHeader{baseOffset: base}
+	case err != nil:
+		return nil, err
+	case h.baseOffset != base:
+		h = segmentHeader{baseOffset: base} // renamed or copied: not what its name says
+	}
+	s := newSegment(l.fs, l.files, h)
+	s.end.Store(info.Size)
+	s.allocated.Store(info.Allocated)
+	s.maxTimestamp.Store(unknownTimestamp)
+	s.settled.Store(true)
+	return s, s.index.load()
+}
+
+// dropLeftovers takes out the segments that a compaction, a truncation from the
+// start or the creation of a segment left behind.
+func (r *recovery) dropLeftovers() error {
+	if r.ckpt != nil {
+		r.l.logID = r.ckpt.logID
+	} else {
+		for _, s := range r.segs {
+			if s.tag != 0 {
+				r.l.logID = s.logID
+				break
+			}
+		}
+	}
+	// A segment whose header never reached the disk: nothing in it was ever durable,
+	// or a later sync would have written the header with it.
+	if n := len(r.segs); n > 0 && r.segs[n-1].tag == 0 {
+		last := r.segs[n-1]
+		held, err := r.holdsFrames(last)
+		if err != nil {
+			return err
+		}
+		if !held && (r.ckpt == nil || r.ckpt.durableBase < last.baseOffset) {
+			r.remove = append(r.remove, last.name)
+			r.segs = r.segs[:n-1]
+		}
+	}
+	var kept []*segment
+	for i, s := range r.segs {
+		if len(kept) > 0 && kept[len(kept)-1].compacted() && s.baseOffset < kept[len(kept)-1].endOffset {
+			r.remove = append(r.remove, s.name)
+			continue
+		}
+		if r.ckpt != nil && i+1 < len(r.segs) && r.segs[i+1].baseOffset <= r.ckpt.start && r.segs[i+1].tag != 0 &&
+			r.segs[i+1].baseIndex <= r.ckpt.boundaryIndex+1 {
+			r.remove = append(r.remove, s.name)
+			continue
+		}
+		kept = append(kept, s)
+	}
+	r.segs = kept
+	for _, s := range r.segs {
+		if s.tag != 0 && s.logID != r.l.logID {
+			return &CorruptionError{File: s.name, End: -1, FirstOffset: s.baseOffset, EndOffset: -1,
+				Cause: fmt.Errorf("it belongs to log %016x, this is log %016x", s.logID, r.l.logID)}
+		}
+	}
+	return nil
+}
+
+// holdsFrames says whether a file without a header holds a mark or a frame that
+// knew part of it to be durable.
+func (r *recovery) holdsFrames(s *segment) (bool, error) {
+	size := min(s.end.Load(), MaxUnsyncedBytes)
+	b := make([]byte, size)
+	f, err := r.l.fs.Open(s.name)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	for b = b[:n]; len(b) >= frameHeaderLen; b = b[1:] {
+		pos := int64(n - len(b))
+		if be32(b[4:])>>16 != frameMagic {
+			continue
+		}
+		var h frameHeader
+		tag := uint64(be32(b[24:]))<<32 | uint64(be32(b[28:]))
+		if _, err := parseFrame(b, pos, tag, &h); err == nil && h.durable > 1 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// create begins an empty log.
+func (r *recovery) create() error {
+	l := r.l
+	at := place{index: 1}
+	if r.ckpt != nil {
+		// All segments are gone: either all was below the log start offset, or the
+		// files of a log that was not empty were taken away.
+		if r.ckpt.durableBase > r.ckpt.start || r.ckpt.durableBase == r.ckpt.start && r.ckpt.durablePos > segmentHeaderLen {
+			return &CorruptionError{File: segmentName(r.ckpt.durableBase, logSuffix), End: -1,
+				FirstOffset: r.ckpt.start, EndOffset: -1, Cause: errors.New("the segment is missing")}
+		}
+		at = place{offset: r.ckpt.start, index: r.ckpt.boundaryIndex + 1, epoch: r.ckpt.boundaryEpoch}
+		r.report.State = r.ckpt.state
+	} else {
+		l.logID = newTag()
+	}
+	if err := r.clean(); err != nil {
+		return err
+	}
+	none := []*segment{}
+	l.segs.Store(&none)
+	seg, err := l.createSegment(segmentHeader{
+		logID: l.logID, tag: newTag(), baseOffset: at.offset, baseIndex: at.index, prevEpoch: at.epoch,
+		created: l.now().UnixMilli(),
+	})
+	if err != nil {
+		return err
+	}
+	r.segs = []*segment{seg}
+	l.start.Store(at.offset)
+	l.boundary = Boundary{Index: at.index - 1, Epoch: at.epoch}
+	l.firstComplete = at.index
+	r.report.Clean = true
+	r.publish(segmentHeaderLen, at, noTimestamp)
+	seg.earlierDurable.Store(true)
+	if err := l.syncData(); err != nil {
+		return err
+	}
+	// The log id must be known before a segment can be said to be foreign.
+	return l.writeCheckpoint(l.takeCheckpoint())
+}
+
+// clean removes what the crash left over.
+func (r *recovery) clean() error {
+	for _, name := range r.remove {
+		if err := r.l.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if base, ok := parseSegmentName(name); ok {
+			for _, suffix := range []string{indexSuffix, timeIndexSuffix} {
+				if err := r.l.fs.Remove(segmentName(base, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+		}
+	}
+	if len(r.remove) > 0 {
+		return r.l.fs.SyncDir(".")
+	}
+	return nil
+}
+
+// scan reads segments from the last one backwards until one says that all before
+// it was durable, and notes the highest place that anything names.
+func (r *recovery) scan() error {
+	r.tails = make([]tail, len(r.segs))
+	known := -1
+	if r.ckpt != nil {
+		for i, s := range r.segs {
+			if s.baseOffset == r.ckpt.durableBase {
+				known = i
+				r.raise(mark{i, r.ckpt.durablePos})
+			}
+		}
+		if known < 0 && len(r.segs) > 0 && r.segs[len(r.segs)-1].baseOffset < r.ckpt.durableBase {
+			// A segment that was durable is not there.
+			r.raise(mark{len(r.segs), 1})
+		}
+	}
+	r.from = len(r.segs)
+	for i := len(r.segs) - 1; i >= 0; i-- {
+		t, err := r.scanSegment(i)
+		if err != nil {
+			return err
+		}
+		r.tails[i], r.from = t, i
+		if t.durable > 0 {
+			r.raise(mark{i, t.durable})
+		}
+		if t.durable > 0 || i == known {
+			break
+		}
+	}
+	return nil
+}
+
+func (r *recovery) raise(m mark) {
+	if r.highest.below(m) {
+		r.highest = m
+	}
+}
+
+// scanSegment finds the end of a segment's frames, and the highest durable
+// position that anything in it names.
+func (r *recovery) scanSegment(i int) (tail, error) {
+	s := r.segs[i]
+	t := tail{size: s.end.Load(), maxTimestamp: noTimestamp}
+	if s.tag == 0 {
+		t.end, t.at, t.reason = 0, place{offset: s.baseOffset}, errSegmentHeader
+		return t, nil
+	}
+	start := placeEntry{s.baseOffset, s.baseIndex, segmentHeaderLen}
+	epoch := s.prevEpoch
+	if s.index.places.inFile > 0 {
+		e, ok, err := s.index.floorPlace(func(placeEntry) bool { return false })
+		if err != nil && !errors.Is(err, errIndex) {
+			return t, err
+		}
+		if err == nil && ok && e.pos > segmentHeaderLen && r.leadsToFrame(s, e) {
+			start, epoch = e, 0
+			if te, ok, err := s.index.floorTime(func(timeEntry) bool { return false }); err == nil && ok {
+				t.maxTimestamp = te.timestamp
+			}
+		} else {
+			// A cache that cannot be relied on: forget it, the scan makes it anew.
+			if err := s.index.reset(); err != nil {
+				return t, err
+			}
+		}
+	}
+	t.at = place{start.offset, start.index, epoch}
+	if err := r.scanFrames(s, start.pos, &t); err != nil {
+		return t, err
+	}
+	return t, nil
+}
+
+// leadsToFrame says whether an index entry is right.
+func (r *recovery) leadsToFrame(s *segment, e placeEntry) bool {
+	var h frameHeader
+	c := cursor{seg: s, pos: e.pos, limit: s.end.Load()}
+	frame, err := c.next(&h)
+	return err == nil && h.kind != kindMark && h.firstIndex() == e.index && payloadOffset(frame[frameHeaderLen:]) == e.offset
+}
+
+// scanFrames walks the frames of s from pos on, where t.at is expected.
+func (r *recovery) scanFrames(s *segment, pos int64, t *tail) error {
+	c := cursor{seg: s, pos: pos, limit: t.size, reuse: true}
+	every := int64(r.l.cfg.Load().IndexIntervalBytes)
+	lastIndexed := s.index.newest()
+	if lastIndexed == 0 && pos > segmentHeaderLen {
+		lastIndexed = pos // the entry that led here lies in the file
+		s.index.resume(pos, t.maxTimestamp)
+	}
+	t.end = pos
+	for {
+		var h frameHeader
+		at := t.at
+		frame, err := c.next(&h)
+		if isReadError(err) {
+			return err
+		}
+		if err == nil && h.kind == kindMark {
+			if int64(h.durable) == t.end && h.index == t.at.index-1 {
+				t.durable, t.marked = max(t.durable, t.end), true
+			}
+			t.reason = nil
+			break
+		}
+		if err == nil {
+			err = t.at.follows(&h, frame[frameHeaderLen:], s.compacted())
+		}
+		if err != nil {
+			t.at = at
+			if err != io.EOF && err != errNoFrame && err != errStaleFrame {
+				t.reason = err
+			}
+			break
+		}
+		t.durable = max(t.durable, int64(h.durable))
+		if h.kind == KindData {
+			t.maxTimestamp = max(t.maxTimestamp, batchMaxTimestamp(frame[frameHeaderLen:]))
+		}
+		if lastIndexed == 0 || t.end-lastIndexed >= every {
+			lastIndexed = t.end
+			s.index.add(placeEntry{at.offset, h.firstIndex(), t.end}, t.maxTimestamp)
+		}
+		t.end = c.pos
+	}
+	r.report.ScannedBytes += t.end - pos
+	return r.searchBehind(s, t)
+}
+
+// searchBehind looks behind the end of the frames for later ones: each says how
+// far the segment was durable when it was written.
+func (r *recovery) searchBehind(s *segment, t *tail) error {
+	from := t.end
+	if t.marked {
+		from += markLen
+	}
+	// A frame lies at most as far behind as may be unsynced, and is at most so long.
+	limit := min(t.size, from+MaxUnsyncedBytes+MaxGroupBytes)
+	for from < limit {
+		b := make([]byte, min(limit-from, 8<<20))
+		n, err := s.readAt(b, from)
+		if err != nil && err != io.EOF {
+			return &readError{err}
+		}
+		b = b[:n]
+		for at := 0; at < len(b); {
+			var h frameHeader
+			pos, ok := searchFrame(b[at:], from+int64(at), s.tag, &h)
+			if !ok {
+				break
+			}
+			if h.index >= t.at.index || h.kind == kindMark && int64(h.durable) > t.end {
+				t.durable = max(t.durable, int64(h.durable))
+			}
+			at = int(pos-from) + 1
+		}
+		r.report.ScannedBytes += int64(n)
+		if n < maxSearchOverlap || from+int64(n) >= limit {
+			return nil
+		}
+		from += int64(n) - maxSearchOverlap
+	}
+	return nil
+}
+
+// maxSearchOverlap is how far two pieces of the search overlap: a frame larger
+// than that, across the border of two pieces, can be missed, the next one not.
+const maxSearchOverlap = 2 << 20
+
+// finish decides where the log ends, and leaves it so.
+func (r *recovery) finish() error {
+	l := r.l
+	// The first place where the frames do not go on is the end of the log.
+	cut, intact := r.from, true
+	for i := r.from; i < len(r.segs); i++ {
+		cut = i
+		if i+1 < len(r.segs) {
+			next := r.segs[i+1]
+			t := &r.tails[i]
+			if next.tag == 0 || next.baseIndex != t.at.index || next.baseOffset < t.at.offset ||
+				next.baseOffset != t.at.offset && !r.segs[i].compacted() {
+				if t.reason == nil {
+					t.reason = fmt.Errorf("log ends at index %d, the next segment begins at %d", t.at.index, next.baseIndex)
+				}
+				intact = false
+				break
+			}
+		}
+	}
+	t := &r.tails[cut]
+	if end := (mark{cut, t.end}); end.below(r.highest) || t.end < segmentHeaderLen {
+		return r.corrupt(cut, t)
+	}
+	clean := intact && t.marked && t.size == t.end+markLen && len(r.remove) == 0
+	if err := r.clean(); err != nil {
+		return err
+	}
+	if !clean {
+		if err := r.cutEnd(cut, t); err != nil {
+			return err
+		}
+	}
+	r.report.Clean = clean
+	r.segs = r.segs[:cut+1]
+	r.settle()
+	last := r.segs[cut]
+	r.publish(t.end, t.at, t.maxTimestamp)
+	for _, s := range r.segs {
+		s.earlierDurable.Store(true)
+		s.durable.Store(s.end.Load())
+	}
+	if t.marked {
+		l.w.marked = t.end
+		l.w.runway.set(t.end + markLen)
+	}
+	l.durable = durability{base: last.baseOffset, pos: t.end, offset: t.at.offset}
+	if !clean {
+		l.w.marked = 0
+		l.mark()
+	}
+	l.keepReserve()
+	return nil
+}
+
+// cutEnd drops what lies behind the end, writes again what lies between the
+// highest durable mark and the end, and makes both durable. The page cache may
+// show bytes that a failed fsync never wrote: nothing is built on them.
+func (r *recovery) cutEnd(cut int, t *tail) error {
+	l := r.l
+	s := r.segs[cut]
+	// From the last one on, each with a directory sync: a gap would look like damage.
+	for i := len(r.segs) - 1; i > cut; i-- {
+		r.report.CutBytes += r.segs[i].end.Load()
+		if err := removeSegment(l.fs, r.segs[i]); err != nil {
+			return err
+		}
+		if err := l.fs.SyncDir("."); err != nil {
+			return err
+		}
+	}
+	if t.reason != nil || cut+1 < len(r.segs) {
+		r.report.CutFile, r.report.CutPosition = s.name, t.end
+		if t.reason != nil {
+			r.report.CutBytes += t.size - t.end
+			r.report.CutReason = t.reason.Error()
+		}
+		l.logger.Warn("log cut at the first frame that is not whole", "segment", s.name, "position", t.end,
+			"bytes", r.report.CutBytes, "offset", t.at.offset, "reason", r.report.CutReason)
+	}
+	for i := r.from; i <= cut; i++ {
+		if err := r.rewrite(i); err != nil {
+			return err
+		}
+	}
+	// The name of a segment may be as unsynced as its bytes.
+	return l.fs.SyncDir(".")
+}
+
+// rewrite writes the frames of segment i again that nothing says were durable.
+func (r *recovery) rewrite(i int) error {
+	s, t := r.segs[i], &r.tails[i]
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	from := int64(0)
+	if m := r.highest; i < m.seg {
+		from = t.end
+	} else if i == m.seg {
+		from = min(m.pos, t.end)
+	}
+	if from <= 1 {
+		from = 0 // the header, too
+	}
+	b := make([]byte, min(t.end-from, maxChunk))
+	for at := from; at < t.end; {
+		n := min(int64(len(b)), t.end-at)
+		if _, err := f.ReadAt(b[:n], at); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b[:n], at); err != nil {
+			return err
+		}
+		at += n
+	}
+	r.report.RewrittenBytes += t.end - from
+	if err := f.Truncate(t.end); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// settle takes over what the checkpoint says.
+func (r *recovery) settle() {
+	l := r.l
+	first := r.segs[0]
+	l.boundary = Boundary{Index: first.baseIndex - 1, Epoch: first.prevEpoch}
+	l.firstComplete = first.baseIndex
+	l.start.Store(first.baseOffset)
+	if r.ckpt != nil {
+		l.start.Store(max(first.baseOffset, r.ckpt.start))
+		l.firstComplete = max(l.firstComplete, r.ckpt.firstComplete)
+		r.report.State = r.ckpt.state
+	}
+}
+
+// publish makes the segments what the log consists of, ending at pos of the last.
+func (r *recovery) publish(pos int64, at place, maxTimestamp int64) {
+	l := r.l
+	segs := r.segs
+	last := segs[len(segs)-1]
+	last.end.Store(pos)
+	last.maxTimestamp.Store(maxTimestamp)
+	last.settled.Store(false)
+	for i := r.from; i < len(segs)-1 && i < len(r.tails); i++ {
+		segs[i].end.Store(r.tails[i].end)
+		segs[i].settled.Store(false)
+		segs[i].maxTimestamp.Store(r.tails[i].maxTimestamp)
+	}
+	l.segs.Store(&segs)
+	l.activate(last, pos, at, maxTimestamp)
+	l.nextIndex.Store(at.index)
+	l.next.Store(at.offset)
+	if l.start.Load() > at.offset {
+		l.start.Store(at.offset)
+	}
+	r.report.LogEnd = at.offset
+	l.recovered = r.report
+}
+
+// corrupt opens the log for reading only: bytes that were durable are damaged at
+// the end of t.
+func (r *recovery) corrupt(cut int, t *tail) error {
+	l := r.l
+	s := r.segs[cut]
+	e := &CorruptionError{File: s.name, Position: t.end, End: -1, FirstOffset: t.at.offset, EndOffset: -1, Cause: t.reason}
+	if e.Cause == nil {
+		e.Cause = fmt.Errorf("frames end here, but %d bytes were durable", r.highest.pos)
+	}
+	// Readers may see all there is: what lies behind the damage proves itself.
+	last := len(r.segs) - 1
+	lt := r.tails[last]
+	if lt.size == 0 {
+		lt = tail{end: r.segs[last].end.Load(), at: place{offset: r.segs[last].baseOffset, index: r.segs[last].baseIndex}}
+	}
+	end, at := lt.end, lt.at
+	if cut == last {
+		end = lt.size
+		if found, ok := r.lastFrame(s, lt.end); ok {
+			end, at = found.end, found.at
+			e.End, e.EndOffset = found.first, found.firstOffset
+		}
+	}
+	r.settle()
+	r.report.Corruption = e
+	l.failed.Store(&failure{e})
+	r.publish(end, at, unknownTimestamp)
+	l.logger.Error("log is damaged below what was durable; open for reading only", "error", e)
+	return nil
+}
+
+// behind is what lies behind damage in the last segment.
+type behind struct {
+	first       int64 // where the first whole frame starts
+	firstOffset int64
+	end         int64 // behind the last whole one
+	at          place
+}
+
+// lastFrame finds the whole frames behind damage at pos.
+func (r *recovery) lastFrame(s *segment, pos int64) (found behind, ok bool) {
+	for {
+		var h frameHeader
+		at, frame, err := nextWhole(s, pos, s.end.Load(), &h)
+		if err != nil {
+			return found, ok
+		}
+		if h.kind != kindMark {
+			p := place{offset: payloadOffset(frame[frameHeaderLen:]), index: h.firstIndex()}
+			if !ok {
+				found.first, found.firstOffset = at, p.offset
+			}
+			if p.follows(&h, frame[frameHeaderLen:], true) == nil {
+				found.end, found.at, ok = at+h.size(), p, true
+			}
+		}
+		pos = at + h.size()
+	}
+}
+
+// nextWhole finds the first whole frame of s that starts at pos or behind it.
+// io.EOF says that there is none before limit.
+func nextWhole(s *segment, pos, limit int64, h *frameHeader) (at int64, frame []byte, err error) {
+	c := cursor{seg: s, pos: pos, limit: limit}
+	if frame, err := c.next(h); err == nil {
+		return pos, frame, nil
+	}
+	for pos < limit {
+		b := make([]byte, min(limit-pos, 8<<20))
+		n, err := s.readAt(b, pos)
+		if err != nil && err != io.EOF {
+			return 0, nil, &readError{err}
+		}
+		if at, ok := searchFrame(b[:n], pos, s.tag, h); ok {
+			return at, b[at-pos : at-pos+h.size()], nil
+		}
+		if pos+int64(n) >= limit || n <= maxSearchOverlap {
+			break
+		}
+		pos += int64(n) - maxSearchOverlap
+	}
+	return 0, nil, io.EOF
+}
+
+// removeSegment unlinks a segment's files, the data last: without its data an
+// index would be taken for one of a later segment of the same name.
+func removeSegment(fsys vfs.FS, s *segment) error {
+	for _, suffix := range []string{indexSuffix, timeIndexSuffix, logSuffix} {
+		if err := fsys.Remove(segmentName(s.baseOffset, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	s.handle.forget()
+	return nil
+}

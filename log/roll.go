@@ -1,0 +1,131 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Roll closes the active segment and begins the next one, unless the active one
+// holds no offset yet: two segments cannot have one name. Nothing may be staged. Writer.
+func (l *Log) Roll() error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	if l.w.at.offset == l.w.seg.baseOffset {
+		return nil
+	}
+	return l.roll()
+}
+
+func (l *Log) roll() error {
+	w := &l.w
+	seg, err := l.createSegment(segmentHeader{
+		logID: l.logID, tag: newTag(), baseOffset: w.at.offset, baseIndex: w.at.index,
+		prevEpoch: w.at.epoch, created: l.now().UnixMilli(),
+	})
+	if err != nil {
+		return fmt.Errorf("begin segment %d: %w", w.at.offset, err)
+	}
+	segs := *l.segs.Load()
+	segs = append(segs[:len(segs):len(segs)], seg)
+	l.segs.Store(&segs)
+	l.activate(seg, segmentHeaderLen, w.at, noTimestamp)
+	return nil
+}
+
+// activate makes seg the one that is written to, from pos on. Writer.
+func (l *Log) activate(seg *segment, pos int64, at place, maxTimestamp int64) {
+	w := &l.w
+	if w.runway != nil {
+		w.runway.close()
+	}
+	w.runway = newRunway(seg, pos, l.cfg.Load().NoZeroing, l.allow, &l.bg.running)
+	w.seg, w.pos, w.at, w.staged = seg, pos, at, at
+	w.maxTimestamp, w.newest = maxTimestamp, maxTimestamp
+	w.indexedPos, w.marked = seg.index.newest(), 0
+}
+
+// createSegment makes a segment's file with its header. Neither is durable before
+// the next syncData; until then the name counts as unsynced.
+func (l *Log) createSegment(h segmentHeader) (*segment, error) {
+	if err := l.allow(4096); err != nil {
+		return nil, err
+	}
+	s := newSegment(l.fs, l.files, h)
+	f, err := l.fs.Create(s.name)
+	if errors.Is(err, fs.ErrExist) {
+		// The leftover of a creation that failed: no segment of ours has this offset.
+		if err = l.fs.Remove(s.name); err == nil {
+			f, err = l.fs.Create(s.name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.namesDirty.Store(true)
+	if _, err = f.WriteAt(h.encode(), 0); err != nil {
+		return nil, errors.Join(err, f.Close(), l.fs.Remove(s.name))
+	}
+	if err := s.index.reset(); err != nil { // of an earlier segment with this name
+		return nil, errors.Join(err, f.Close(), l.fs.Remove(s.name))
+	}
+	s.handle.adopt(f)
+	s.handle.release()
+	return s, nil
+}
+
+// allow says whether the byte cap lets the files grow by that much.
+func (l *Log) allow(grow int64) error {
+	limit := l.cfg.Load().CapBytes
+	if limit == 0 {
+		return nil
+	}
+	if used := l.AllocatedBytes(); used+grow > limit {
+		return fmt.Errorf("%d bytes of %d are taken, %d more wanted: %w", used, limit, grow, ErrNoSpace)
+	}
+	return nil
+}
+
+// AllocatedBytes is what the log's files take on the disk: segments with what is
+// laid ahead of the writer, indexes, checkpoint, reserve and spare segment.
+func (l *Log) AllocatedBytes() int64 {
+	const block = 4096
+	used := l.otherBytes.Load()
+	for _, s := range *l.segs.Load() {
+		size := max(s.allocated.Load(), s.end.Load())
+		used += (size+block-1)&^(block-1) + s.index.bytes()
+	}
+	return used
+}
+
+// takeReserve gives the reserve back to the disk, once, for a write that must not
+// fail when it is full. It is laid again when there is room.
+func (l *Log) takeReserve() bool {
+	if !l.reserved.CompareAndSwap(true, false) {
+		return false
+	}
+	return l.fs.Remove(reserveName) == nil
+}
+
+// keepReserve lays the reserve if it is wanted and not there.
+func (l *Log) keepReserve() {
+	size := l.cfg.Load().ReserveBytes
+	if size == 0 || l.reserved.Load() {
+		return
+	}
+	f, err := openOrCreate(l.fs, reserveName)
+	if err != nil {
+		return
+	}
+	err = f.Allocate(0, size)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = f.Zero(0, size)
+	}
+	f.Close()
+	if err != nil {
+		l.fs.Remove(reserveName)
+		return
+	}
+	l.reserved.Store(true)
+}

@@ -1,0 +1,296 @@
+package log
+
+import (
+	"errors"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// A runway is the part of the active segment's file in front of the writer that
+// is ready to be written: zeros, blocks allocated, pages present.
+//
+//	file      |######## frames ########|....... zeros .......|   not there yet
+//	          0                       pos                  ready
+//	window            [---------------------------------------------------)
+//
+// At the levels that acknowledge before a sync a group is stored through a
+// mapping, with no system call and no allocation. That is fast only where the
+// pages are there, so a goroutine that lives as long as it has something to do
+// lays zeros ahead with write(2), which is also what finds out cleanly that the
+// disk is full, and populates the pages. At Durable the writer lays a few zeros
+// itself: a sync of bytes over zeros changes no size and no block map.
+//
+// Only one of the writer and the goroutine may touch the file at or past ready at
+// a time: the one that set busy.
+type runway struct {
+	seg      *segment
+	allow    func(grow int64) error // the byte cap
+	allocate bool                   // reserve blocks instead of writing zeros
+
+	ready atomic.Int64
+	// amount is how far ahead of the writer the goroutine goes. It follows the
+	// writer's speed.
+	amount atomic.Int64
+
+	mu      sync.Mutex
+	moved   sync.Cond // busy or working changed
+	busy    bool
+	working bool
+	stopped bool
+	waiters int // the goroutine makes way for them
+	target  int64
+	started time.Time
+	running *sync.WaitGroup // the goroutine, and unmappings
+
+	// The window: set and closed by the writer while not busy.
+	window  vfs.Mapping
+	at, end int64 // its range in the file
+	// unmapped says that this file system does not map: every group is written.
+	unmapped bool
+}
+
+const (
+	// A window is small enough to be had on 32 bits, and overlaps the next by half,
+	// so that every mapped group fits one of them.
+	windowBytes32 = 16 << 20
+	windowBytes64 = 64 << 20
+
+	// maxMappedGroup is the largest group that goes through a mapping. A larger one
+	// is written with write(2): as fast, on one core instead of two.
+	maxMappedGroup = 512 << 10
+
+	aheadPiece = 256 << 10
+	minAhead   = 64 << 10
+	maxAhead   = 16 << 20
+)
+
+func windowBytes() int64 {
+	if bits.UintSize == 32 {
+		return windowBytes32
+	}
+	return windowBytes64
+}
+
+func newRunway(seg *segment, ready int64, allocate bool, allow func(int64) error, running *sync.WaitGroup) *runway {
+	r := &runway{seg: seg, allow: allow, allocate: allocate, running: running}
+	r.moved.L = &r.mu
+	r.set(ready)
+	r.amount.Store(minAhead)
+	return r
+}
+
+// close stops the goroutine and unmaps: afterwards nobody lays anything. Unmapping
+// takes milliseconds, so it goes on behind it.
+func (r *runway) close() {
+	r.mu.Lock()
+	r.stopped = true
+	r.dropLocked()
+	r.mu.Unlock()
+}
+
+// drop unmaps the window. Writer.
+func (r *runway) drop() {
+	r.mu.Lock()
+	r.dropLocked()
+	r.mu.Unlock()
+}
+
+func (r *runway) dropLocked() {
+	r.claimLocked()
+	m := r.window
+	r.window, r.at, r.end = nil, 0, 0
+	r.yieldLocked()
+	if m == nil {
+		return
+	}
+	r.running.Add(1)
+	go func() {
+		defer r.running.Done()
+		m.Close()
+	}()
+}
+
+// claimLocked waits until nobody is busy past ready, and is then.
+func (r *runway) claimLocked() {
+	r.waiters++
+	for r.busy {
+		r.moved.Wait()
+	}
+	r.waiters--
+	r.busy = true
+}
+
+func (r *runway) yieldLocked() {
+	r.busy = false
+	r.moved.Broadcast()
+}
+
+// past runs f, which writes or truncates at or past ready, and leaves ready at
+// what it returns. Writer.
+func (r *runway) past(f func(ready int64) (int64, error)) error {
+	r.mu.Lock()
+	r.claimLocked()
+	r.mu.Unlock()
+	ready, err := f(r.ready.Load())
+	r.set(ready)
+	r.mu.Lock()
+	r.yieldLocked()
+	r.mu.Unlock()
+	return err
+}
+
+// reach makes the file ready up to need. Writer.
+func (r *runway) reach(need int64) error {
+	if need <= r.ready.Load() {
+		return nil
+	}
+	r.faster() // the writer caught up
+	r.mu.Lock()
+	r.claimLocked()
+	r.mu.Unlock()
+	var err error
+	for err == nil && r.ready.Load() < need {
+		err = r.lay(need)
+	}
+	r.mu.Lock()
+	r.yieldLocked()
+	r.mu.Unlock()
+	return err
+}
+
+func (r *runway) faster() { r.amount.Store(min(2*r.amount.Load(), maxAhead)) }
+
+// more has the goroutine lay more in front of pos, up to limit. Writer.
+func (r *runway) more(pos, limit int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.working || r.stopped {
+		return
+	}
+	now := time.Now()
+	switch since := now.Sub(r.started); {
+	case since < 20*time.Millisecond:
+		r.faster()
+	case since > time.Second:
+		r.amount.Store(max(r.amount.Load()/2, minAhead))
+	}
+	r.started = now
+	r.target = min(pos+r.amount.Load(), limit)
+	if r.target <= r.ready.Load() {
+		return
+	}
+	r.working = true
+	r.running.Add(1)
+	go r.work()
+}
+
+func (r *runway) work() {
+	defer r.running.Done()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.stopped && !r.busy && r.waiters == 0 && r.ready.Load() < r.target {
+		r.busy = true
+		r.mu.Unlock()
+		err := r.lay(r.target)
+		r.mu.Lock()
+		r.yieldLocked()
+		if err != nil {
+			break // the writer finds out by itself when it gets there
+		}
+	}
+	r.working = false
+}
+
+// lay makes the next piece ready, or what is missing up to need if that is less.
+// Whoever calls it is busy.
+func (r *runway) lay(need int64) error {
+	from := r.ready.Load()
+	to := min((from/aheadPiece+1)*aheadPiece, need)
+	to = (to + 4095) &^ 4095
+	if err := r.allow(to - from); err != nil {
+		return err
+	}
+	f, err := r.seg.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer r.seg.handle.release()
+	if r.allocate {
+		err = f.Allocate(from, to-from)
+	}
+	if !r.allocate || errors.Is(err, errors.ErrUnsupported) {
+		err = f.Zero(from, to-from)
+	}
+	if err != nil {
+		return err
+	}
+	r.populate(from, to)
+	r.set(to)
+	return nil
+}
+
+func (r *runway) set(ready int64) {
+	r.ready.Store(ready)
+	r.seg.allocated.Store(ready)
+}
+
+// populate makes the pages of a range present, where the window covers it.
+func (r *runway) populate(from, to int64) {
+	if from, to = max(from&^4095, r.at), min(to, r.end); r.window != nil && from < to {
+		r.window.Populate(int(from-r.at), int(to-from))
+	}
+}
+
+// repopulate makes the pages in front of pos writable again after a sync, which
+// write-protects them.
+func (r *runway) repopulate(pos int64) {
+	r.mu.Lock()
+	if r.busy || r.stopped || r.window == nil {
+		r.mu.Unlock()
+		return
+	}
+	r.busy = true
+	r.mu.Unlock()
+	r.populate(pos, min(r.ready.Load(), pos+r.amount.Load()))
+	r.mu.Lock()
+	r.yieldLocked()
+	r.mu.Unlock()
+}
+
+// cover makes the window cover [from, to). It answers false where there is no
+// mapping to be had. Writer.
+func (r *runway) cover(from, to int64) bool {
+	if r.window != nil && from >= r.at && to <= r.end {
+		return true
+	}
+	if r.unmapped {
+		return false
+	}
+	r.drop()
+	half := windowBytes() / 2
+	at := from / half * half
+	f, err := r.seg.handle.acquire()
+	if err != nil {
+		return false
+	}
+	defer r.seg.handle.release()
+	m, err := f.Map(at, int(2*half))
+	if err != nil {
+		// Not here, or no address space left: write(2) does the same, only slower.
+		r.unmapped = errors.Is(err, errors.ErrUnsupported)
+		return false
+	}
+	r.mu.Lock()
+	r.claimLocked()
+	r.window, r.at, r.end = m, at, at+2*half
+	r.mu.Unlock()
+	r.populate(from, r.ready.Load())
+	r.mu.Lock()
+	r.yieldLocked()
+	r.mu.Unlock()
+	return true
+}

@@ -1,0 +1,180 @@
+package log
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// durableMark is what a frame says of how far the log was durable when it was
+// written: 0 nothing, otherwise all earlier segments and this file below it.
+func (s *segment) durableMark() uint32 {
+	if !s.earlierDurable.Load() {
+		return 0
+	}
+	return uint32(max(s.durable.Load(), 1))
+}
+
+// Sync makes everything written so far durable and stores an end mark behind it.
+// After an error nothing more can be written: see Err. Writer.
+func (l *Log) Sync() error {
+	if err := l.syncData(); err != nil {
+		return err
+	}
+	l.mark()
+	return nil
+}
+
+// Flush makes everything durable that was written before the call, without the
+// writer's lock.
+func (l *Log) Flush() error {
+	if err := l.syncData(); err != nil {
+		return err
+	}
+	if l.TryLock() {
+		l.mark()
+		l.Unlock()
+	}
+	return nil
+}
+
+// syncData syncs every segment that holds unsynced frames, and the directory when
+// it holds unsynced names.
+func (l *Log) syncData() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if f := l.failed.Load(); f != nil {
+		return f.err
+	}
+	written := l.bg.written.Load()
+	next := l.next.Load() // before the ends are looked at: what is below it lies below them
+	segs := *l.segs.Load()
+	first := len(segs) - 1
+	for first > 0 && !segs[first].earlierDurable.Load() {
+		first--
+	}
+	var ends [4]int64
+	synced := ends[:0]
+	for _, s := range segs[first:] {
+		end := s.end.Load()
+		synced = append(synced, end)
+		if s.durable.Load() >= end {
+			continue
+		}
+		if err := s.datasync(); err != nil {
+			return l.fail("sync "+s.name, err)
+		}
+	}
+	if l.namesDirty.Swap(false) {
+		// A new segment's name lives in the directory; without this a crash can forget
+		// a file whose bytes are safe.
+		if err := l.fs.SyncDir("."); err != nil {
+			return l.fail("sync directory", err)
+		}
+	}
+	for i, s := range segs[first:] {
+		if i > 0 {
+			s.earlierDurable.Store(true)
+		}
+		if synced[i] > s.durable.Load() {
+			s.durable.Store(synced[i])
+		}
+	}
+	last := len(segs) - 1
+	l.mu.Lock()
+	l.durable = durability{base: segs[last].baseOffset, pos: segs[last].durable.Load(), offset: max(l.durable.offset, next)}
+	l.mu.Unlock()
+	if l.bg.synced.Load() < written {
+		l.bg.synced.Store(written)
+	}
+	return nil
+}
+
+// mark stores an end mark behind the last frame when all before it is durable.
+// The mark is evidence, not data: that it could not be stored loses nothing.
+// Writer.
+func (l *Log) mark() {
+	w := &l.w
+	if w.seg == nil || !w.seg.earlierDurable.Load() || w.seg.durable.Load() != w.pos || w.marked == w.pos || l.failed.Load() != nil {
+		return
+	}
+	f, err := w.seg.handle.acquire()
+	if err != nil {
+		return
+	}
+	defer w.seg.handle.release()
+	b := l.endMark()
+	store := func(ready int64) (int64, error) {
+		_, err := f.WriteAt(b[:], w.pos)
+		return max(ready, w.pos+markLen), err
+	}
+	if w.pos+markLen <= w.runway.ready.Load() {
+		_, err = store(0)
+	} else if err = l.allow(markLen); err == nil {
+		err = w.runway.past(store)
+	}
+	if err == nil {
+		w.marked = w.pos
+	}
+}
+
+// endMark encodes the mark that belongs behind the last frame.
+func (l *Log) endMark() [markLen]byte {
+	w := &l.w
+	var b [markLen]byte
+	binary.BigEndian.PutUint64(b[frameHeaderLen:], uint64(w.at.offset))
+	putFrame(b[:], &frameHeader{
+		kind: kindMark, length: markHeadLen, pos: uint32(w.pos), durable: uint32(w.pos),
+		tag: w.seg.tag, index: w.at.index - 1, epoch: w.at.epoch,
+	})
+	return b
+}
+
+// sealEnd leaves the active file so that the next open knows at once where it
+// ends: a synced mark, and nothing behind it. Writer.
+func (l *Log) sealEnd() error {
+	w := &l.w
+	w.marked = 0
+	l.mark()
+	if w.marked != w.pos {
+		return nil // no room for a mark: the next open reads the tail
+	}
+	f, err := w.seg.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer w.seg.handle.release()
+	return w.runway.past(func(int64) (int64, error) {
+		ready := w.pos + markLen
+		if err := errors.Join(f.Truncate(ready), f.Sync()); err != nil {
+			return ready, l.fail("sync "+w.seg.name, err)
+		}
+		return ready, nil
+	})
+}
+
+// takeCheckpoint describes the log as it is now. Writer.
+func (l *Log) takeCheckpoint() *checkpoint {
+	c := &checkpoint{logID: l.logID, start: l.start.Load()}
+	l.mu.Lock()
+	c.boundaryIndex, c.boundaryEpoch = l.boundary.Index, l.boundary.Epoch
+	c.firstComplete = l.firstComplete
+	c.durableBase, c.durablePos = l.durable.base, l.durable.pos
+	l.mu.Unlock()
+	if l.snapshot != nil {
+		c.state = l.snapshot(nil)
+	}
+	return c
+}
+
+// writeCheckpoint makes c the checkpoint. On a full disk it takes the reserve.
+func (l *Log) writeCheckpoint(c *checkpoint) error {
+	err := writeCheckpoint(l.fs, c)
+	if errors.Is(err, ErrNoSpace) && l.takeReserve() {
+		err = writeCheckpoint(l.fs, c)
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}

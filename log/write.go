@@ -1,0 +1,357 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/x/embedlog/internal/invariant"
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// Writing goes in groups. Stage… puts frames into a buffer and gives them their
+// offsets, Write puts the whole group behind the log's end with one store or one
+// write(2), Sync makes it durable with one fdatasync. A group never spans two
+// segments. Until Write returns nil nothing of the group is there; when it fails,
+// all of it is gone, or the log is (ErrStorageFailed).
+
+// ErrGroupFull says that the entry belongs into the next group: Write what is
+// staged and stage it again.
+var ErrGroupFull = errors.New("embedlog: group of frames is full")
+
+// MaxGroupBytes is how much one group may hold. A single larger frame makes a
+// group of its own.
+const MaxGroupBytes = 4 << 20
+
+// writerState belongs to whoever holds the writer's lock.
+type writerState struct {
+	seg *segment // the active one
+	pos int64    // where the next group goes
+	at  place    // behind the last frame written
+
+	group  []byte // staged frames
+	staged place  // behind the last frame staged
+	marks  []stagedMark
+	newest int64 // largest timestamp of the staged batches
+
+	maxTimestamp int64 // of the active segment, and its index's view
+	indexedPos   int64 // position of the newest index entry, staged ones included
+	runway       *runway
+	marked       int64 // where the end mark lies, if it lies behind the last frame
+	now          int64 // what SetNow said, 0 for nobody
+}
+
+// stagedMark is an index entry that waits for its frame to be written.
+type stagedMark struct {
+	place        placeEntry
+	maxTimestamp int64
+}
+
+// StageRecords stages recs as one data frame, encoded with h, at the log's end.
+// h's base offset and epoch are set here; epoch must not fall along the log. The
+// records are copied before it returns. Writer.
+func (l *Log) StageRecords(epoch uint64, h *BatchHeader, recs []Record) error {
+	w := &l.w
+	if err := l.mayStage(KindData, 0, epoch); err != nil {
+		return err
+	}
+	h.BaseOffset, h.LeaderEpoch = w.staged.offset, int32(epoch)
+	at := len(w.group)
+	group, err := AppendBatch(slices.Grow(w.group, frameHeaderLen)[:at+frameHeaderLen], h, recs)
+	if err != nil {
+		return err
+	}
+	return l.stage(KindData, 0, epoch, group, at)
+}
+
+// StageBatch stages an encoded record batch as one data frame at the log's end.
+// Its base offset and leader epoch are set in the copy that is written; batch
+// itself is not changed and may be reused when StageBatch returns. The caller has
+// checked it (CheckBatch). index is the log index that it must get, 0 for any. Writer.
+func (l *Log) StageBatch(index, epoch uint64, batch []byte) error {
+	w := &l.w
+	if err := l.mayStage(KindData, index, epoch); err != nil {
+		return err
+	}
+	h, err := ParseBatchHeader(batch)
+	if err != nil {
+		return err
+	}
+	if h.Size() != len(batch) {
+		return h.fail(posLength, fmt.Sprintf("length says %d bytes, there are %d", h.Size(), len(batch)), nil)
+	}
+	if int64(len(batch)) > maxFrameBytes {
+		return h.fail(posLength, "batch is larger than a frame may be", nil)
+	}
+	at := len(w.group)
+	group := append(slices.Grow(w.group, frameHeaderLen+len(batch))[:at+frameHeaderLen], batch...)
+	SetBatchOffset(group[at+frameHeaderLen:], w.staged.offset, int32(epoch))
+	return l.stage(KindData, 0, epoch, group, at)
+}
+
+// StageEntry stages a frame that holds no offset. data is copied. Writer.
+func (l *Log) StageEntry(kind Kind, index, epoch uint64, data []byte) error {
+	w := &l.w
+	if kind != KindNoop && kind != KindConfiguration && kind != KindBarrier {
+		return fmt.Errorf("stage: %v is not a kind of entry", kind)
+	}
+	if err := l.mayStage(kind, index, epoch); err != nil {
+		return err
+	}
+	if len(data) > maxFrameBytes-otherHeadLen {
+		return fmt.Errorf("stage: entry of %d bytes is larger than a frame may be", len(data))
+	}
+	at := len(w.group)
+	group := append(slices.Grow(w.group, frameHeaderLen+otherHeadLen+len(data))[:at+frameHeaderLen+otherHeadLen], data...)
+	putOtherHead(group[at+frameHeaderLen:], w.staged.offset)
+	return l.stage(kind, 0, epoch, group, at)
+}
+
+// mayStage checks what can be checked before a frame is encoded.
+func (l *Log) mayStage(kind Kind, index, epoch uint64) error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	w := &l.w
+	if len(w.group) == 0 {
+		w.staged, w.newest = w.at, w.maxTimestamp
+	} else if len(w.group) >= MaxGroupBytes {
+		return ErrGroupFull
+	}
+	if index != 0 && index != w.staged.index {
+		return fmt.Errorf("stage: log index %d, the next one is %d", index, w.staged.index)
+	}
+	if epoch < w.staged.epoch || epoch > math.MaxInt32 && kind == KindData {
+		return fmt.Errorf("stage: epoch %d behind epoch %d", epoch, w.staged.epoch)
+	}
+	return nil
+}
+
+// stage finishes the frame that group holds from at on, or takes it out again.
+func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) error {
+	w := &l.w
+	length := len(group) - at - frameHeaderLen
+	payload := group[at+frameHeaderLen:]
+	offsets := int64(0)
+	if kind == KindData {
+		offsets = int64(be32(payload[posLastOffsetDelta:])) + 1
+	}
+	if full, err := l.wantsRoll(at, int64(len(group)), offsets); err != nil {
+		return err
+	} else if full {
+		if at > 0 {
+			w.group = group[:at]
+			return ErrGroupFull
+		}
+		if err := l.roll(); err != nil {
+			return err
+		}
+		w.staged, w.newest = w.at, noTimestamp
+	}
+	pos := w.pos + int64(at)
+	h := frameHeader{
+		kind: kind, length: length, pos: uint32(pos), durable: w.seg.durableMark(), span: span,
+		tag: w.seg.tag, index: w.staged.index + uint64(span), epoch: epoch,
+	}
+	putFrame(group[at:], &h)
+	if kind == KindData {
+		if ts := batchMaxTimestamp(payload); ts > w.newest {
+			w.newest = ts
+		}
+	}
+	if pos-w.indexedPos >= int64(l.cfg.Load().IndexIntervalBytes) || w.indexedPos == 0 {
+		w.indexedPos = pos
+		w.marks = append(w.marks, stagedMark{placeEntry{w.staged.offset, w.staged.index, pos}, w.newest})
+	}
+	w.staged = place{offset: w.staged.offset + offsets, index: h.index + 1, epoch: epoch}
+	w.group = group
+	return nil
+}
+
+func be32(b []byte) uint32 {
+	return uint32(b[3]) | uint32(b[2])<<8 | uint32(b[1])<<16 | uint32(b[0])<<24
+}
+
+// wantsRoll says whether the group, with a frame that has this many offsets, has
+// to begin a new segment. at is 0 for the group's first frame: only then is the
+// clock asked, once for each group.
+func (l *Log) wantsRoll(at int, groupLen, offsets int64) (bool, error) {
+	w := &l.w
+	if w.at.offset == w.seg.baseOffset && (at == 0 || w.staged.offset == w.seg.baseOffset) {
+		// Nothing in it yet that has an offset: a new one would have the same name.
+		return false, nil
+	}
+	cfg := l.cfg.Load()
+	end := w.pos + groupLen
+	return end > cfg.SegmentBytes ||
+		w.staged.offset+offsets-w.seg.baseOffset > math.MaxInt32 ||
+		w.staged.index-w.seg.baseIndex >= math.MaxInt32 ||
+		at == 0 && l.expired(cfg), nil
+}
+
+// StagedOffset is the offset that the next staged record gets. Writer.
+func (l *Log) StagedOffset() int64 {
+	if len(l.w.group) == 0 {
+		return l.w.at.offset
+	}
+	return l.w.staged.offset
+}
+
+// StagedIndex is the log index that the next staged frame gets. Writer.
+func (l *Log) StagedIndex() uint64 {
+	if len(l.w.group) == 0 {
+		return l.w.at.index
+	}
+	return l.w.staged.index
+}
+
+// StagedBytes is the size of the group so far. Writer.
+func (l *Log) StagedBytes() int { return len(l.w.group) }
+
+// Discard takes back what was staged and not written. Writer.
+func (l *Log) Discard() {
+	w := &l.w
+	if len(w.group) == 0 {
+		return
+	}
+	if len(w.marks) > 0 {
+		w.indexedPos = w.seg.index.newest()
+	}
+	w.group, w.marks = w.group[:0], w.marks[:0]
+}
+
+// Write puts the staged group behind the log's end, where readers see it at once.
+// On an error that does not match ErrStorageFailed nothing of the group is there
+// and the log can go on. Writer.
+func (l *Log) Write() error {
+	w := &l.w
+	if len(w.group) == 0 {
+		return nil
+	}
+	err := l.Err()
+	if err == nil {
+		err = l.makeRoom(int64(len(w.group)))
+	}
+	if err == nil {
+		err = l.put(w.group)
+	}
+	if err != nil {
+		l.Discard()
+		return err
+	}
+	invariant.True(w.staged.offset >= w.at.offset && w.staged.index > w.at.index, "log goes back: %+v to %+v", w.at, w.staged)
+	n := len(w.group)
+	w.pos += int64(n)
+	w.at = w.staged
+	if w.newest > w.maxTimestamp {
+		w.maxTimestamp = w.newest
+		w.seg.maxTimestamp.Store(w.newest)
+	}
+	if len(w.marks) > 0 {
+		for _, m := range w.marks {
+			w.seg.index.add(m.place, m.maxTimestamp)
+		}
+		w.marks = w.marks[:0]
+	}
+	if cap(w.group) > 2*MaxGroupBytes {
+		w.group = nil // one huge batch must not be remembered for ever
+	} else {
+		w.group = w.group[:0]
+	}
+	w.seg.end.Store(w.pos) // from here on readers look at the bytes
+	l.nextIndex.Store(w.at.index)
+	l.next.Store(w.at.offset)
+	l.bg.wrote(n)
+	return nil
+}
+
+// put stores group at the end, by the way that is fastest for the level.
+func (l *Log) put(group []byte) error {
+	w := &l.w
+	r := w.runway
+	cfg := l.cfg.Load()
+	need := w.pos + int64(len(group))
+	if cfg.Level != Durable && len(group) <= maxMappedGroup && r.cover(w.pos, need) {
+		if err := r.reach(need); err != nil {
+			return fmt.Errorf("append to %s: %w", w.seg.name, err)
+		}
+		if err := r.window.Store(int(w.pos-r.at), group); err != nil {
+			// Somebody truncated the file below us, or the disk is gone. How much of
+			// the group arrived is unknown.
+			return l.fail("append to "+w.seg.name, err)
+		}
+		if r.ready.Load()-need < r.amount.Load()/2 {
+			r.more(need, max(cfg.SegmentBytes, need))
+		}
+		return nil
+	}
+	if need > r.ready.Load() && len(group) <= maxZeroedGroup && !cfg.NoZeroing {
+		// A larger group would only be written twice. On a full disk, or at the end of
+		// the segment, the write itself finds out how much room there is.
+		if to := min(need+r.amount.Load(), max(cfg.SegmentBytes, need)); to > need && r.reach(to) == nil {
+			r.amount.Store(min(r.amount.Load(), maxZeroed))
+		}
+	}
+	f, err := w.seg.handle.acquire()
+	if err != nil {
+		return fmt.Errorf("append to %s: %w", w.seg.name, err)
+	}
+	defer w.seg.handle.release()
+	if need <= r.ready.Load() {
+		if n, err := f.WriteAt(group, w.pos); err != nil {
+			return r.past(func(ready int64) (int64, error) { return w.pos, l.undoWrite(f, n, err) })
+		}
+		return nil
+	}
+	return r.past(func(ready int64) (int64, error) {
+		if need > ready {
+			if err := l.allow(need - ready); err != nil {
+				return ready, fmt.Errorf("append to %s: %w", w.seg.name, err)
+			}
+		}
+		if n, err := f.WriteAt(group, w.pos); err != nil {
+			return w.pos, l.undoWrite(f, n, err)
+		}
+		return max(ready, need), nil
+	})
+}
+
+// maxZeroedGroup is the largest write that zeros are laid ahead of, maxZeroed how
+// far ahead: they are synced together with the group that comes next.
+const (
+	maxZeroedGroup = 32 << 10
+	maxZeroed      = 1 << 20
+)
+
+// undoWrite takes a write back that stopped after n bytes, so that its frames
+// cannot come to life after a crash: the caller says that nothing was written.
+func (l *Log) undoWrite(f vfs.File, n int, cause error) error {
+	w := &l.w
+	if err := f.Truncate(w.pos); err != nil {
+		return l.fail("append to "+w.seg.name, errors.Join(cause, err))
+	}
+	if n > 0 || !errors.Is(cause, ErrNoSpace) {
+		// What arrived may hold whole frames, and the disk may have them already.
+		if err := f.Sync(); err != nil {
+			return l.fail("append to "+w.seg.name, errors.Join(cause, err))
+		}
+	}
+	return fmt.Errorf("append to %s: %w", w.seg.name, cause)
+}
+
+// SetNow tells the writer what time it is, once for a group, so that it need not
+// look itself: the age of the active segment is judged by it. Writer.
+func (l *Log) SetNow(ms int64) { l.w.now = ms }
+
+// expired says whether the active segment is older than it may become.
+func (l *Log) expired(cfg *Config) bool {
+	if cfg.SegmentAge < 0 {
+		return false
+	}
+	now := l.w.now
+	if now == 0 {
+		now = l.now().UnixMilli()
+	}
+	return now-l.w.seg.created >= cfg.SegmentAge.Milliseconds()
+}

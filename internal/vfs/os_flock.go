@@ -60,6 +60,21 @@ func syncDir(d *os.File) error {
 	return err
 }
 
+// writeAt writes p and knows how much of it arrived when it fails.
+func writeAt(f *os.File, p []byte, off int64) (n int, err error) {
+	err = control(f, "write", func(fd uintptr) error {
+		for n < len(p) {
+			w, err := unix.Pwrite(int(fd), p[n:], off+int64(n))
+			if err != nil && err != unix.EINTR {
+				return err
+			}
+			n += max(w, 0)
+		}
+		return nil
+	})
+	return n, err
+}
+
 func retryEINTR(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {

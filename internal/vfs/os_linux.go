@@ -41,7 +41,7 @@ func appendTo(f *os.File, p []byte) (n int, err error) {
 			if err != nil {
 				return err
 			}
-			n += w
+			n += max(w, 0)
 		}
 		return nil
 	})

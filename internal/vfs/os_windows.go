@@ -38,6 +38,9 @@ func unlock(f *os.File) error {
 	})
 }
 
+// writeAt is os.File's: this system writes all or nothing when the disk is full.
+func writeAt(f *os.File, p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+
 // syncDir does nothing: NTFS journals names itself, and a directory's handle
 // cannot be flushed without rights that we do not ask for.
 func syncDir(*os.File) error { return nil }

@@ -23,6 +23,11 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p,
 
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(p, off)
+	if err != nil && isNoSpace(err) {
+		// os.File forgets the bytes that arrived before the disk was full. To write
+		// the same bytes to the same place again is harmless, so count this time.
+		n, err = writeAt(f.f, p, off)
+	}
 	return n, osError(err)
 }
 
@@ -106,7 +111,9 @@ func control(f *os.File, op string, call func(fd uintptr) error) error {
 	}
 	var callErr error
 	if err := c.Control(func(fd uintptr) { callErr = call(fd) }); err != nil {
-		return &fs.PathError{Op: op, Path: f.Name(), Err: err}
+		// The only reason not to call is a closed file; the runtime's own error for
+		// that does not match fs.ErrClosed.
+		return &fs.PathError{Op: op, Path: f.Name(), Err: fs.ErrClosed}
 	}
 	if callErr != nil {
 		return &fs.PathError{Op: op, Path: f.Name(), Err: callErr}

@@ -147,6 +147,9 @@ func TestProducerRules(t *testing.T) {
 				if got != st.want {
 					t.Fatalf("step %d: %s, want %s", i, got, st.want)
 				}
+				if _, err := decodeState(s.appendTo(nil)); err != nil {
+					t.Fatalf("step %d: the state cannot be read back: %v", i, err)
+				}
 				if !strings.HasPrefix(got, "ok") && string(s.appendTo(nil)) != before {
 					t.Fatalf("step %d: %s, but the state changed", i, got)
 				}

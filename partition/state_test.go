@@ -330,35 +330,73 @@ func (w *world) compare() {
 }
 
 func TestCloneIsIndependent(t *testing.T) {
+	// Everything, with what the bytes do not show.
+	show := func(s *state) string {
+		return fmt.Sprintf("%x %v %d", s.appendTo(nil), s.txns.open, s.txns.unstable)
+	}
 	s := newState(0)
-	put(s, inTxn(batch(7, 0, 0, 2)), nil, fromProducer, 5)
-	put(s, inTxn(batch(8, 0, 0, 2)), nil, fromProducer, 5)
-	put(s, endTxn(8, 0), &marker{}, fromCoordinator, 5)
+	add := func(h *log.BatchHeader, m *marker, epoch int32, now int64) {
+		t.Helper()
+		h.LeaderEpoch = epoch
+		o := fromProducer
+		if m != nil {
+			o = fromCoordinator
+		}
+		if _, err := put(s, h, m, o, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func() {
+		t.Helper()
+		s.txns.advance(s.end) // what shrinks in place goes first: a list that has grown lies elsewhere
+		s.deletedTo(7)
+		add(inTxn(batch(7, 0, 2, 2)), nil, 4, 6)
+		add(endTxn(7, 0), &marker{}, 4, 6)
+		add(batch(10, 0, 0, 1), nil, 5, 6)
+	}
+	add(inTxn(batch(7, 0, 0, 2)), nil, 1, 5)
+	add(inTxn(batch(8, 0, 0, 2)), nil, 2, 5)
+	add(inTxn(batch(9, 0, 0, 2)), nil, 3, 5)
+	add(endTxn(8, 0), &marker{}, 3, 5)
 	saved := s.clone()
-	want := string(s.appendTo(nil))
-	put(s, inTxn(batch(7, 0, 2, 2)), nil, fromProducer, 6)
-	put(s, endTxn(7, 0), &marker{}, fromCoordinator, 6)
-	put(s, batch(9, 0, 0, 1), nil, fromProducer, 6)
-	s.deletedTo(6)
-	if got := string(saved.appendTo(nil)); got != want {
-		t.Fatalf("the clone changed:\n%x\n%x", got, want)
+	want := show(s)
+	if got := show(saved); got != want {
+		t.Fatalf("the clone differs:\n%s\n%s", got, want)
+	}
+	change()
+	if got := show(saved); got != want {
+		t.Fatalf("the clone changed:\n%s\n%s", got, want)
 	}
 	p := s.begin()
-	h := batch(9, 0, 1, 1)
+	h := batch(10, 0, 1, 1)
 	h.BaseOffset = p.end
 	if _, err := p.stage(h, nil, fromProducer, 7); err != nil {
 		t.Fatal(err)
 	}
 	s.restore(saved)
-	if got := string(s.appendTo(nil)); got != want {
-		t.Fatalf("restored:\n%x\n%x", got, want)
+	if got := show(s); got != want {
+		t.Fatalf("restored:\n%s\n%s", got, want)
 	}
 	if p.end != saved.end || len(p.staged) != 0 {
 		t.Error("a restored state keeps what was pending")
 	}
-	put(s, batch(9, 0, 0, 1), nil, fromProducer, 6)
-	if got := string(saved.appendTo(nil)); got != want {
-		t.Fatalf("the clone changed after a restore from it:\n%x\n%x", got, want)
+	change()
+	if got := show(saved); got != want {
+		t.Fatalf("the clone changed after a restore from it:\n%s\n%s", got, want)
+	}
+}
+
+// A replica that is sent a log from some offset on begins there.
+func TestDeletedPastTheEnd(t *testing.T) {
+	s := newState(0)
+	put(s, inTxn(batch(7, 0, 0, 2)), nil, fromProducer, 0)
+	put(s, endTxn(7, 0), &marker{}, fromCoordinator, 0)
+	s.deletedTo(50)
+	if s.end != 50 || len(s.txns.aborted) != 0 {
+		t.Errorf("ends at %d, aborted %v", s.end, s.txns.aborted)
+	}
+	if got := outcome(put(s, batch(7, 0, 2, 1), nil, fromProducer, 0)); got != "ok 50-50" {
+		t.Errorf("the producer goes on: %s", got)
 	}
 }
 

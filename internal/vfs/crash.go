@@ -111,6 +111,34 @@ type afterCrash struct {
 	choice Choice
 	files  []pair // files already seen: hard links stay links
 	above  []*memDir
+	nodes  []memNode // allocated together, handed out one by one
+	slots  []slot
+}
+
+func (w *afterCrash) newNode() *memNode {
+	if len(w.nodes) == 0 {
+		w.nodes = make([]memNode, 8)
+	}
+	n := &w.nodes[0]
+	w.nodes = w.nodes[1:]
+	n.mem = w.to
+	return n
+}
+
+func (w *afterCrash) newSlots(count int) []slot {
+	if count > len(w.slots) {
+		w.slots = make([]slot, max(count, 32))
+	}
+	s := w.slots[:count:count] // growing it later must move it
+	w.slots = w.slots[count:]
+	return s
+}
+
+func join(dir, base string) string {
+	if dir == "" {
+		return base
+	}
+	return path.Join(dir, base)
 }
 
 func (w *afterCrash) dir(d *memDir, name string) *memDir {
@@ -118,7 +146,7 @@ func (w *afterCrash) dir(d *memDir, name string) *memDir {
 	defer func() { w.above = w.above[:len(w.above)-1] }()
 	entries := slices.Clone(d.synced)
 	for _, c := range d.pending {
-		q := Question{Kind: KeepEntry, Op: c.op, Name: path.Join(name, c.set[0].name)}
+		q := Question{Kind: KeepEntry, Op: c.op, Name: join(name, c.set[0].name)}
 		if w.choice.Pick(q, 2) == 0 {
 			continue
 		}
@@ -133,7 +161,7 @@ func (w *afterCrash) dir(d *memDir, name string) *memDir {
 	for i := range entries {
 		e := &entries[i]
 		if e.dir != nil {
-			e.dir = w.dir(e.dir, path.Join(name, e.name))
+			e.dir = w.dir(e.dir, join(name, e.name))
 			continue
 		}
 		e.file = w.file(e.file, name, e.name)
@@ -148,20 +176,20 @@ func (w *afterCrash) file(n *memNode, dir, base string) *memNode {
 			return p.to
 		}
 	}
-	to := &memNode{mem: w.to}
+	to := w.newNode()
 	w.files = append(w.files, pair{n, to})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	to.modified = n.modified
 	q := Question{Kind: KeepSize}
 	if n.size != n.syncedSize || n.dirty != (span{}) {
-		q.Name = path.Join(dir, base)
+		q.Name = join(dir, base)
 	}
 	size := n.syncedSize
 	if n.size != size && w.choice.Pick(q, 2) == 1 {
 		size = n.size
 	}
-	to.slots = make([]slot, min(int((size+pageSize-1)/pageSize), len(n.slots)))
+	to.slots = w.newSlots(min(int((size+pageSize-1)/pageSize), len(n.slots)))
 	for i := range to.slots {
 		s := &n.slots[i]
 		p := s.disk
@@ -204,44 +232,34 @@ func (w *afterCrash) page(name string, pos int64, disk, now *page) *page {
 	if present == nil {
 		present = zeroPage
 	}
-	var mixed *page
-	var olds, news int
-	for at := 0; at < pageSize; at += SectorBytes {
-		a, b := (*[SectorBytes]byte)(synced[at:]), (*[SectorBytes]byte)(present[at:])
-		if *a == *b {
-			continue
+	const same, old, fresh, torn = 0, 1, 2, 3
+	var fates [pageSize / SectorBytes]int
+	var count [4]int
+	q := Question{Kind: KeepSector, Name: name}
+	sector := func(p *page, i int) *[SectorBytes]byte { return (*[SectorBytes]byte)(p[i*SectorBytes:]) }
+	for i := range fates {
+		if *sector(synced, i) != *sector(present, i) {
+			q.Pos = pos + int64(i*SectorBytes)
+			fates[i] = old + w.choice.Pick(q, 3)
 		}
-		q := Question{Kind: KeepSector, Name: name, Pos: pos + int64(at)}
-		fate := w.choice.Pick(q, 3)
-		if fate == 0 {
-			olds++
-			if mixed != nil {
-				continue
-			}
-		}
-		if fate == 1 {
-			news++
-		}
-		if mixed == nil {
-			if fate == 0 {
-				continue
-			}
-			mixed = new(page)
-			*mixed = *synced
-		}
-		dst := mixed[at : at+SectorBytes]
-		if fate == 1 {
-			copy(dst, b[:])
-			continue
-		}
-		w.tear(q, a[:], b[:], dst)
-		olds, news = olds+1, news+1
+		count[fates[i]]++
 	}
 	switch {
-	case news == 0:
+	case count[fresh]+count[torn] == 0:
 		return disk
-	case olds == 0:
+	case count[old]+count[torn] == 0:
 		return now // shared: the frozen file never writes to it again
+	}
+	mixed := new(page)
+	*mixed = *synced
+	for i, fate := range fates {
+		switch fate {
+		case fresh:
+			copy(sector(mixed, i)[:], sector(present, i)[:])
+		case torn:
+			q.Pos = pos + int64(i*SectorBytes)
+			w.tear(q, sector(synced, i)[:], sector(present, i)[:], sector(mixed, i)[:])
+		}
 	}
 	return mixed
 }
@@ -331,7 +349,7 @@ func (w *afterKill) file(n *memNode) *memNode {
 	to := &memNode{mem: w.to, size: n.size, syncedSize: n.syncedSize, dirty: n.dirty, modified: n.modified}
 	to.slots = slices.Clone(n.slots)
 	for i := range to.slots {
-		to.slots[i].private = false // the page is the frozen file's too
+		to.slots[i].private, to.slots[i].kept = false, false // the pages are the frozen file's too
 		if to.slots[i].now != nil {
 			to.blocks++
 		}

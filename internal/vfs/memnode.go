@@ -17,7 +17,8 @@ var zeroPage = new(page)
 // page is dirty when the two differ.
 type slot struct {
 	now, disk *page
-	private   bool // now belongs to this slot alone, and may be written in place
+	private   bool // now belongs to this slot's now alone, and may be written in place
+	kept      bool // disk belongs to this slot alone (to now as well, unless private)
 	lost      bool // a sync failed: now counts as clean and is gone after a power cut
 }
 
@@ -196,8 +197,12 @@ func (n *memNode) allocateLocked(off, count int64) bool {
 func (n *memNode) syncLocked() {
 	for i := n.dirty.start; i < n.dirty.end; i++ {
 		s := &n.slots[i]
-		if !s.lost {
-			s.disk, s.private = s.now, false
+		switch {
+		case s.lost || s.now == s.disk:
+		case s.private && s.kept:
+			*s.disk = *s.now // cheaper than to share it, and allocate at the next write
+		default:
+			s.disk, s.kept, s.private = s.now, s.private, false
 		}
 	}
 	n.dirty = span{}

@@ -4,6 +4,7 @@ package vfs
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -67,6 +68,9 @@ func writeAt(f *os.File, p []byte, off int64) (n int, err error) {
 			w, err := unix.Pwrite(int(fd), p[n:], off+int64(n))
 			if err != nil && err != unix.EINTR {
 				return err
+			}
+			if w == 0 && err == nil {
+				return io.ErrShortWrite // no system does this; do not spin if one does
 			}
 			n += max(w, 0)
 		}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"runtime/debug"
@@ -32,14 +33,14 @@ func appendTo(f *os.File, p []byte) (n int, err error) {
 	err = control(f, "append", func(fd uintptr) error {
 		for n < len(p) {
 			w, err := unix.Pwritev2(int(fd), [][]byte{p[n:]}, 0, unix.RWF_APPEND)
-			if err == unix.EINTR {
-				continue
-			}
 			if (err == unix.ENOSYS || err == unix.EOPNOTSUPP) && n == 0 {
 				return errors.ErrUnsupported
 			}
-			if err != nil {
+			if err != nil && err != unix.EINTR {
 				return err
+			}
+			if w == 0 && err == nil {
+				return io.ErrShortWrite // no system does this; do not spin if one does
 			}
 			n += max(w, 0)
 		}

@@ -37,8 +37,8 @@ func goldenRecords(base int64) []Record {
 	}
 }
 
-// readAll copies the records of a batch.
-func readAll(t testing.TB, batch []byte) []Record {
+// readBatch copies the records of a batch.
+func readBatch(t testing.TB, batch []byte) []Record {
 	t.Helper()
 	var recs []Record
 	for rec, err := range Batch(batch).Records(0) {
@@ -67,7 +67,7 @@ func TestGoldenBatches(t *testing.T) {
 		if h != want {
 			t.Errorf("%s: header\ngot  %+v\nwant %+v", c.name, h, want)
 		}
-		if got := readAll(t, b); !reflect.DeepEqual(got, goldenRecords(0)) {
+		if got := readBatch(t, b); !reflect.DeepEqual(got, goldenRecords(0)) {
 			t.Errorf("%s: records\ngot  %+v\nwant %+v", c.name, got, goldenRecords(0))
 		}
 		plain, err := CompressBatch(nil, b, compress.None, 0)
@@ -129,7 +129,7 @@ func TestBatchByHand(t *testing.T) {
 	if ms, ok := checked.DeleteHorizon(); ms != 10 || !ok {
 		t.Errorf("DeleteHorizon = %d, %t", ms, ok)
 	}
-	recs := readAll(t, b)
+	recs := readBatch(t, b)
 	if len(recs) != 1 || recs[0].Timestamp != 20 || recs[0].Offset != 7 {
 		t.Fatalf("records %+v", recs)
 	}
@@ -173,7 +173,7 @@ func TestPatch(t *testing.T) {
 	if h.BaseOffset != 1<<40 || h.LeaderEpoch != 12 || h.MaxTimestamp != 1800000000000 || h.BaseTimestamp != 1700000000000 || h.Attributes != AppendTime|4 {
 		t.Errorf("header %+v", h)
 	}
-	for i, rec := range readAll(t, b) {
+	for i, rec := range readBatch(t, b) {
 		if rec.Offset != 1<<40+int64(i) || rec.Timestamp != 1800000000000 {
 			t.Errorf("record %d: offset %d, timestamp %d", i, rec.Offset, rec.Timestamp)
 		}

@@ -216,11 +216,11 @@ func TestBatchBombs(t *testing.T) {
 		h := plainHeader(1 << 20)
 		h.Attributes = Attributes(codec)
 		b := batchOf(h, packed)
-		got := allocated(func() { err = checkErr(b, Limits{MaxBatchBytes: -1, MaxDecompressedBytes: limit}) })
+		got := bytesTaken(func() { err = checkErr(b, Limits{MaxBatchBytes: -1, MaxDecompressedBytes: limit}) })
 		if !errors.Is(err, ErrBadBatch) || !errors.Is(err, compress.ErrTooLarge) {
 			t.Errorf("%v: %v, want a *BadBatchError of an ErrTooLarge", codec, err)
 		}
-		got = max(got, allocated(func() {
+		got = max(got, bytesTaken(func() {
 			var r RecordReader
 			err = r.Reset(b, limit)
 		}))
@@ -233,12 +233,12 @@ func TestBatchBombs(t *testing.T) {
 	}
 	// 2^31-1 headers are claimed, none is there.
 	b := batchOf(plainHeader(1), unhex(t, "14 00 00 00 01 01 fe ff ff ff 0f"))
-	if got := allocated(func() { readErr(b) }); got > 64<<10 {
+	if got := bytesTaken(func() { readErr(b) }); got > 64<<10 {
 		t.Errorf("a count of headers: %d bytes taken", got)
 	}
 }
 
-func allocated(f func()) uint64 {
+func bytesTaken(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	f()
@@ -287,7 +287,7 @@ func FuzzCheckBatch(f *testing.F) {
 			}
 			return
 		}
-		recs := readAll(t, b)
+		recs := readBatch(t, b)
 		if len(recs) != int(h.Count) {
 			t.Fatalf("%d records, the header counts %d", len(recs), h.Count)
 		}
@@ -301,7 +301,7 @@ func FuzzCheckBatch(f *testing.F) {
 		if err != nil {
 			t.Fatalf("encoded again: %v", err)
 		}
-		if back := readAll(t, encoded); !reflect.DeepEqual(back, recs) {
+		if back := readBatch(t, encoded); !reflect.DeepEqual(back, recs) {
 			t.Fatalf("encoded again\ngot  %+v\nwant %+v", back, recs)
 		}
 		if h2.LastOffset() != h.LastOffset() || h2.LastSequence() != h.LastSequence() {

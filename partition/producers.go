@@ -38,12 +38,6 @@ const (
 func (o origin) coordinator() bool { return o&^withTxnV2 == fromCoordinator }
 func (o origin) txnV2() bool       { return o&withTxnV2 != 0 }
 
-// marker is the control record that ends a transaction.
-type marker struct {
-	commit           bool
-	coordinatorEpoch int32
-}
-
 // sentBatch is what is remembered of a batch. First sequence and offset follow:
 // a producer's batch has as many sequences as offsets.
 type sentBatch struct {

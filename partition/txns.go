@@ -5,7 +5,25 @@ import (
 	"math"
 	"slices"
 	"sort"
+
+	"github.com/x/embedlog/log"
 )
+
+// marker is the control record that ends a transaction.
+type marker struct {
+	commit           bool
+	coordinatorEpoch int32
+}
+
+// parseMarker reads the record of a control batch. ok is false for a control
+// record that ends no transaction.
+func parseMarker(rec *log.Record) (m marker, ok bool, err error) {
+	t, epoch, err := log.ParseControl(rec)
+	if err != nil || t != log.ControlCommit && t != log.ControlAbort {
+		return marker{}, false, err
+	}
+	return marker{commit: t == log.ControlCommit, coordinatorEpoch: epoch}, true, nil
+}
 
 // txnStep is what a batch does to a transaction.
 type txnStep struct {

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/x/embedlog/log"
 )
 
 // txnLog writes the words into an empty state: "7" is a transactional batch of
@@ -31,6 +33,31 @@ func txnLog(t *testing.T, words string) *state {
 		}
 	}
 	return s
+}
+
+func TestParseMarker(t *testing.T) {
+	record := func(key, value []byte) *log.Record { return &log.Record{Key: key, Value: value} }
+	tests := []struct {
+		name string
+		rec  *log.Record
+		want string
+	}{
+		{"commit", record(log.EndTxnMarker(true, 9)), "{true 9} true <nil>"},
+		{"abort", record(log.EndTxnMarker(false, 1<<30)), "{false 1073741824} true <nil>"},
+		{"leader change", record([]byte{0, 0, 0, 2}, nil), "{false 0} false <nil>"},
+		{"unknown", record([]byte{0, 0, 0, 77}, nil), "{false 0} false <nil>"},
+	}
+	for _, tt := range tests {
+		m, ok, err := parseMarker(tt.rec)
+		if got := fmt.Sprint(m, ok, err); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	for _, rec := range []*log.Record{record(nil, nil), record([]byte{0, 0, 0}, nil), record([]byte{0, 0, 0, 1}, []byte{0, 0, 0, 0, 0})} {
+		if m, ok, err := parseMarker(rec); err == nil || ok {
+			t.Errorf("key %x value %x: %v, %t, no error", rec.Key, rec.Value, m, ok)
+		}
+	}
 }
 
 func TestLastStableOffset(t *testing.T) {
@@ -84,9 +111,18 @@ func TestLastStableNeverPassesHighWatermark(t *testing.T) {
 	}
 }
 
+func TestFirstUndecided(t *testing.T) {
+	for words, want := range map[string]int64{"": -1, ". 7": 1, ". 7 8 7C": 2, ". 7 8 8A": 1, "7 7C": -1} {
+		got, ok := txnLog(t, words).txns.firstUndecided()
+		if got != want || ok != (want >= 0) {
+			t.Errorf("%q: first undecided offset %d, %t, want %d", words, got, ok, want)
+		}
+	}
+}
+
 func TestAbortedIn(t *testing.T) {
 	//           0 1 2  3 4  5 6  7 8 9  10
-	const log = "1 2 2A 3 1C . 3A 2 . 2A ."
+	const words = "1 2 2A 3 1C . 3A 2 . 2A ."
 	tests := []struct {
 		from, to int64
 		want     string // producer:first-marker
@@ -110,14 +146,14 @@ func TestAbortedIn(t *testing.T) {
 		}
 		return strings.Join(s, " ")
 	}
-	s := txnLog(t, log)
+	s := txnLog(t, words)
 	for _, tt := range tests {
 		if got := show(s.txns.abortedIn(nil, tt.from, tt.to)); got != tt.want {
 			t.Errorf("aborted in [%d, %d): %q, want %q", tt.from, tt.to, got, tt.want)
 		}
 	}
 	for trim, want := range map[int64]string{0: "2:1-2 3:3-6 2:7-9", 2: "2:1-2 3:3-6 2:7-9", 3: "3:3-6 2:7-9", 6: "3:3-6 2:7-9", 7: "2:7-9", 10: ""} {
-		s := txnLog(t, log)
+		s := txnLog(t, words)
 		s.deletedTo(trim)
 		if got := show(s.txns.abortedIn(nil, 0, 11)); got != want {
 			t.Errorf("from log start %d: %q, want %q", trim, got, want)
@@ -144,8 +180,8 @@ func TestAbortedInStopsAtTheRightPlace(t *testing.T) {
 				open[id] = true
 			}
 		}
-		log := strings.Join(words, " ")
-		s := txnLog(t, log)
+		text := strings.Join(words, " ")
+		s := txnLog(t, text)
 		for range 50 {
 			from := rnd.Int64N(s.end)
 			to := from + rnd.Int64N(s.end-from+1)
@@ -157,7 +193,7 @@ func TestAbortedInStopsAtTheRightPlace(t *testing.T) {
 				}
 			}
 			if fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Fatalf("seed %d: %q: aborted in [%d, %d): %v, want %v", seed, log, from, to, got, want)
+				t.Fatalf("seed %d: %q: aborted in [%d, %d): %v, want %v", seed, text, from, to, got, want)
 			}
 		}
 	}

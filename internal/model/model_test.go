@@ -294,3 +294,48 @@ func TestSame(t *testing.T) {
 		}
 	}
 }
+
+func TestMarkersAndEpochs(t *testing.T) {
+	l := New(5)
+	data := func(epoch int16, seq int32, transactional, v2 bool) Outcome {
+		_, _, o := l.Append(Batch{ProducerID: 7, ProducerEpoch: epoch, BaseSequence: seq, Transactional: transactional, TxnV2: v2, Records: make([]Record, 1)})
+		return o
+	}
+	end := func(epoch int16, coordinator int32, v2 bool) Outcome {
+		_, o := l.EndTxn(Marker{Commit: true, ProducerID: 7, ProducerEpoch: epoch, CoordinatorEpoch: coordinator, TxnV2: v2})
+		return o
+	}
+	steps := []struct {
+		name      string
+		got, want Outcome
+	}{
+		{"unknown producer of protocol 2 begins at 0", data(1, 9, true, true), OutOfOrder},
+		{"begins", data(1, 0, true, true), Appended},
+		{"not transactional within a transaction", data(1, 1, false, true), InvalidTxn},
+		{"marker of the transaction's own epoch, protocol 2", end(1, 3, true), Fenced},
+		{"marker of an old epoch", end(0, 3, false), Fenced},
+		{"marker of the next epoch", end(2, 3, true), Appended},
+		{"old coordinator", end(2, 2, true), FencedCoordinator},
+		{"repeated marker", end(2, 3, true), Appended},
+		{"old epoch", data(1, 1, true, true), Fenced},
+		{"the marker's epoch begins at 0", data(2, 1, true, true), OutOfOrder},
+		{"the marker's epoch begins", data(2, 0, true, true), Appended},
+		{"marker of the transaction's own epoch, protocol 1", end(2, 3, false), Appended},
+		{"not transactional outside", data(2, 1, false, false), Appended},
+	}
+	for _, s := range steps {
+		if s.got != s.want {
+			t.Errorf("%s: outcome %d, want %d", s.name, s.got, s.want)
+		}
+	}
+	if base, last, o := l.AppendAt(l.End(), Batch{ProducerID: -1, Records: make([]Record, 2)}); base != 11 || last != 12 || o != Appended {
+		t.Errorf("append at the end: %d to %d, outcome %d", base, last, o)
+	}
+	l.Truncate(99) // past the end: nothing
+	if l.Start() != 5 || l.End() != 13 {
+		t.Errorf("the log is %d to %d, want 5 to 13", l.Start(), l.End())
+	}
+	if found, end := New(5).EndOfEpoch(0); found != -1 || end != -1 {
+		t.Errorf("an empty log knows epoch %d, which ends at %d", found, end)
+	}
+}

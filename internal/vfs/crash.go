@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"bytes"
 	"path"
 	"slices"
 )
@@ -204,23 +205,14 @@ func (w *afterCrash) file(n *memNode, dir, base string) *memNode {
 	w.to.used.Add(to.blocks)
 	to.size, to.syncedSize = size, size
 	// Sectors kept past a size that is not: the bytes past the end must be zeros.
-	if in := int(size % pageSize); in != 0 && len(to.slots) == int(size/pageSize)+1 {
+	if in := int(size % pageSize); in != 0 && n.size != n.syncedSize && len(to.slots) == int(size/pageSize)+1 {
 		s := &to.slots[len(to.slots)-1]
-		if s.now != nil && s.now != zeroPage && !isZero(s.now[in:]) {
+		if s.now != nil && s.now != zeroPage && !bytes.Equal(s.now[in:], zeroPage[in:]) {
 			clear(s.own()[in:])
 			s.disk, s.private = s.now, false
 		}
 	}
 	return to
-}
-
-func isZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // page mixes the synced and the present bytes of one page.

@@ -61,6 +61,7 @@ func CrashAt(k int) Option { return func(m *Mem) { m.crashAt = int64(k) } }
 func CrashByte(n int) Option { return CrashCut(func(int) int { return n }) }
 
 // CrashCut asks f how many bytes of an interrupted operation of length bytes arrive.
+// Locks are held: f must not use the file system.
 func CrashCut(f func(length int) int) Option { return func(m *Mem) { m.cut = f } }
 
 // CountReads counts the operations that change nothing too: read, stat, list, populate.

@@ -16,10 +16,10 @@ var all = []Codec{None, Gzip, Snappy, LZ4, Zstd}
 
 func samples() map[string][]byte {
 	rng := rand.NewChaCha8([32]byte{1})
-	noise := make([]byte, 300_000)
+	noise := make([]byte, 140_000)
 	rng.Read(noise)
 	var text strings.Builder
-	for i := range 40_000 {
+	for i := range 10_000 {
 		fmt.Fprintf(&text, `{"order":%d,"cents":%d,"name":"ann"}`, i, rand.New(rand.NewPCG(1, uint64(i))).IntN(100_000))
 	}
 	return map[string][]byte{
@@ -30,7 +30,7 @@ func samples() map[string][]byte {
 		"64 KiB+1":  append(bytes.Repeat([]byte("0123456789abcdef"), 4096), 1),
 		"32 KiB":    noise[:32<<10],
 		"noise":     noise,
-		"zeros":     make([]byte, 1<<20),
+		"zeros":     make([]byte, 400_000),
 		"json":      []byte(text.String()),
 		"json 1000": []byte(text.String()[:1000]),
 	}
@@ -39,7 +39,7 @@ func samples() map[string][]byte {
 func TestRoundTrip(t *testing.T) {
 	for name, src := range samples() {
 		for _, c := range all {
-			for _, level := range []int{-5, 0, 1, 2, 3, 6, 9, 17, 22} {
+			for _, level := range []int{-5, 0, 1, 2, 9, 22} {
 				packed, err := Encode([]byte("head"), src, c, level)
 				if err != nil {
 					t.Fatalf("%s/%v/%d: Encode: %v", name, c, level, err)
@@ -323,7 +323,7 @@ func TestPooled(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if allocs > 3 {
+		if allocs > 3 && !raceEnabled { // under the race detector, pools forget at random
 			t.Errorf("%v: %v allocations for a round trip into buffers with room", c, allocs)
 		}
 	}

@@ -42,7 +42,7 @@ func randomRecords(rng *rand.Rand, n int) []Record {
 
 // What goes in comes out, in every codec, plain or with gaps.
 func TestBatchRoundTrip(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		recs := randomRecords(rng, 1+rng.IntN(1<<rng.IntN(9)))
 		h := BatchHeader{BaseOffset: rng.Int64N(1 << 50), ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}
@@ -270,7 +270,7 @@ func TestReaderAllocs(t *testing.T) {
 		if _, err := AppendBatch(nil, &h, recs); err != nil {
 			t.Fatal(err)
 		}
-	}); n != 1 {
+	}); n != 1 && !underRace {
 		t.Errorf("AppendBatch without room: %v allocations, want 1", n)
 	}
 }

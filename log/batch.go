@@ -154,14 +154,31 @@ func (h *BatchHeader) decode(b []byte) {
 // checksum and the records are not looked at.
 func ParseBatchHeader(b []byte) (BatchHeader, error) {
 	var h BatchHeader
+	err := h.parse(b)
+	return h, err
+}
+
+func (h *BatchHeader) parse(b []byte) error {
 	if len(b) < BatchHeaderLen {
-		return h, &BadBatchError{BaseOffset: -1, LastOffset: -1, Position: len(b), Reason: "ends within the header"}
+		*h = BatchHeader{}
+		return &BadBatchError{BaseOffset: -1, LastOffset: -1, Position: len(b), Reason: "ends within the header"}
 	}
 	h.decode(b)
 	if pos, reason := h.fault(b[posMagic]); reason != "" {
-		return h, &BadBatchError{BaseOffset: h.BaseOffset, LastOffset: -1, Position: pos, Reason: reason}
+		return &BadBatchError{BaseOffset: h.BaseOffset, LastOffset: -1, Position: pos, Reason: reason}
 	}
-	return h, nil
+	return nil
+}
+
+// parseWhole is parse for bytes that must be exactly one batch.
+func (h *BatchHeader) parseWhole(b []byte) error {
+	if err := h.parse(b); err != nil {
+		return err
+	}
+	if len(b) != h.Size() {
+		return h.fail(posLength, "length differs from the bytes that are there", nil)
+	}
+	return nil
 }
 
 // fault says what cannot be true in the header, and at which byte.

@@ -43,12 +43,15 @@ func (l *Limits) maxDecompressed() int {
 // BadRecordsError says that a batch is whole, but that some of its records may
 // not be appended. It matches ErrBadBatch.
 type BadRecordsError struct {
-	Indexes []int  // of the records within the batch, growing
+	Indexes []int  // of the records within the batch, growing; the first 1,000 of them
 	Reason  string // what is wrong with each
 }
 
+// maxBadIndexes bounds what an error takes: a batch can hold millions of records.
+const maxBadIndexes = 1000
+
 func (e *BadRecordsError) Error() string {
-	return fmt.Sprintf("%d records refused, the first at index %d: %s", len(e.Indexes), e.Indexes[0], e.Reason)
+	return fmt.Sprintf("records refused, at indexes %d: %s", e.Indexes[:min(len(e.Indexes), 10)], e.Reason)
 }
 
 // Is matches ErrBadBatch.
@@ -95,8 +98,8 @@ func CheckBatch(b []byte, lim Limits) (BatchHeader, error) {
 
 // checkHeader judges everything that can be judged without the records.
 func checkHeader(b []byte, lim *Limits) (BatchHeader, error) {
-	h, err := parseWhole(b)
-	if err != nil {
+	var h BatchHeader
+	if err := h.parseWhole(b); err != nil {
 		return h, err
 	}
 	limit := lim.MaxBatchBytes
@@ -184,7 +187,7 @@ func checkRecords(h *BatchHeader, b []byte, lim *Limits) (newest int64, err erro
 		if timestamp := h.BaseTimestamp + f.timestamp; i == 0 || timestamp > newest {
 			newest = timestamp
 		}
-		if f.keyEnd < f.key && lim.RequireKeys {
+		if f.keyEnd < f.key && lim.RequireKeys && len(keyless) < maxBadIndexes {
 			keyless = append(keyless, i)
 		}
 		if h.Attributes.Has(Control) {

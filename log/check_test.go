@@ -335,3 +335,16 @@ func BenchmarkCheckBatch(b *testing.B) {
 		})
 	}
 }
+
+// A batch of many bad records does not make a large error.
+func TestBadIndexesBounded(t *testing.T) {
+	h := plainHeader(0)
+	b, err := AppendBatch(nil, &h, make([]Record, 5000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bad *BadRecordsError
+	if err := checkErr(b, Limits{RequireKeys: true}); !errors.As(err, &bad) || len(bad.Indexes) != maxBadIndexes || len(err.Error()) > 200 {
+		t.Errorf("got %.300v", err)
+	}
+}

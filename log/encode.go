@@ -225,14 +225,16 @@ func putField(b []byte, p int, f []byte) int {
 // CompressBatch encodes the records of batch, exactly one, with another codec
 // behind dst. Level is the codec's own, 0 its default. Records that do not get
 // smaller stay uncompressed. Everything else about the batch stays as it is; dst
-// must not overlap it.
+// must not overlap it. Records that are compressed already may expand to
+// DefaultMaxDecompressedBytes.
 func CompressBatch(dst, batch []byte, codec compress.Codec, level int) ([]byte, error) {
-	h, err := parseWhole(batch)
+	var h BatchHeader
+	err := h.parseWhole(batch)
 	if err != nil {
 		return dst, err
 	}
 	records := batch[BatchHeaderLen:]
-	if old := h.Attributes.Codec(); old != compress.None {
+	if old := h.Attributes.Codec(); old != compress.None && len(records) > 0 {
 		scratch := getScratch()
 		defer scratch.put()
 		scratch.b, err = compress.Decode(scratch.b[:0], records, old, DefaultMaxDecompressedBytes)

@@ -81,9 +81,8 @@ type RecordReader struct {
 
 // Reset starts to read another batch. The checksum is not verified.
 func (r *RecordReader) Reset(batch []byte, maxDecompressed int) error {
-	r.records, r.pos, r.left, r.nextDelta, r.rec = nil, 0, 0, 0, Record{}
-	r.header, r.err = parseWhole(batch)
-	if r.err != nil {
+	r.records, r.pos, r.left, r.nextDelta = nil, 0, 0, 0
+	if r.err = r.header.parseWhole(batch); r.err != nil {
 		return r.err
 	}
 	r.records = batch[BatchHeaderLen:len(batch):len(batch)]
@@ -105,15 +104,6 @@ func (r *RecordReader) Reset(batch []byte, maxDecompressed int) error {
 		r.err = r.header.fail(BatchHeaderLen, "bytes behind the last record", nil)
 	}
 	return r.err
-}
-
-// parseWhole is ParseBatchHeader for bytes that must be exactly one batch.
-func parseWhole(batch []byte) (BatchHeader, error) {
-	h, err := ParseBatchHeader(batch)
-	if err == nil && len(batch) != h.Size() {
-		err = h.fail(posLength, "length differs from the bytes that are there", nil)
-	}
-	return h, err
 }
 
 // Header is the header of the batch. It stays valid until Reset.

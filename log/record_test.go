@@ -184,8 +184,15 @@ func TestEmptyBatch(t *testing.T) {
 	}
 	// Kafka's compaction leaves the codec bits of the batch that was.
 	got.Attributes = Attributes(compress.Zstd)
-	if err := readErr(batchOf(got, nil)); err != nil {
+	coded := batchOf(got, nil)
+	if err := readErr(coded); err != nil {
 		t.Errorf("an empty batch with a codec: %v", err)
+	}
+	if err := checkErr(coded, Limits{Stored: true}); err != nil {
+		t.Errorf("an empty batch with a codec, checked: %v", err)
+	}
+	if again, err := CompressBatch(nil, coded, compress.Gzip, 0); err != nil || !bytes.Equal(again, b) {
+		t.Errorf("an empty batch with a codec, compressed: %x, %v; want it without one, %x", again, err, b)
 	}
 }
 

@@ -1,0 +1,301 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/x/embedlog/log"
+)
+
+// Isolation says which records a reader sees.
+type Isolation uint8
+
+const (
+	// ReadUncommitted sees every record below the high watermark.
+	ReadUncommitted Isolation = iota
+	// ReadCommitted sees records below the last stable offset, and of transactions
+	// only the committed ones.
+	ReadCommitted
+)
+
+// AbortedTxn is a transaction whose records a reader of committed records leaves
+// out: those of the producer from FirstOffset on, until it meets the marker.
+type AbortedTxn struct {
+	ProducerID  int64
+	FirstOffset int64
+}
+
+// FetchRequest asks for record batches as they are stored.
+type FetchRequest struct {
+	// Offset is where to begin: the batch that holds it comes first, whole.
+	Offset int64
+	// MaxBytes bounds the batches together, but for the first one, which always
+	// comes. Zero means 1 MiB.
+	MaxBytes int
+	// MinBytes is how much is waited for, until MaxWait is over or the context ends.
+	// Zero answers at once, with nothing if there is nothing.
+	MinBytes int
+	MaxWait  time.Duration
+	// Isolation bounds what is returned.
+	Isolation Isolation
+}
+
+// FetchResult is what Fetch found.
+type FetchResult struct {
+	// Batches are whole record batches in the order of their offsets. They stay
+	// valid as long as they are held.
+	Batches [][]byte
+	// Next is the offset behind the last batch, where the next fetch begins.
+	Next int64
+	// Aborted are the transactions to leave out of Batches; nil with ReadUncommitted.
+	Aborted                             []AbortedTxn
+	HighWatermark, LastStable, LogStart int64
+}
+
+const defaultFetchBytes = 1 << 20
+
+// Fetch returns batches from an offset on. It fails with an
+// *OffsetOutOfRangeError outside of the log, and with a *log.CorruptionError at
+// damage; what comes before that is returned first.
+//
+// That the wait ended with nothing new is no error; that ctx did is.
+func (p *Partition) Fetch(ctx context.Context, q FetchRequest) (FetchResult, error) {
+	if q.MaxBytes <= 0 {
+		q.MaxBytes = defaultFetchBytes
+	}
+	var deadline context.Context
+	var cancel context.CancelFunc
+	for {
+		res, size, err := p.fetch(&q)
+		if err != nil || size >= q.MinBytes || q.MaxWait <= 0 {
+			if cancel != nil {
+				cancel()
+			}
+			return res, err
+		}
+		if deadline == nil {
+			deadline, cancel = context.WithTimeout(ctx, q.MaxWait)
+		}
+		if err := p.waitFor(deadline, p.bound(q.Isolation)+1, q.Isolation); err != nil {
+			cancel()
+			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+				return res, nil
+			}
+			return res, err
+		}
+	}
+}
+
+// outOfRange is the answer to an offset that the log does not have.
+func (p *Partition) outOfRange(offset int64) error {
+	return fmt.Errorf("fetch: %w", &OffsetOutOfRangeError{Offset: offset, LogStart: p.LogStart(), LogEnd: p.LogEnd()})
+}
+
+func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error) {
+	if p.closed.Load() {
+		return res, 0, log.ErrClosed
+	}
+	p.mu.Lock()
+	hw, stable := p.highWatermark.Load(), p.lastStable.Load()
+	p.mu.Unlock()
+	res = FetchResult{Next: q.Offset, HighWatermark: hw, LastStable: stable, LogStart: p.LogStart()}
+	if q.Offset < res.LogStart || q.Offset > p.LogEnd() {
+		return res, 0, p.outOfRange(q.Offset)
+	}
+	end := hw
+	if q.Isolation == ReadCommitted {
+		end = stable
+	}
+	if q.Offset >= end {
+		return res, 0, nil
+	}
+	r, err := p.log.ReadFrom(q.Offset)
+	if err != nil {
+		return res, 0, p.readError(err, q.Offset)
+	}
+	r.Bound(int64(q.MaxBytes))
+	for res.Next < end {
+		f, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			if len(res.Batches) > 0 {
+				break // the next fetch begins there and says so
+			}
+			return res, 0, p.readError(err, res.Next)
+		}
+		if f.Kind != log.KindData {
+			continue
+		}
+		if f.Offset >= end || size > 0 && size+len(f.Payload) > q.MaxBytes {
+			break
+		}
+		res.Batches = append(res.Batches, f.Payload)
+		size += len(f.Payload)
+		res.Next = f.NextOffset
+	}
+	if q.Isolation == ReadCommitted && len(res.Batches) > 0 {
+		res.Aborted = p.abortedIn(q.Offset, res.Next)
+	}
+	return res, size, nil
+}
+
+func (p *Partition) readError(err error, offset int64) error {
+	if errors.Is(err, log.ErrOffsetGone) || errors.Is(err, log.ErrOffsetAhead) {
+		return p.outOfRange(offset)
+	}
+	return fmt.Errorf("fetch: %w", err)
+}
+
+func (p *Partition) abortedIn(from, to int64) []AbortedTxn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []AbortedTxn
+	for _, a := range p.state.txns.abortedIn(nil, from, to) {
+		list = append(list, AbortedTxn{a.producerID, a.first})
+	}
+	return list
+}
+
+// Reader walks a partition's batches forward and waits for more at the end. One
+// goroutine at a time.
+type Reader struct {
+	p         *Partition
+	isolation Isolation
+	r         *log.Reader
+	bound     int64 // below it nothing need be asked
+	// aborted are the transactions that are open for the reader: producer id to the
+	// offset of the marker that ends them.
+	aborted map[int64]bool
+	known   int64 // aborted transactions are known below this offset
+	list    []AbortedTxn
+	control bool
+}
+
+// ReaderOptions say how to read. Nil is everything below the high watermark.
+type ReaderOptions struct {
+	Isolation Isolation
+	// Reuse lets the reader read into the same memory again: a batch is then valid
+	// until the next call only.
+	Reuse bool
+	// Control returns control batches too.
+	Control bool
+}
+
+// ReadFrom returns a reader whose first batch is the one that holds offset.
+func (p *Partition) ReadFrom(offset int64, o *ReaderOptions) (*Reader, error) {
+	if offset > p.HighWatermark() {
+		return nil, p.outOfRange(offset)
+	}
+	r, err := p.log.ReadFrom(offset)
+	if err != nil {
+		return nil, p.readError(err, offset)
+	}
+	out := &Reader{p: p, r: r, known: offset}
+	if o != nil {
+		out.isolation, out.control = o.Isolation, o.Control
+		if o.Reuse {
+			r.Reuse()
+		}
+	}
+	return out, nil
+}
+
+// Offset is where the reader stands: the offset that the next batch starts at or holds.
+func (r *Reader) Offset() int64 { return r.r.Offset() }
+
+// Next returns the next batch, waiting for one as long as ctx allows.
+func (r *Reader) Next(ctx context.Context) (log.Batch, error) {
+	for {
+		b, err := r.TryNext()
+		if err != io.EOF {
+			return b, err
+		}
+		if err := r.p.waitFor(ctx, r.r.Offset()+1, r.isolation); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// TryNext returns the next batch, or io.EOF when none is readable yet.
+func (r *Reader) TryNext() (log.Batch, error) {
+	for {
+		if r.r.Offset() >= r.bound {
+			if r.p.closed.Load() {
+				return nil, log.ErrClosed
+			}
+			if r.bound = r.p.bound(r.isolation); r.r.Offset() >= r.bound {
+				return nil, io.EOF
+			}
+		}
+		f, err := r.r.Next()
+		if err == io.EOF {
+			return nil, io.EOF
+		}
+		if err != nil {
+			return nil, r.p.readError(err, r.r.Offset())
+		}
+		if f.Kind != log.KindData {
+			continue
+		}
+		if r.isolation == ReadCommitted {
+			if skip, err := r.skips(f); err != nil {
+				return nil, err
+			} else if skip {
+				continue
+			}
+		}
+		if !r.control && batchAttributes(f.Payload).Has(log.Control) {
+			continue
+		}
+		return log.Batch(f.Payload), nil
+	}
+}
+
+// Skip goes behind the damage that Next reported with a *log.CorruptionError. It
+// returns the offset there.
+func (r *Reader) Skip() (int64, error) { return r.r.Skip() }
+
+// skips says whether a reader of committed records leaves the batch out.
+func (r *Reader) skips(f *log.Frame) (bool, error) {
+	if f.NextOffset > r.known {
+		// Everything below the bound is decided, so one look serves up to there.
+		r.list = r.p.abortedIn(r.known, r.bound)
+		r.known = r.bound
+		if r.aborted == nil && len(r.list) > 0 {
+			r.aborted = make(map[int64]bool)
+		}
+	}
+	if len(r.list) == 0 && len(r.aborted) == 0 {
+		return false, nil
+	}
+	h, err := log.ParseBatchHeader(f.Payload)
+	if err != nil {
+		return false, err
+	}
+	for i := 0; i < len(r.list); {
+		if r.list[i].FirstOffset <= h.LastOffset() {
+			r.aborted[r.list[i].ProducerID] = true
+			r.list = append(r.list[:i], r.list[i+1:]...)
+			continue
+		}
+		i++
+	}
+	if h.ProducerID < 0 || !h.Attributes.Has(log.Transactional) {
+		return false, nil
+	}
+	if h.Attributes.Has(log.Control) {
+		delete(r.aborted, h.ProducerID)
+		return false, nil
+	}
+	return r.aborted[h.ProducerID], nil
+}
+
+func batchAttributes(batch []byte) log.Attributes {
+	const at = 21 // of the attributes in a record batch
+	return log.Attributes(batch[at])<<8 | log.Attributes(batch[at+1])
+}

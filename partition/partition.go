@@ -1,0 +1,373 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/x/embedlog/internal/invariant"
+	"github.com/x/embedlog/log"
+)
+
+// Partition is an ordered log of records: one writer at a time, which many
+// callers take turns in being, and any number of readers.
+//
+//	log start offset   last stable offset   high watermark   log end offset
+//	      |                    |                  |                |
+//	------#####################*******************.................|
+//	      readable by all      read uncommitted   written, not yet acknowledged
+//
+// All methods may be called from several goroutines.
+//
+// Lock order: the log's writer lock, then staging, then mu. No file is touched
+// while mu is held.
+type Partition struct {
+	log        *log.Log
+	replicator Replicator
+	cfg        atomic.Pointer[Config]
+	clock      clock
+
+	highWatermark atomic.Int64
+	lastStable    atomic.Int64
+	epoch         atomic.Int64 // the leader epoch that local appends get
+
+	queue   queue
+	turn    sync.Locker // what who writes a group holds: the log's writer lock, or proposing
+	writer  groupWriter // belongs to who holds it
+	waiters waiters
+
+	mu        sync.Mutex // guards what follows
+	state     *state
+	stored    []storedEntry // replicated: what lies above the high watermark
+	snapshot  []byte        // the newest one that a checkpoint took
+	proposing sync.Mutex    // replicated: held by who proposes
+
+	closed atomic.Bool
+}
+
+// Open opens the partition in dir, and makes one there if there is none. With
+// Options.FS, dir is not used.
+//
+// It fails as log.Open does. A partition with damage below what was durable opens
+// for reading: Err says so, Recovered has the place.
+func Open(dir string, options *Options) (*Partition, error) {
+	var o Options
+	if options != nil {
+		o = *options
+	}
+	cfg, err := o.Config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Partition{replicator: o.Replicator}
+	p.cfg.Store(&cfg)
+	// The log asks for a snapshot when it makes its first checkpoint, inside Open.
+	p.state = newState(0)
+	p.log, err = log.Open(dir, &log.Options{
+		FS: o.FS, Files: o.Files, NoLock: o.NoLock, Logger: o.Logger, Now: o.Now,
+		Snapshot: p.takeSnapshot, Config: cfg.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open partition: %w", err)
+	}
+	p.turn = p.log
+	if p.replicator != nil {
+		p.turn = &p.proposing
+	}
+	if err := p.recover(); err != nil {
+		p.log.Close()
+		return nil, fmt.Errorf("open partition: %w", err)
+	}
+	return p, nil
+}
+
+// takeSnapshot is what the log's checkpoint keeps for us.
+func (p *Partition) takeSnapshot(dst []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(dst)
+	dst = p.state.appendTo(dst)
+	if p.replicator != nil {
+		p.snapshot = append(p.snapshot[:0], dst[n:]...) // a truncation may have to go back to it
+	}
+	return dst
+}
+
+// recover brings the state from the checkpoint's snapshot to the log's end.
+func (p *Partition) recover() error {
+	rec := p.log.Recovered()
+	start, end := p.log.StartOffset(), p.log.EndOffset()
+	s, err := decodeState(rec.State)
+	if len(rec.State) == 0 || err != nil || s.end > end {
+		// None, or one of a longer log than there is: the records have it all.
+		s = newState(start)
+	}
+	p.clock = newClock(s.producers.lastAppend())
+	if err := p.replay(s, end); err != nil {
+		return err
+	}
+	s.deletedTo(start)
+	p.mu.Lock()
+	p.state = s
+	p.mu.Unlock()
+	p.epoch.Store(max(int64(s.epochs.latest()), 0))
+	if p.cfg.Load().AppendTime {
+		if newest, ok, err := p.log.MaxTimestamp(); err != nil {
+			return err
+		} else if ok {
+			p.writer.lastAppendTime = newest.Timestamp
+		}
+	}
+	if p.replicator == nil {
+		p.advance(end)
+	} else {
+		p.advance(start)
+	}
+	return nil
+}
+
+// replay applies the batches from s.end to end.
+func (p *Partition) replay(s *state, end int64) error {
+	from := max(s.end, p.log.StartOffset())
+	r, err := p.log.ReadFrom(from)
+	if err != nil {
+		return err
+	}
+	r.Reuse()
+	now := p.clock.now()
+	for r.Offset() < end {
+		f, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if errors.Is(err, log.ErrCorrupt) {
+			// The log is open for reading only. What lies behind the damage counts.
+			if _, err = r.Skip(); err == nil {
+				continue
+			}
+			if err == io.EOF {
+				break
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if f.Kind != log.KindData {
+			continue
+		}
+		h, err := log.ParseBatchHeader(f.Payload)
+		if err == nil {
+			err = s.replay(&h, now, func() (marker, bool, error) { return readMarker(f.Payload) })
+		}
+		if err != nil && !errors.Is(err, log.ErrBadBatch) {
+			return err
+		}
+	}
+	return nil
+}
+
+// readMarker finds the transaction marker in a control batch.
+func readMarker(batch []byte) (m marker, ok bool, err error) {
+	var r log.RecordReader
+	if err := r.Reset(batch, 0); err != nil {
+		return m, false, err
+	}
+	if !r.Next() {
+		return m, false, r.Err()
+	}
+	t, epoch, err := log.ParseControl(r.Record())
+	if err != nil {
+		return m, false, err
+	}
+	return marker{commit: t == log.ControlCommit, coordinatorEpoch: epoch}, t == log.ControlCommit || t == log.ControlAbort, nil
+}
+
+// Close makes everything durable and gives the directory free. Appends that wait
+// end with an error that matches log.ErrClosed, readers too.
+func (p *Partition) Close() error {
+	if !p.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	p.waiters.wakeAll()
+	return p.log.Close()
+}
+
+// Err is nil while the partition may be written. It matches log.ErrStorageFailed
+// after a failed write or sync, log.ErrCorrupt when damage was found at Open, and
+// log.ErrClosed.
+func (p *Partition) Err() error { return p.log.Err() }
+
+// Log is the log below, for who copies or maintains it.
+func (p *Partition) Log() *log.Log { return p.log }
+
+// LogStart is the offset of the first record there is.
+func (p *Partition) LogStart() int64 { return p.log.StartOffset() }
+
+// LogEnd is the offset that the next record gets.
+func (p *Partition) LogEnd() int64 { return p.log.EndOffset() }
+
+// HighWatermark is the offset below which records are acknowledged and readable.
+func (p *Partition) HighWatermark() int64 { return p.highWatermark.Load() }
+
+// LastStable is the offset below which every transaction has ended: readers of
+// committed records read up to it.
+func (p *Partition) LastStable() int64 { return p.lastStable.Load() }
+
+// Config returns the settings in force, defaults filled in.
+func (p *Partition) Config() Config {
+	c := *p.cfg.Load()
+	c.Log = p.log.Config()
+	return c
+}
+
+// SetConfig changes the settings. Appends that are under way keep the old ones.
+// A change to Durable makes what was acknowledged before durable first.
+func (p *Partition) SetConfig(c Config) error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	p.log.Lock()
+	defer p.log.Unlock()
+	was := p.log.Config().Level
+	if err := p.log.SetConfig(c.Log); err != nil {
+		return err
+	}
+	p.cfg.Store(&c)
+	if c.Log.Level == log.Durable && was != log.Durable {
+		return p.log.Sync()
+	}
+	return nil
+}
+
+// SetLevel changes when an append is acknowledged.
+func (p *Partition) SetLevel(level log.Level) error {
+	c := p.Config()
+	c.Log.Level = level
+	return p.SetConfig(c)
+}
+
+// Sync returns when everything acknowledged before the call is durable. ctx is
+// looked at before: a sync that has begun cannot be called back.
+func (p *Partition) Sync(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return p.log.Flush()
+}
+
+// advance moves the high watermark forward, and the last stable offset with it,
+// and wakes who waits for that.
+func (p *Partition) advance(hw int64) {
+	p.mu.Lock()
+	p.advanceLocked(hw)
+	p.mu.Unlock()
+	p.waiters.wake(p)
+}
+
+func (p *Partition) advanceLocked(hw int64) {
+	invariant.True(hw >= p.highWatermark.Load(), "high watermark moves back: %d to %d", p.highWatermark.Load(), hw)
+	invariant.True(hw <= p.log.EndOffset(), "high watermark %d is past log end %d", hw, p.log.EndOffset())
+	p.state.txns.advance(hw)
+	p.lastStable.Store(p.state.txns.lastStable(p.log.StartOffset(), hw))
+	p.highWatermark.Store(hw)
+}
+
+// DeleteRecords makes offset the log start offset: records below it are gone for
+// ever when it returns. It must not lie above the high watermark; -1 stands for
+// that. It returns the log start offset. (DeleteRecords in Kafka's protocol.)
+func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	p.log.Lock()
+	defer p.log.Unlock()
+	hw := p.highWatermark.Load()
+	if offset == -1 {
+		offset = hw
+	}
+	if offset < 0 || offset > hw {
+		return 0, fmt.Errorf("delete records: %w", &OffsetOutOfRangeError{Offset: offset, LogStart: p.LogStart(), LogEnd: hw})
+	}
+	if err := p.log.TruncateTo(offset); err != nil {
+		return 0, fmt.Errorf("delete records: %w", err)
+	}
+	p.movedStart()
+	return p.LogStart(), nil
+}
+
+// movedStart follows the log start offset with the state.
+func (p *Partition) movedStart() {
+	p.mu.Lock()
+	start, hw := p.log.StartOffset(), p.highWatermark.Load()
+	p.state.deletedTo(start)
+	p.lastStable.Store(p.state.txns.lastStable(start, hw))
+	p.mu.Unlock()
+	p.waiters.wake(p)
+}
+
+// ExpireProducers forgets producers that have written nothing for longer than
+// Config.ProducerExpiry, and returns how many. Somebody calls it now and then.
+func (p *Partition) ExpireProducers() int {
+	p.log.Lock()
+	defer p.log.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.producers.expire(p.clock.now(), p.cfg.Load().ProducerExpiry)
+}
+
+// Producers lists what is known of each producer id. (DescribeProducers)
+func (p *Partition) Producers() []ProducerState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.producerStates()
+}
+
+// EpochEnd answers where a leader epoch ended: the largest epoch that is not above
+// the one asked for, and the offset behind its last record. Epoch and offset are
+// -1 where nothing is known. A reader or replica whose log goes on past that
+// offset under that epoch has diverged (KIP-101, KIP-279).
+func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.epochs.endOffset(epoch, p.log.EndOffset())
+}
+
+// EpochOf returns the leader epoch of the record at offset. ok is false where it
+// is not known.
+func (p *Partition) EpochOf(offset int64) (epoch int32, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.epochs.epochFor(offset)
+}
+
+// LeaderEpoch is the epoch that appends get now.
+func (p *Partition) LeaderEpoch() int32 { return int32(p.epoch.Load()) }
+
+// SetLeaderEpoch makes later appends carry a newer epoch. It never falls.
+func (p *Partition) SetLeaderEpoch(epoch int32) error {
+	p.log.Lock()
+	defer p.log.Unlock()
+	if now := p.epoch.Load(); int64(epoch) < now || epoch < 0 || epoch == math.MaxInt32 {
+		return fmt.Errorf("leader epoch %d: the current one is %d: %w", epoch, now, ErrFenced)
+	}
+	p.epoch.Store(int64(epoch))
+	return nil
+}
+
+// OffsetForTime returns the first visible record whose timestamp is ms or later,
+// in milliseconds since 1970. ok is false when there is none.
+func (p *Partition) OffsetForTime(ms int64) (found log.TimePosition, ok bool, err error) {
+	found, ok, err = p.log.OffsetForTime(ms)
+	if found.Offset >= p.HighWatermark() {
+		return log.TimePosition{}, false, err
+	}
+	return found, ok, err
+}
+
+// Recovered says what Open found.
+func (p *Partition) Recovered() log.Recovered { return p.log.Recovered() }

@@ -1,0 +1,330 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/x/embedlog/log"
+)
+
+// Replicator commits the appends of one partition on a majority of peers. The
+// partition's log is the replicator's log: it writes entries into it with Store,
+// takes a conflicting tail back with TruncateFrom, and says with Commit what a
+// majority has.
+//
+//	Append -> check, encode -> Propose -> (order, Store here and on the peers)
+//	                             returns when Store was called here
+//	       -> Wait                       -> Commit: the high watermark moves
+//
+// Propose is called by one goroutine at a time.
+type Replicator interface {
+	// LeaderEpoch is the epoch in which this node leads. A node that does not
+	// answers with a *NotLeaderError.
+	LeaderEpoch() (epoch int32, err error)
+	// Propose has the record batches appended, in this order, one entry each. It
+	// returns when this node's log holds them all: Store has returned. An error that
+	// matches ErrUnknownOutcome says that some may be there, now or later; any other
+	// that none is or will be.
+	Propose(ctx context.Context, batches [][]byte) (Proposal, error)
+}
+
+// Proposal is entries on their way.
+type Proposal interface {
+	// Wait returns nil when a majority has the entries and Commit was called for
+	// them here. After an error they may be committed nevertheless.
+	Wait(ctx context.Context) error
+}
+
+// Entry is one entry of a replicated log.
+type Entry struct {
+	Kind  log.Kind
+	Index uint64
+	Epoch uint64
+	Data  []byte // a record batch, or what the replicator wants kept
+}
+
+// storedEntry is where an entry above the high watermark ends.
+type storedEntry struct {
+	index uint64
+	next  int64 // offset behind it
+}
+
+// Store appends entries at the log's end, each at its index, and makes them as
+// durable as the level says: all or none. A gap is refused. Base offsets and
+// leader epochs in batches are set here. For the replicator, on every node.
+func (p *Partition) Store(entries []Entry) error {
+	p.log.Lock()
+	defer p.log.Unlock()
+	first := p.log.NextIndex()
+	if err := p.store(entries); err != nil {
+		p.log.Discard()
+		// All or nothing: what went in before a group was full is taken back.
+		if p.log.NextIndex() > first && p.log.Err() == nil {
+			err = errors.Join(err, p.truncateFrom(first))
+		}
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+func (p *Partition) store(entries []Entry) error {
+	from := p.log.EndOffset()
+	var stored []storedEntry
+	for _, e := range entries {
+		err := p.stageEntry(&e)
+		if errors.Is(err, log.ErrGroupFull) {
+			if err = p.log.Write(); err == nil {
+				err = p.stageEntry(&e)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		stored = append(stored, storedEntry{e.Index, p.log.StagedOffset()})
+	}
+	if err := p.log.Write(); err != nil {
+		return err
+	}
+	if p.log.Config().Level == log.Durable {
+		if err := p.log.Sync(); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stored = append(p.stored, stored...)
+	now := p.clock.now()
+	for _, e := range entries {
+		if e.Kind != log.KindData {
+			continue
+		}
+		h, err := log.ParseBatchHeader(e.Data)
+		if err != nil {
+			return err
+		}
+		h.BaseOffset, h.LeaderEpoch = from, int32(e.Epoch)
+		from = h.LastOffset() + 1
+		if err := p.state.replay(&h, now, func() (marker, bool, error) { return readMarker(e.Data) }); err != nil {
+			return err
+		}
+		p.epoch.Store(max(p.epoch.Load(), int64(h.LeaderEpoch)))
+	}
+	return nil
+}
+
+func (p *Partition) stageEntry(e *Entry) error {
+	if e.Kind == log.KindData {
+		return p.log.StageBatch(e.Index, e.Epoch, e.Data)
+	}
+	return p.log.StageEntry(e.Kind, e.Index, e.Epoch, e.Data)
+}
+
+// Commit says that a majority has the log up to and with index: the high
+// watermark moves there. For the replicator, on every node.
+func (p *Partition) Commit(index uint64) error {
+	p.mu.Lock()
+	next, n := int64(-1), 0
+	for n < len(p.stored) && p.stored[n].index <= index {
+		next = p.stored[n].next
+		n++
+	}
+	p.stored = p.stored[n:]
+	if next > p.highWatermark.Load() {
+		p.advanceLocked(next)
+	}
+	p.mu.Unlock()
+	if next >= 0 {
+		p.waiters.wake(p)
+		return nil
+	}
+	// Stored before the last restart.
+	f, err := p.log.Entry(index)
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	p.mu.Lock()
+	if f.NextOffset > p.highWatermark.Load() {
+		p.advanceLocked(f.NextOffset)
+	}
+	p.mu.Unlock()
+	p.waiters.wake(p)
+	return nil
+}
+
+// TruncateFrom takes back the entry at index and all behind it, none of which may
+// be committed. For the replicator, when a leader's log differs from ours.
+func (p *Partition) TruncateFrom(index uint64) error {
+	p.log.Lock()
+	defer p.log.Unlock()
+	return p.truncateFrom(index)
+}
+
+func (p *Partition) truncateFrom(index uint64) error {
+	if index >= p.log.NextIndex() {
+		return nil
+	}
+	f, err := p.log.Entry(index)
+	if err != nil {
+		return fmt.Errorf("truncate: %w", err)
+	}
+	end := f.Offset
+	if hw := p.highWatermark.Load(); end < hw {
+		return fmt.Errorf("truncate at log index %d, offset %d: the high watermark is %d", index, end, hw)
+	}
+	// The state goes back to what it was then: a snapshot from before, and what follows it.
+	p.mu.Lock()
+	s, err := decodeState(p.snapshot)
+	if len(p.snapshot) == 0 || err != nil || s.end > end {
+		s = newState(p.log.StartOffset())
+	}
+	p.mu.Unlock()
+	if err := p.replay(s, end); err != nil {
+		return fmt.Errorf("truncate: %w", err)
+	}
+	s.txns.advance(p.highWatermark.Load())
+	s.epochs.truncateFromEnd(end)
+	p.mu.Lock()
+	before := p.state
+	p.state = s
+	for n := len(p.stored); n > 0 && p.stored[n-1].index >= index; n-- {
+		p.stored = p.stored[:n-1]
+	}
+	p.mu.Unlock()
+	if err := p.log.TruncateFrom(index); err != nil {
+		if p.log.Err() == nil {
+			p.mu.Lock()
+			p.state = before
+			p.mu.Unlock()
+		}
+		return err
+	}
+	return nil
+}
+
+// proposals are requests whose batches were proposed together.
+type proposals struct {
+	proposal Proposal
+	requests []*request
+	next     int64 // offset behind the last one
+}
+
+// propose checks and encodes the requests of a group and hands them to the
+// replicator. Every request that is not in the result has its answer.
+func (p *Partition) propose(ctx context.Context, requests []*request) (out proposals) {
+	cfg := p.cfg.Load()
+	epoch, err := p.replicator.LeaderEpoch()
+	if err == nil {
+		err = p.Err()
+	}
+	if err != nil {
+		p.failAll(requests, fmt.Errorf("append: %w", err))
+		return out
+	}
+	p.mu.Lock()
+	pending := p.state.begin()
+	base := p.state.end
+	now := p.clock.now()
+	var batches [][]byte
+	p.queue.staging.Lock()
+	for _, r := range requests {
+		if !r.taken.CompareAndSwap(queued, isTaken) {
+			continue
+		}
+		batch, err := p.proposeOne(r, pending, cfg, epoch, base, now)
+		if err != nil {
+			r.err, r.result = err, Result{}
+			continue
+		}
+		out.requests = append(out.requests, r)
+		if batch != nil {
+			batches = append(batches, batch)
+			base = r.result.LastOffset + 1
+		}
+		r.result.LogStart = p.log.StartOffset()
+		out.next = max(out.next, r.result.LastOffset+1)
+	}
+	p.queue.staging.Unlock()
+	pending.discard() // Store applies them
+	p.mu.Unlock()
+	if len(batches) == 0 {
+		return out
+	}
+	if out.proposal, err = p.replicator.Propose(ctx, batches); err != nil {
+		out.fail(p, err, errors.Is(err, ErrUnknownOutcome) || errors.Is(err, log.ErrStorageFailed))
+		return proposals{}
+	}
+	return out
+}
+
+// proposeOne checks one request and encodes its batch; nil for a repetition.
+func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch int32, base, now int64) ([]byte, error) {
+	if r.expect && r.offset != base {
+		return nil, &UnexpectedOffsetError{Expected: r.offset, LogEnd: base}
+	}
+	h := &r.header
+	h.BaseOffset, h.LeaderEpoch = base, epoch
+	if r.batch == nil {
+		h.LastOffsetDelta = int32(len(r.recs) - 1)
+	}
+	appendTime := int64(-1)
+	if cfg.AppendTime && h.Attributes&log.Control == 0 {
+		appendTime = max(now, p.writer.lastAppendTime)
+		h.Attributes |= log.AppendTime
+		h.MaxTimestamp = appendTime
+	}
+	v, err := pending.stage(h, r.marker, r.origin, now)
+	if err != nil {
+		return nil, err
+	}
+	if v.duplicate {
+		r.result = Result{BaseOffset: v.baseOffset, LastOffset: v.lastOffset, AppendTime: -1, Duplicate: true}
+		if cfg.AppendTime {
+			r.result.AppendTime = v.timestamp
+		}
+		return nil, nil
+	}
+	batch := append([]byte(nil), r.batch...)
+	if r.batch == nil {
+		if batch, err = log.AppendBatch(nil, h, r.recs); err != nil {
+			return nil, err
+		}
+	} else if appendTime >= 0 {
+		log.SetAppendTime(batch, appendTime)
+	}
+	if appendTime >= 0 {
+		p.writer.lastAppendTime = appendTime
+	}
+	r.result = Result{BaseOffset: base, LastOffset: h.LastOffset(), AppendTime: appendTime}
+	return batch, nil
+}
+
+// wait waits until a majority has what was proposed. A repetition of something
+// that is still on its way waits for that.
+func (o *proposals) wait(ctx context.Context, p *Partition) {
+	if len(o.requests) == 0 {
+		return
+	}
+	var err error
+	if o.proposal != nil {
+		err = o.proposal.Wait(ctx)
+	}
+	if err == nil {
+		err = p.waitFor(ctx, o.next, ReadUncommitted)
+	}
+	if err != nil {
+		o.fail(p, err, true)
+	}
+}
+
+func (o *proposals) fail(p *Partition, err error, unknown bool) {
+	p.queue.staging.Lock()
+	defer p.queue.staging.Unlock()
+	for _, r := range o.requests {
+		r.err = fmt.Errorf("append: %w", err)
+		if unknown {
+			r.err = &UnknownOutcomeError{BaseOffset: r.result.BaseOffset, LastOffset: r.result.LastOffset, Err: err}
+		}
+		r.result = Result{}
+	}
+}

@@ -130,7 +130,8 @@ func TestIdempotenceAndTransactions(t *testing.T) {
 	if got := fmt.Sprint(readAll(t, p, ReadCommitted)); got != "[a]" {
 		t.Fatalf("committed: %v", got)
 	}
-	p = openTest(t, fs.AfterKill(), Config{})
+	fs = fs.AfterKill()
+	p = openTest(t, fs, Config{})
 	if d := must(p.Append(ctx, record("b"), txn(0))); !d.Duplicate || d.BaseOffset != 1 {
 		t.Fatalf("duplicate after restart: %+v", d)
 	}

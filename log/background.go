@@ -37,12 +37,11 @@ type job struct {
 	err  error
 }
 
-const (
-	// jobBytes is how much is written between two jobs.
-	jobBytes = 8 << 20
-	// idleAfter is how long a log must be quiet to be settled.
-	idleAfter = time.Second
-)
+// jobBytes is how much is written between two jobs. Tests lower it.
+var jobBytes int64 = 8 << 20
+
+// idleAfter is how long a log must be quiet to be settled.
+const idleAfter = time.Second
 
 func (b *background) init(l *Log) { b.l = l }
 

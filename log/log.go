@@ -98,7 +98,7 @@ type Recovered struct {
 // ErrNewerFormat when a newer version wrote it, and with a *CorruptionError when
 // the log's own state cannot be read. Damage to records does not make it fail: see
 // Recovered.
-func Open(dir string, options *Options) (l *Log, err error) {
+func Open(dir string, options *Options) (opened *Log, err error) {
 	var o Options
 	if options != nil {
 		o = *options
@@ -107,8 +107,8 @@ func Open(dir string, options *Options) (l *Log, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l = &Log{
-		fs: o.FS, files: o.Files, logger: o.Logger, now: o.Now, snapshot: o.Snapshot,
+	l := &Log{
+		fs: o.FS, files: o.Files, logger: o.Logger, now: o.Now,
 	}
 	l.cfg.Store(&cfg)
 	if l.files == nil {
@@ -130,7 +130,6 @@ func Open(dir string, options *Options) (l *Log, err error) {
 		if err != nil {
 			err = fmt.Errorf("open log: %w", err)
 			l.release()
-			l = nil
 		}
 	}()
 	if !o.NoLock {
@@ -142,6 +141,7 @@ func Open(dir string, options *Options) (l *Log, err error) {
 	if err := l.recover(); err != nil {
 		return nil, err
 	}
+	l.snapshot = o.Snapshot // not before: the owner has not got l yet
 	return l, nil
 }
 

@@ -234,8 +234,11 @@ func (r *recovery) create() error {
 	if err := l.syncData(); err != nil {
 		return err
 	}
-	// The log id must be known before a segment can be said to be foreign.
-	return l.writeCheckpoint(l.takeCheckpoint())
+	// The log id must be known before a segment can be said to be foreign. The owner
+	// has no log yet to take a snapshot of: what it wanted back it gets again.
+	c := l.takeCheckpoint()
+	c.state = r.report.State
+	return l.writeCheckpoint(c)
 }
 
 // clean removes what the crash left over.

@@ -110,7 +110,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.SegmentBytes = 1 << 30
 	}
 	if c.SegmentBytes < minSegmentBytes || c.SegmentBytes > maxSegmentBytes {
-		report("SegmentBytes", c.SegmentBytes, fmt.Sprintf("must lie in %d to %d", minSegmentBytes, maxSegmentBytes))
+		report("SegmentBytes", c.SegmentBytes, fmt.Sprintf("must lie in %d to %d", int64(minSegmentBytes), int64(maxSegmentBytes)))
 	}
 	if c.SegmentAge == 0 {
 		c.SegmentAge = 7 * 24 * time.Hour

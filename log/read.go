@@ -74,6 +74,10 @@ func (l *Log) ReadFromIndex(index uint64) (*Reader, error) {
 // until the next call of Next. It saves the allocation of what is read.
 func (r *Reader) Reuse() { r.c.reuse = true }
 
+// Bound makes the reader read at most so many bytes at once, for who wants no more
+// than that. A larger frame is still read whole.
+func (r *Reader) Bound(bytes int64) { r.c.most = int(min(max(bytes, 4096), maxChunk)) }
+
 // Offset is the offset that Next reads from.
 func (r *Reader) Offset() int64 { return r.at.offset }
 
@@ -169,7 +173,7 @@ func (r *Reader) enter(i int, s *segment) error {
 		return err
 	}
 	r.i = i
-	r.c = cursor{seg: s, pos: segmentHeaderLen, reuse: r.c.reuse, mapped: r.c.mapped, chunk: r.c.chunk}
+	r.c = r.c.moved(s, segmentHeaderLen)
 	if s.baseIndex != r.at.index {
 		return r.damage(fmt.Errorf("segment begins at log index %d, expected %d", s.baseIndex, r.at.index))
 	}
@@ -275,7 +279,7 @@ func (r *Reader) seekIn(i int, offset int64, index uint64) error {
 		return err
 	}
 	for {
-		r.c = cursor{seg: s, pos: start.pos, limit: s.end.Load(), reuse: r.c.reuse, mapped: r.c.mapped}
+		r.c = r.c.moved(s, start.pos)
 		r.at = place{start.offset, start.index, epoch}
 		err := r.skipTo(offset, index)
 		if err == nil {

@@ -59,6 +59,7 @@ type cursor struct {
 	// stay valid as long as they are held.
 	reuse bool
 	chunk int
+	most  int // largest chunk; 0 is maxChunk
 	// mapped reads through a mapping instead: frames are valid until the next call,
 	// and must be touched inside vfs.Guard.
 	mapped  bool
@@ -72,6 +73,11 @@ const (
 	minChunk = 32 << 10
 	maxChunk = 1 << 20
 )
+
+// moved is a cursor over another segment that reads in the same way.
+func (c *cursor) moved(s *segment, pos int64) cursor {
+	return cursor{seg: s, pos: pos, limit: s.end.Load(), reuse: c.reuse, mapped: c.mapped, chunk: c.chunk, most: c.most}
+}
 
 // next returns the frame at c.pos and moves behind it. io.EOF says that the limit
 // is reached, or that nothing but zeros or stale bytes can be here (the caller
@@ -139,6 +145,9 @@ func (c *cursor) fill(need int) error {
 		return c.remap(need)
 	}
 	c.chunk = min(max(2*c.chunk, minChunk), maxChunk)
+	if c.most > 0 {
+		c.chunk = min(c.chunk, c.most)
+	}
 	size := int(min(int64(max(c.chunk, need)), c.limit-c.pos))
 	var kept []byte
 	if at := c.pos - c.bufAt; c.buf != nil && at >= 0 && at < int64(len(c.buf)) {

@@ -21,6 +21,7 @@ type checkpoint struct {
 	firstComplete uint64 // below it compaction may have rewritten frames
 	durableBase   int64  // the segment with this base offset, and all before it,
 	durablePos    int64  // was durable up to here
+	ran           int64  // how long the log has been open, all runs together, in milliseconds
 	state         []byte // the owner's
 }
 
@@ -43,6 +44,7 @@ func (c *checkpoint) encode() []byte {
 	binary.BigEndian.PutUint64(b[56:], uint64(c.durableBase))
 	binary.BigEndian.PutUint32(b[64:], uint32(c.durablePos))
 	binary.BigEndian.PutUint32(b[68:], uint32(len(c.state)))
+	binary.BigEndian.PutUint64(b[72:], uint64(c.ran))
 	copy(b[checkpointHeader:], c.state)
 	binary.BigEndian.PutUint32(b[size-4:], crc32.Checksum(b[:size-4], castagnoli))
 	copy(b[size:], b[:size])
@@ -91,6 +93,7 @@ func decodeCheckpointCopy(b []byte) (*checkpoint, error) {
 		firstComplete: binary.BigEndian.Uint64(b[48:]),
 		durableBase:   int64(binary.BigEndian.Uint64(b[56:])),
 		durablePos:    int64(binary.BigEndian.Uint32(b[64:])),
+		ran:           int64(binary.BigEndian.Uint64(b[72:])),
 		state:         append([]byte(nil), b[checkpointHeader:checkpointHeader+n]...),
 	}, nil
 }

@@ -30,7 +30,7 @@ const (
 	markLen     = frameHeaderLen + markHeadLen
 
 	checkpointMagic  = "embedckp"
-	checkpointHeader = 72
+	checkpointHeader = 80
 
 	logSuffix       = ".log"
 	indexSuffix     = ".index"
@@ -212,6 +212,8 @@ type segmentHeader struct {
 	created    int64  // milliseconds since 1970
 	endOffset  int64  // compaction only
 	endIndex   uint64 // compaction only
+	cleaned    int64  // compaction only: below it nothing is left to compare
+	born       int64  // running time of the log when it was created, milliseconds
 }
 
 func (h *segmentHeader) compacted() bool { return h.flags&flagCompacted != 0 }
@@ -230,6 +232,8 @@ func (h *segmentHeader) encode() []byte {
 	binary.BigEndian.PutUint64(b[56:], uint64(h.created))
 	binary.BigEndian.PutUint64(b[64:], uint64(h.endOffset))
 	binary.BigEndian.PutUint64(b[72:], h.endIndex)
+	binary.BigEndian.PutUint64(b[80:], uint64(h.cleaned))
+	binary.BigEndian.PutUint64(b[88:], uint64(h.born))
 	binary.BigEndian.PutUint32(b[124:], crc32.Checksum(b[:124], castagnoli))
 	return b
 }
@@ -253,6 +257,8 @@ func (h *segmentHeader) decode(b []byte) error {
 	h.created = int64(binary.BigEndian.Uint64(b[56:]))
 	h.endOffset = int64(binary.BigEndian.Uint64(b[64:]))
 	h.endIndex = binary.BigEndian.Uint64(b[72:])
+	h.cleaned = int64(binary.BigEndian.Uint64(b[80:]))
+	h.born = int64(binary.BigEndian.Uint64(b[88:]))
 	return nil
 }
 

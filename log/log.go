@@ -18,7 +18,7 @@ import (
 // TryLock): the methods that say "writer" need it. A log that failed or found
 // damage goes on being read.
 //
-// Lock order: writer, then syncing, then mu. No file is touched while mu is held.
+// Lock order: maint, then writer, then syncing, then mu. No file is touched while mu is held.
 type Log struct {
 	fs       vfs.FS
 	ownFS    bool
@@ -44,6 +44,7 @@ type Log struct {
 	reserved   atomic.Bool // the reserve lies on the disk
 	otherBytes atomic.Int64
 	bg         background
+	maintenance
 
 	mu            sync.Mutex
 	boundary      Boundary
@@ -138,6 +139,7 @@ func Open(dir string, options *Options) (opened *Log, err error) {
 		}
 	}
 	l.bg.init(l)
+	l.opened = time.Now()
 	if err := l.recover(); err != nil {
 		return nil, err
 	}
@@ -168,6 +170,8 @@ func (l *Log) Close() error {
 	if !l.closed.CompareAndSwap(false, true) {
 		return nil
 	}
+	l.maint.Lock() // a compaction sees closed and ends
+	defer l.maint.Unlock()
 	l.bg.stop()
 	l.Lock()
 	defer l.Unlock()

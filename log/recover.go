@@ -70,6 +70,9 @@ func (r *recovery) read() error {
 	if r.ckpt, err = readCheckpoint(l.fs); err != nil {
 		return err
 	}
+	if r.ckpt != nil {
+		l.ranBefore(r.ckpt.ran)
+	}
 	for _, info := range infos {
 		if info.Dir {
 			continue
@@ -82,6 +85,9 @@ func (r *recovery) read() error {
 			if info.Name == reserveName {
 				l.reserved.Store(true)
 				l.otherBytes.Add(info.Allocated)
+			}
+			if info.Name == spareName {
+				l.keepSpare(info)
 			}
 			continue
 		}
@@ -116,6 +122,7 @@ func (r *recovery) openSegment(base int64, info vfs.Info) (*segment, error) {
 	s.allocated.Store(info.Allocated)
 	s.maxTimestamp.Store(unknownTimestamp)
 	s.settled.Store(true)
+	l.ranBefore(h.born)
 	return s, s.index.load()
 }
 

@@ -22,7 +22,7 @@ func (l *Log) roll() error {
 	w := &l.w
 	seg, err := l.createSegment(segmentHeader{
 		logID: l.logID, tag: newTag(), baseOffset: w.at.offset, baseIndex: w.at.index,
-		prevEpoch: w.at.epoch, created: l.now().UnixMilli(),
+		prevEpoch: w.at.epoch, created: l.now().UnixMilli(), born: l.ran(),
 	})
 	if err != nil {
 		return fmt.Errorf("begin segment %d: %w", w.at.offset, err)
@@ -40,7 +40,8 @@ func (l *Log) activate(seg *segment, pos int64, at place, maxTimestamp int64) {
 	if w.runway != nil {
 		w.runway.close()
 	}
-	w.runway = newRunway(seg, pos, l.cfg.Load().NoZeroing, l.allow, &l.bg.running)
+	w.runway = newRunway(seg, max(pos, seg.recycled), l.cfg.Load().NoZeroing, l.allow, &l.bg.running)
+	seg.recycled = 0
 	w.seg, w.pos, w.at, w.staged = seg, pos, at, at
 	w.maxTimestamp, w.newest = maxTimestamp, maxTimestamp
 	w.indexedPos, w.marked = seg.index.newest(), 0
@@ -53,6 +54,9 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 		return nil, err
 	}
 	s := newSegment(l.fs, l.files, h)
+	if ok, err := l.useSpare(s); ok || err != nil {
+		return s, err
+	}
 	f, err := l.fs.Create(s.name)
 	if errors.Is(err, fs.ErrExist) {
 		// The leftover of a creation that failed: no segment of ours has this offset.

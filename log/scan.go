@@ -44,8 +44,12 @@ func (p *place) follows(h *frameHeader, payload []byte, gaps bool) error {
 	return nil
 }
 
-// batchMaxTimestamp is the maximum timestamp of an encoded batch.
+// batchMaxTimestamp is the maximum timestamp of an encoded batch, noTimestamp when
+// compaction left no record in it: nobody can find one there by its time.
 func batchMaxTimestamp(batch []byte) int64 {
+	if be32(batch[posCount:]) == 0 {
+		return noTimestamp
+	}
 	return int64(binary.BigEndian.Uint64(batch[posMaxTimestamp:]))
 }
 
@@ -173,6 +177,15 @@ func (c *cursor) remap(need int) error {
 	if err := c.close(); err != nil {
 		return &readError{err}
 	}
+	if !c.seg.pin() {
+		return &readError{errReplaced}
+	}
+	pinned := true
+	defer func() {
+		if pinned {
+			c.seg.unpin()
+		}
+	}()
 	f, err := c.seg.handle.acquire()
 	if err != nil {
 		return &readError{err}
@@ -184,7 +197,7 @@ func (c *cursor) remap(need int) error {
 	if err != nil {
 		return &readError{err}
 	}
-	c.mapping = m
+	c.mapping, pinned = m, false
 	b := m.Bytes()
 	c.buf, c.bufAt = b[c.pos-at:min(int64(len(b)), c.limit-at)], c.pos
 	return nil
@@ -197,6 +210,7 @@ func (c *cursor) close() error {
 	}
 	m := c.mapping
 	c.mapping, c.buf = nil, nil
+	defer c.seg.unpin()
 	return m.Close()
 }
 

@@ -36,6 +36,13 @@ type segment struct {
 	// allocated is what the file takes on the disk, as last seen.
 	allocated atomic.Int64
 
+	// pins counts the readers that have the file mapped, leaving says that it is
+	// about to be written over: see recycle.
+	pins    atomic.Int32
+	leaving atomic.Bool
+	// recycled is how much of a recycled file lies ready for a writer.
+	recycled int64
+
 	handle handle
 }
 

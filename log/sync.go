@@ -155,7 +155,7 @@ func (l *Log) sealEnd() error {
 
 // takeCheckpoint describes the log as it is now. Writer.
 func (l *Log) takeCheckpoint() *checkpoint {
-	c := &checkpoint{logID: l.logID, start: l.start.Load()}
+	c := &checkpoint{logID: l.logID, start: l.start.Load(), ran: l.ran()}
 	l.mu.Lock()
 	c.boundaryIndex, c.boundaryEpoch = l.boundary.Index, l.boundary.Epoch
 	c.firstComplete = l.firstComplete

@@ -21,6 +21,11 @@ func (l *Log) TruncateFrom(index uint64) error {
 	if index >= l.w.at.index {
 		return nil
 	}
+	if first := l.FirstCompleteIndex(); index < first {
+		// The next open would take a segment that begins inside the range of a compacted
+		// one for a leftover.
+		return fmt.Errorf("truncate at log index %d: below %d entries were compacted", index, first)
+	}
 	r, err := l.ReadFromIndex(index)
 	if err != nil {
 		return fmt.Errorf("truncate: %w", err)
@@ -180,6 +185,16 @@ func (l *Log) TruncateTo(offset int64) error {
 func (l *Log) dropSegments(n int, start int64) error {
 	segs := *l.segs.Load()
 	head := segs[n]
+	l.mu.Lock()
+	unsynced := l.durable.base < head.baseOffset
+	l.mu.Unlock()
+	if unsynced {
+		// The checkpoint is about to say that the log begins with head: it must be there
+		// after a power cut that brings one of the unlinked files back.
+		if err := l.syncData(); err != nil {
+			return err
+		}
+	}
 	c := l.takeCheckpoint()
 	c.start = start
 	c.boundaryIndex, c.boundaryEpoch = head.baseIndex-1, head.prevEpoch
@@ -200,7 +215,7 @@ func (l *Log) dropSegments(n int, start int64) error {
 	kept := append([]*segment(nil), segs[n:]...)
 	l.segs.Store(&kept)
 	for _, s := range segs[:n] {
-		if err := removeSegment(l.fs, s); err != nil {
+		if err := l.freeSegment(s); err != nil {
 			l.logger.Warn("segment not removed; the next open will", "segment", s.name, "error", err)
 		}
 	}

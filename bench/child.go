@@ -36,6 +36,43 @@ func inChild(row, side string, r *rep) (result, error) {
 	return res, nil
 }
 
+// victimName stands in the place of a side's name for ours' victim.
+const victimName = "victim"
+
+// victimReady is what a victim prints when it may be killed.
+const victimReady = "ready\n"
+
+// killVictim starts the victim of our side of a row in a new process, and kills it
+// without warning once it says that it is ready: in the middle of whatever it does.
+func killVictim(row string, r *rep) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	encoded, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, childCommand, row, victimName, string(encoded))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	said := make([]byte, len(victimReady))
+	_, err = io.ReadFull(stdout, said)
+	killed := cmd.Process.Kill()
+	cmd.Wait() // it says that the process was killed, which is what we wanted
+	if err != nil {
+		return fmt.Errorf("victim: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return killed
+}
+
 // childMain is the other end of inChild.
 func childMain(args []string, stdout, stderr io.Writer) int {
 	res, err := runChild(args)
@@ -67,6 +104,9 @@ func runChild(args []string) (result, error) {
 		}
 		if !ok {
 			return result{}, fmt.Errorf("nothing of ours is registered for %s", r.name)
+		}
+		if args[1] == victimName {
+			return result{}, s.victim(&one)
 		}
 		return s.run(&one)
 	}

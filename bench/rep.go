@@ -41,6 +41,8 @@ type side struct {
 	prepare subject0 // before each repetition, in the parent, not timed
 	run     subject
 	fresh   bool // run in a new process, so that nothing is open, mapped or in the heap
+	// victim runs in a process of its own that prepare starts and kills (killVictim).
+	victim subject0
 }
 
 // subject0 is a part of a side that measures nothing.
@@ -133,8 +135,14 @@ func (r *rep) loop(first, records int64, op func(i int64) error) (result, error)
 // parallel runs loop in each of the repetition's goroutines, which share the
 // records among them. op must be safe to call at once.
 func (r *rep) parallel(op func(i int64) error) (result, error) {
+	return r.parallelEach(func() func(int64) error { return op })
+}
+
+// parallelEach is parallel with an op for each goroutine, which may keep memory of
+// its own between calls.
+func (r *rep) parallelEach(makeOp func() func(i int64) error) (result, error) {
 	if r.Goroutines <= 1 {
-		return r.loop(0, r.Records, op)
+		return r.loop(0, r.Records, makeOp())
 	}
 	var (
 		wg      sync.WaitGroup
@@ -144,6 +152,7 @@ func (r *rep) parallel(op func(i int64) error) (result, error) {
 		share   = r.Records / int64(r.Goroutines)
 	)
 	for g := range r.Goroutines {
+		op := makeOp()
 		wg.Go(func() {
 			<-begin
 			// Each starts elsewhere in the pool.

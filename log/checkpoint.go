@@ -22,6 +22,8 @@ type checkpoint struct {
 	durableBase   int64  // the segment with this base offset, and all before it,
 	durablePos    int64  // was durable up to here
 	ran           int64  // how long the log has been open, all runs together, in milliseconds
+	cutTag        uint64 // the segment with this tag ends at cutPos, whatever lies behind:
+	cutPos        int64  // a truncation may be half done there; tag 0 is none
 	state         []byte // the owner's
 }
 
@@ -43,8 +45,10 @@ func (c *checkpoint) encode() []byte {
 	binary.BigEndian.PutUint64(b[48:], c.firstComplete)
 	binary.BigEndian.PutUint64(b[56:], uint64(c.durableBase))
 	binary.BigEndian.PutUint32(b[64:], uint32(c.durablePos))
-	binary.BigEndian.PutUint32(b[68:], uint32(len(c.state)))
-	binary.BigEndian.PutUint64(b[72:], uint64(c.ran))
+	binary.BigEndian.PutUint32(b[68:], uint32(c.cutPos))
+	binary.BigEndian.PutUint64(b[72:], c.cutTag)
+	binary.BigEndian.PutUint32(b[80:], uint32(len(c.state)))
+	binary.BigEndian.PutUint64(b[84:], uint64(c.ran))
 	copy(b[checkpointHeader:], c.state)
 	binary.BigEndian.PutUint32(b[size-4:], crc32.Checksum(b[:size-4], castagnoli))
 	copy(b[size:], b[:size])
@@ -81,7 +85,7 @@ func decodeCheckpointCopy(b []byte) (*checkpoint, error) {
 	if v := binary.BigEndian.Uint16(b[8:]); v > formatVersion {
 		return nil, fmt.Errorf("checkpoint format %d, this version knows %d: %w", v, formatVersion, ErrNewerFormat)
 	}
-	n := int64(binary.BigEndian.Uint32(b[68:]))
+	n := int64(binary.BigEndian.Uint32(b[80:]))
 	if n > size-4-checkpointHeader {
 		return nil, errCheckpoint
 	}
@@ -93,7 +97,9 @@ func decodeCheckpointCopy(b []byte) (*checkpoint, error) {
 		firstComplete: binary.BigEndian.Uint64(b[48:]),
 		durableBase:   int64(binary.BigEndian.Uint64(b[56:])),
 		durablePos:    int64(binary.BigEndian.Uint32(b[64:])),
-		ran:           int64(binary.BigEndian.Uint64(b[72:])),
+		ran:           int64(binary.BigEndian.Uint64(b[84:])),
+		cutPos:        int64(binary.BigEndian.Uint32(b[68:])),
+		cutTag:        binary.BigEndian.Uint64(b[72:]),
 		state:         append([]byte(nil), b[checkpointHeader:checkpointHeader+n]...),
 	}, nil
 }

@@ -30,7 +30,7 @@ const (
 	markLen     = frameHeaderLen + markHeadLen
 
 	checkpointMagic  = "embedckp"
-	checkpointHeader = 80
+	checkpointHeader = 92
 
 	logSuffix       = ".log"
 	indexSuffix     = ".index"

@@ -43,6 +43,8 @@ type sparseIndex struct {
 	baseIndex  uint64
 	tag        uint64
 
+	flushing sync.Mutex // held while entries go to the files; taken before mu
+
 	mu     sync.Mutex
 	places fileEntries[placeEntry]
 	times  fileEntries[timeEntry]
@@ -160,6 +162,10 @@ func (x *sparseIndex) sign(b []byte) { binary.BigEndian.PutUint32(b[12:], x.sum(
 // An index that is lost with the power is rebuilt, but only within the bound that
 // opening may read, so it has to be synced behind the data.
 func (x *sparseIndex) flush(durable int64, sync bool) error {
+	// The log may settle because it has gone quiet while a job still flushes: both
+	// would write the same entries, and count them twice.
+	x.flushing.Lock()
+	defer x.flushing.Unlock()
 	x.mu.Lock()
 	n, through := 0, int64(-1)
 	for n < len(x.places.memory) && x.places.memory[n].pos < durable {

@@ -166,6 +166,11 @@ func (r *recovery) dropLeftovers() error {
 		kept = append(kept, s)
 	}
 	r.segs = kept
+	if n := len(kept); n > 0 && r.ckpt != nil && r.ckpt.cutTag != 0 && kept[n-1].tag == r.ckpt.cutTag {
+		// A truncation came so far that only this file's tail was left to go: it counts
+		// as gone. While later segments are there nothing of it is.
+		kept[n-1].end.Store(min(kept[n-1].end.Load(), r.ckpt.cutPos))
+	}
 	for _, s := range r.segs {
 		if s.tag != 0 && s.logID != r.l.logID {
 			return &CorruptionError{File: s.name, End: -1, FirstOffset: s.baseOffset, EndOffset: -1,
@@ -471,6 +476,10 @@ func (r *recovery) finish() error {
 		if err := r.cutEnd(cut, t); err != nil {
 			return err
 		}
+	} else if err := l.fs.SyncDir("."); err != nil {
+		// The process before may have been killed between a rename of the checkpoint and
+		// this: what we read could be gone after the next power cut.
+		return err
 	}
 	r.report.Clean = clean
 	r.segs = r.segs[:cut+1]
@@ -489,6 +498,15 @@ func (r *recovery) finish() error {
 	if !clean {
 		l.w.marked = 0
 		l.mark()
+	}
+	if r.ckpt != nil && r.ckpt.cutTag != 0 {
+		// What the checkpoint says of where a segment ends must not be believed once
+		// there are appends behind it.
+		c := l.takeCheckpoint()
+		c.state = r.report.State
+		if err := l.writeCheckpoint(c); err != nil {
+			return err
+		}
 	}
 	l.keepReserve()
 	return nil

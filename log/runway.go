@@ -69,11 +69,18 @@ const (
 )
 
 func windowBytes() int64 {
-	if bits.UintSize == 32 {
+	switch {
+	case testWindow > 0:
+		return testWindow
+	case bits.UintSize == 32:
 		return windowBytes32
 	}
 	return windowBytes64
 }
+
+// testWindow replaces the size of a window where a test maps many files that are
+// tiny. It must be a multiple of 128 KiB, and twice the largest group that is stored.
+var testWindow int64
 
 func newRunway(seg *segment, ready int64, allocate bool, allow func(int64) error, running *sync.WaitGroup) *runway {
 	r := &runway{seg: seg, allow: allow, allocate: allocate, running: running}

@@ -64,7 +64,13 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 	if l.start.Load() > at.offset {
 		l.start.Store(at.offset)
 	}
-	if err := l.writeCheckpoint(l.takeCheckpoint()); err != nil {
+	c := l.takeCheckpoint()
+	if at.offset != seg.baseOffset {
+		// A power cut can leave the file with its old size and some sectors of its tail
+		// gone already, and frames behind them that say they were durable.
+		c.cutTag, c.cutPos = seg.tag, pos
+	}
+	if err := l.writeCheckpoint(c); err != nil {
 		return err
 	}
 

@@ -1,0 +1,291 @@
+package crashtest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// Store is a log or a partition that a test has opened.
+type Store interface {
+	// Contents reads all of it.
+	Contents() (*Contents, error)
+	// Append sends a few batches and notes in the trace what became of them.
+	Append(tr *Trace) error
+	// Close closes it properly. Abandon lets go of it as a crash does.
+	Close() error
+	Abandon()
+}
+
+// Workload is what is run and crashed.
+type Workload struct {
+	Name string
+	// FS are the options of its file system.
+	FS []vfs.Option
+	// Run does it, on an empty file system, and says in tr what it did. It ends at
+	// the first error, and leaves no goroutine behind.
+	Run func(fs vfs.FS, tr *Trace) error
+	// Open opens what is there, and fails if the log says that it is damaged. clean
+	// says that nothing had to be repaired.
+	Open func(fs vfs.FS) (s Store, clean bool, err error)
+}
+
+// Totals count what was done.
+type Totals struct {
+	Runs   int // of workloads, up to a crash
+	States int // crash states opened and checked
+	Twice  int // of these, after a crash that interrupted the opening or what followed
+	Passes int // times all crash points of all workloads were tried
+}
+
+func (a *Totals) add(b Totals) {
+	a.Runs += b.Runs
+	a.States += b.States
+	a.Twice += b.Twice
+	a.Passes += b.Passes
+}
+
+func (a Totals) String() string {
+	return fmt.Sprintf("%d passes, %d runs, %d crash states (%d after a second crash)", a.Passes, a.Runs, a.States, a.Twice)
+}
+
+// Explorer goes through the crash points of workloads.
+type Explorer struct {
+	Workloads []Workload
+	// PerRun is how many states of each frozen file system are looked at.
+	PerRun int
+	// Progress, if not nil, is told the totals after each pass.
+	Progress func(pass int, t Totals)
+}
+
+// Explore makes passes until at least states crash states were checked, beginning
+// with the pass of number from. A pass tries every operation of every workload,
+// each pass with other cuts and other states. It stops at the first error.
+func (x *Explorer) Explore(from, states int) (Totals, error) {
+	var all Totals
+	for pass := from; all.States < states; pass++ {
+		var this Totals
+		for i := range x.Workloads {
+			for k := 0; ; k++ {
+				done, t, err := x.Point(i, k, pass)
+				this.add(t)
+				if err != nil {
+					all.add(this)
+					return all, err
+				}
+				if done {
+					break
+				}
+				if all.States+this.States >= states && pass > from {
+					break // the first pass is never cut short
+				}
+			}
+		}
+		this.Passes = 1
+		all.add(this)
+		if x.Progress != nil {
+			x.Progress(pass, this)
+		}
+	}
+	return all, nil
+}
+
+// Point runs workload i up to operation k and checks the states after it. done
+// says that the workload needs no more operations than that.
+func (x *Explorer) Point(i, k, pass int) (done bool, t Totals, err error) {
+	w := &x.Workloads[i]
+	rng := rand.New(rand.NewPCG(uint64(pass)<<32|uint64(i), uint64(k)))
+	where := func(err error) error {
+		return fmt.Errorf("%s, operation %d, pass %d: %w", w.Name, k, pass, err)
+	}
+	m := vfs.NewMem(append([]vfs.Option{vfs.CrashAt(k), vfs.CrashCut(cutter(rng))}, w.FS...)...)
+	tr := NewTrace()
+	if err := guard(func() error { return w.Run(m, tr) }); err != nil && !m.Crashed() || isPanic(err) {
+		return false, t, where(fmt.Errorf("run: %w", err))
+	}
+	done = !m.Crashed()
+	t.Runs++
+	for n := range x.PerRun {
+		s := state{w: w, frozen: m, tr: tr, rng: rng, n: n}
+		err := guard(s.check)
+		t.States += s.opens
+		t.Twice += s.opens - 1
+		if err != nil {
+			return done, t, where(fmt.Errorf("state %d (%s): %w", n, s.story, err))
+		}
+	}
+	return done, t, nil
+}
+
+// cutter draws how much of the interrupted operation arrives.
+func cutter(rng *rand.Rand) func(int) int {
+	style, r := rng.IntN(6), rng.Uint64()
+	return func(n int) int {
+		switch {
+		case n == 0 || style == 0:
+			return 0
+		case style == 1:
+			return n
+		case style == 2:
+			return n - 1
+		case style == 3: // at the border of a sector or close to it
+			return min(n, int(r%8)*vfs.SectorBytes+int(r>>8%3)-1)
+		case style == 4: // inside the first frame's header
+			return min(n, int(r%120))
+		}
+		return int(r % uint64(n))
+	}
+}
+
+// state is one way that things went on after the crash.
+type state struct {
+	w      *Workload
+	frozen *vfs.Mem
+	tr     *Trace
+	rng    *rand.Rand
+	n      int
+	opens  int
+	story  string
+}
+
+// after makes the file system that an event leaves.
+func (s *state) after(m *vfs.Mem, e Event, opts ...vfs.Option) *vfs.Mem {
+	if e == Kill {
+		s.story += " kill"
+		return m.AfterKill(opts...)
+	}
+	seed := s.rng.Uint64()
+	s.story += fmt.Sprintf(" power(%#x)", seed)
+	choice := vfs.Random(seed)
+	if s.opens == 0 && s.n < 2 {
+		choice = [...]vfs.Choice{vfs.KeepNone, vfs.KeepAll}[s.n]
+	}
+	return m.AfterCrash(choice, opts...)
+}
+
+func (s *state) event() Event {
+	if s.n == 2 || s.n > 2 && s.rng.IntN(4) == 0 {
+		return Kill
+	}
+	return Power
+}
+
+// check opens what is left, up to three times with a crash in between, and looks
+// each time whether all is there.
+func (s *state) check() error {
+	tr, worst := s.tr, Kill
+	m := s.frozen
+	for crashes := s.rng.IntN(3); ; crashes-- {
+		e := s.event()
+		worst = max(worst, e)
+		var opts []vfs.Option
+		if crashes > 0 {
+			k := s.rng.IntN(40)
+			if s.rng.IntN(4) == 0 {
+				k = s.rng.IntN(150)
+			}
+			s.story += fmt.Sprintf(" [crash at %d]", k)
+			opts = []vfs.Option{vfs.CrashAt(k), vfs.CrashCut(cutter(s.rng))}
+		}
+		m = s.after(m, e, opts...)
+		s.opens++
+		next, done, err := s.live(m, tr, worst)
+		if err != nil || done {
+			return err
+		}
+		if next != nil { // it was opened, so all that it showed is safe
+			tr, worst = next, Kill
+		}
+	}
+}
+
+// live opens the log on m, checks it, appends, closes and opens it again. A crash
+// of m ends it early: then done is false, and the trace is the one to check the
+// next life with. It is nil when the open did not come to an end.
+func (s *state) live(m *vfs.Mem, tr *Trace, e Event) (next *Trace, done bool, err error) {
+	// unless excuses an error of a machine that has crashed.
+	unless := func(what string, err error) error {
+		if m.Crashed() && !isPanic(err) {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	store, _, err := s.w.Open(m)
+	if err != nil {
+		return nil, false, unless("open", err)
+	}
+	defer store.Abandon()
+	c, err := store.Contents()
+	if err != nil {
+		return nil, false, unless("read", err)
+	}
+	if err := tr.Check(c, e); err != nil {
+		return nil, false, err
+	}
+	tr = tr.Reopened(c)
+	if err := store.Append(tr); err != nil {
+		return tr, false, unless("append after open", err)
+	}
+	if m.Crashed() {
+		return tr, false, nil
+	}
+	if s.rng.IntN(2) == 0 {
+		s.story += " kept open"
+		return tr, true, s.again(s.after(m, Power), tr, Power, false)
+	}
+	if err := store.Close(); err != nil {
+		return tr, false, unless("close", err)
+	}
+	if m.Crashed() {
+		return tr, false, nil
+	}
+	s.story += " closed"
+	return tr, true, s.again(s.after(m, Power), tr, Power, true)
+}
+
+// again opens the log once more and only looks. After a close there is nothing to
+// repair, and all that was sent is there.
+func (s *state) again(m *vfs.Mem, tr *Trace, e Event, closed bool) error {
+	s.opens++
+	if closed {
+		e = Nothing
+	}
+	store, clean, err := s.w.Open(m)
+	if err != nil {
+		return fmt.Errorf("open again: %w", err)
+	}
+	defer store.Abandon()
+	if closed && !clean {
+		return errors.New("the log was closed, and still had to be repaired")
+	}
+	c, err := store.Contents()
+	if err != nil {
+		return fmt.Errorf("read again: %w", err)
+	}
+	return tr.Check(c, e)
+}
+
+// panicked is a panic on the way.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v\n%s", p.value, p.stack) }
+
+func isPanic(err error) bool {
+	var p *panicked
+	return errors.As(err, &p)
+}
+
+func guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{v, debug.Stack()}
+		}
+	}()
+	return f()
+}

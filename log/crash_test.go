@@ -1,0 +1,440 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/x/embedlog/internal/crashtest"
+	"github.com/x/embedlog/internal/testcount"
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// crashLog is a log under the explorer of crash states.
+type crashLog struct {
+	*Log
+	tr    *crashtest.Trace
+	fs    *vfs.Mem // nil when the file system is not a plain Mem
+	epoch uint64
+	snaps int
+}
+
+var errDamage = errors.New("open reports damage, and there was only a crash")
+
+func openCrash(fsys vfs.FS, cfg Config, tr *crashtest.Trace) (*crashLog, error) {
+	c := &crashLog{tr: tr, epoch: 1}
+	c.fs, _ = fsys.(*vfs.Mem)
+	l, err := Open("", &Options{FS: fsys, Config: cfg, Snapshot: func(dst []byte) []byte {
+		c.snaps++
+		return fmt.Appendf(dst, "state of %d", c.Log.w.at.offset)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	c.Log, c.epoch = l, max(l.LastEpoch(), 1)
+	if rec := l.Recovered(); rec.Corruption != nil {
+		l.Close()
+		return nil, fmt.Errorf("%w: %v", errDamage, rec.Corruption)
+	} else if rec.LogEnd != l.EndOffset() {
+		l.Close()
+		return nil, fmt.Errorf("recovered says that the log ends at %d, it ends at %d", rec.LogEnd, l.EndOffset())
+	}
+	if got, want := l.DurableOffset(), l.EndOffset(); got != want {
+		l.Close()
+		return nil, fmt.Errorf("after open the log is durable up to %d and ends at %d", got, want)
+	}
+	return c, nil
+}
+
+func (c *crashLog) Contents() (*crashtest.Contents, error) {
+	got := &crashtest.Contents{Start: c.StartOffset(), End: c.EndOffset()}
+	r, err := c.ReadFrom(got.Start)
+	if err != nil {
+		return nil, err
+	}
+	for index := uint64(0); ; {
+		f, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if index != 0 && f.FirstIndex != index {
+			return nil, fmt.Errorf("log index %d follows %d", f.FirstIndex, index-1)
+		}
+		index = f.Index + 1
+		if f.Kind != KindData {
+			continue
+		}
+		for rec, err := range Batch(f.Payload).Records(1 << 20) {
+			if err != nil {
+				return nil, err
+			}
+			if rec.Offset >= got.Start { // the first batch may begin below the log start offset
+				got.Recs = append(got.Recs, crashtest.At{Offset: rec.Offset, Key: rec.Key, Value: rec.Value})
+			}
+		}
+	}
+	return got, nil
+}
+
+// Append is what a reopened log is asked to do: a few groups, one at a time.
+func (c *crashLog) Append(tr *crashtest.Trace) error {
+	c.tr = tr
+	for i := range 3 {
+		if err := c.group(1+i, 2, 30+i*40); err != nil {
+			return err
+		}
+		if err := c.sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *crashLog) Abandon() { c.Log.Close() }
+
+// group appends a group of batches of records with values of about size bytes.
+func (c *crashLog) group(batches, records, size int) error {
+	c.Lock()
+	defer c.Unlock()
+	return c.groupLocked(batches, records, size)
+}
+
+func (c *crashLog) groupLocked(batches, records, size int) error {
+	for range batches {
+		if err := c.stage(records, size); err != nil {
+			return err
+		}
+	}
+	return c.write()
+}
+
+// stage stages one batch. A group that is full is written, and the batch begins the next.
+func (c *crashLog) stage(records, size int) error {
+	n := c.tr.Batches()
+	recs, sent := make([]Record, records), make([]crashtest.Rec, records)
+	for i := range recs {
+		sent[i] = crashtest.Rec{Key: fmt.Sprint("k", (n+i)%7), Value: fmt.Sprintf("v%d.%d ", n, i)}
+		sent[i].Value += strings.Repeat(string(rune('a'+n%26)), size*(n%3+1)/2)
+		recs[i] = Record{Key: []byte(sent[i].Key), Value: []byte(sent[i].Value), Timestamp: int64(1000 + n)}
+	}
+	for {
+		h := BatchHeader{ProducerID: -1, BaseSequence: -1, ProducerEpoch: -1}
+		err := c.StageRecords(c.epoch, &h, recs)
+		if errors.Is(err, ErrGroupFull) {
+			if err := c.write(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			c.Discard()
+			if !errors.Is(err, vfs.ErrCrashed) {
+				c.tr.Failed() // what was staged before
+			}
+			return err
+		}
+		return c.tr.Sending(h.BaseOffset, sent...)
+	}
+}
+
+func (c *crashLog) write() error {
+	if err := c.Write(); err != nil {
+		// ErrStorageFailed, or a machine that is gone, says nothing about the group.
+		if !errors.Is(err, ErrStorageFailed) && !errors.Is(err, vfs.ErrCrashed) {
+			c.tr.Failed()
+		}
+		return err
+	}
+	if c.fs == nil || !c.fs.Crashed() {
+		c.tr.Written()
+	}
+	return c.tr.Durable(c.DurableOffset()) // a background sync may have been faster
+}
+
+// sync acknowledges everything written so far as durable.
+func (c *crashLog) sync() error {
+	c.Lock()
+	defer c.Unlock()
+	end := c.EndOffset()
+	if err := c.Sync(); err != nil {
+		return err
+	}
+	if got := c.DurableOffset(); got < end {
+		return fmt.Errorf("sync returned, and the log is durable up to %d of %d", got, end)
+	}
+	return c.tr.Durable(end)
+}
+
+// truncate cuts the log's end at offset, which must begin a batch of one record.
+func (c *crashLog) truncate(offset int64) error {
+	c.Lock()
+	defer c.Unlock()
+	r, err := c.ReadFrom(offset)
+	if err != nil {
+		return err
+	}
+	f, err := r.Next()
+	if err != nil {
+		return err
+	}
+	c.tr.Truncating(f.Offset)
+	if err := c.TruncateFrom(f.FirstIndex); err != nil {
+		return err
+	}
+	c.tr.Truncated()
+	c.epoch++
+	return nil
+}
+
+func (c *crashLog) truncateTo(offset int64) error {
+	c.Lock()
+	defer c.Unlock()
+	c.tr.Starting(offset)
+	if err := c.TruncateTo(offset); err != nil {
+		return err
+	}
+	return c.tr.Started(c.StartOffset())
+}
+
+// close closes the log and notes that all of it is durable.
+func (c *crashLog) close() error {
+	end := c.EndOffset()
+	if err := c.Close(); err != nil {
+		return err
+	}
+	return c.tr.Durable(end)
+}
+
+// smallLog makes the background work begin after a few KiB, and windows small: a
+// Mem clears each that it gives out.
+func smallLog(t testing.TB, job int64) {
+	oldJob, oldWindow := jobBytes, testWindow
+	jobBytes, testWindow = job, 128<<10
+	t.Cleanup(func() { jobBytes, testWindow = oldJob, oldWindow })
+}
+
+// crashScript is a workload as a function of an open log.
+type crashScript struct {
+	name string
+	cfg  Config
+	fs   []vfs.Option
+	run  func(c *crashLog) error
+}
+
+// workload makes the script one of the explorer's, at a level.
+func (s crashScript) workload(level Level) crashtest.Workload {
+	cfg := s.cfg
+	cfg.Level = level
+	return crashtest.Workload{
+		Name: s.name + "/" + level.String(),
+		FS:   s.fs,
+		Run: func(fs vfs.FS, tr *crashtest.Trace) error {
+			c, err := openCrash(fs, cfg, tr)
+			if err != nil {
+				return err
+			}
+			defer c.Abandon()
+			if err := s.run(c); err != nil {
+				return err
+			}
+			return c.close()
+		},
+		Open: func(fs vfs.FS) (crashtest.Store, bool, error) {
+			c, err := openCrash(fs, cfg, nil)
+			if err != nil {
+				return nil, false, err
+			}
+			return c, c.Recovered().Clean, nil
+		},
+	}
+}
+
+var smallSegments = Config{SegmentBytes: 2048, IndexIntervalBytes: 256}
+
+// repeat runs step n times, syncing after each group at Durable, else each so often.
+func (c *crashLog) repeat(n, syncEvery int, step func(i int) error) error {
+	for i := range n {
+		if err := step(i); err != nil {
+			return err
+		}
+		if c.Config().Level == Durable || i%syncEvery == syncEvery-1 {
+			if err := c.sync(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var crashScripts = []crashScript{
+	{name: "append single", cfg: Config{IndexIntervalBytes: 512}, run: func(c *crashLog) error {
+		return c.repeat(12, 4, func(i int) error { return c.group(1, 1, 10+i*30) })
+	}},
+	{name: "append batch", cfg: Config{IndexIntervalBytes: 512}, run: func(c *crashLog) error {
+		return c.repeat(6, 3, func(i int) error { return c.group(1+i, 1+i%4, 200) })
+	}},
+	{name: "roll", cfg: smallSegments, run: func(c *crashLog) error {
+		return c.repeat(14, 5, func(i int) error { return c.group(1+i%3, 1, 150) })
+	}},
+	{name: "truncate", cfg: smallSegments, run: func(c *crashLog) error {
+		for _, at := range []int64{9, 3, 12, 14} {
+			if err := c.repeat(8, 3, func(i int) error { return c.group(2, 1, 100) }); err != nil {
+				return err
+			}
+			if err := c.truncate(at); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
+	{name: "truncate both", cfg: smallSegments, run: func(c *crashLog) error {
+		for round := range int64(3) {
+			if err := c.repeat(6, 3, func(i int) error { return c.group(3, 1, 100) }); err != nil {
+				return err
+			}
+			if err := c.truncateTo(c.StartOffset() + 3 + round*4); err != nil {
+				return err
+			}
+			if err := c.truncate(c.EndOffset() - 1 - round*4); err != nil {
+				return err
+			}
+		}
+		if err := c.truncate(c.StartOffset()); err != nil {
+			return err
+		}
+		return c.group(1, 1, 10)
+	}},
+	{name: "reopen", cfg: smallSegments, run: func(c *crashLog) error {
+		for round := range 3 {
+			if err := c.repeat(3, 2, func(i int) error { return c.group(2, 1, 150) }); err != nil {
+				return err
+			}
+			if err := c.close(); err != nil {
+				return err
+			}
+			again, err := openCrash(c.Log.fs, c.Config(), c.tr)
+			if err != nil {
+				return fmt.Errorf("open %d: %w", round, err)
+			}
+			c.Log = again.Log
+			if err := c.tr.Durable(c.EndOffset()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
+	{name: "checkpoint", cfg: smallSegments, run: func(c *crashLog) error {
+		return c.repeat(16, 100, func(i int) error {
+			if err := c.group(2, 1, 150); err != nil {
+				return err
+			}
+			if i%6 == 5 { // what the timer does after a second of quiet
+				c.Lock()
+				defer c.Unlock()
+				c.settleIdle()
+				return c.tr.Durable(c.DurableOffset())
+			}
+			return nil
+		})
+	}},
+	{name: "append concurrent", cfg: smallSegments, run: appendConcurrent},
+}
+
+// appendConcurrent appends from three goroutines while one flushes.
+func appendConcurrent(c *crashLog) error {
+	const writers = 3
+	errs := make(chan error)
+	stop := make(chan struct{})
+	for w := range writers {
+		go func() {
+			var err error
+			for i := 0; i < 5 && err == nil; i++ {
+				err = c.group(1+(w+i)%3, 1, 60)
+				if err == nil && c.Config().Level == Durable {
+					err = c.sync()
+				}
+			}
+			errs <- err
+		}()
+	}
+	go func() {
+		for {
+			select {
+			case <-stop:
+				errs <- nil
+				return
+			default:
+			}
+			end := c.EndOffset()
+			err := c.Flush()
+			if err == nil {
+				err = c.tr.Durable(end)
+			}
+			if err != nil {
+				<-stop
+				errs <- err
+				return
+			}
+		}
+	}()
+	var first error
+	for range writers {
+		if err := <-errs; first == nil {
+			first = err
+		}
+	}
+	close(stop)
+	if err := <-errs; first == nil {
+		first = err
+	}
+	return first
+}
+
+func crashWorkloads() []crashtest.Workload {
+	var all []crashtest.Workload
+	for _, s := range crashScripts {
+		for _, level := range []Level{Durable, OS} {
+			all = append(all, s.workload(level))
+		}
+	}
+	return all
+}
+
+// envInt reads a number from the environment.
+func envInt(t testing.TB, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s=%q: %v", name, text, err)
+	}
+	return n
+}
+
+// TestCrashStates tries every operation of the workloads, and many of the states
+// that each crash can leave. EMBEDLOG_CRASH_STATES says how many states,
+// EMBEDLOG_CRASH_FROM with which pass to begin: a long run goes on where the last
+// one ended.
+func TestCrashStates(t *testing.T) {
+	smallLog(t, 2048)
+	x := &crashtest.Explorer{Workloads: crashWorkloads(), PerRun: 4}
+	states := envInt(t, "EMBEDLOG_CRASH_STATES", testcount.N(20000))
+	from := envInt(t, "EMBEDLOG_CRASH_FROM", 0)
+	x.Progress = func(pass int, totals crashtest.Totals) {
+		t.Logf("pass %d: %v", pass, totals)
+	}
+	totals, err := x.Explore(from, states)
+	t.Logf("from pass %d: %v", from, totals)
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -14,10 +14,8 @@ import (
 type background struct {
 	l *Log
 
-	written atomic.Int64 // bytes of frames written since open
-	synced  atomic.Int64 // of these, synced
-	// safe is how much of written is synced, indexed and checkpointed: what lies
-	// above it is what the next open must read.
+	// safe is how many of the bytes written since open are synced, indexed and
+	// checkpointed: what lies above is what the next open must read.
 	safe atomic.Int64
 
 	armed atomic.Bool // the timer runs
@@ -46,15 +44,21 @@ const idleAfter = time.Second
 func (b *background) init(l *Log) { b.l = l }
 
 // wrote is called after each group. Writer.
-func (b *background) wrote(n int) {
-	written := b.written.Load() + int64(n)
-	b.written.Store(written)
+func (b *background) wrote() {
 	if !b.armed.Load() {
 		b.arm()
 	}
-	if written-b.safe.Load() >= jobBytes {
+	if b.l.w.written-b.safe.Load() >= jobBytes {
 		b.start()
 	}
+}
+
+// written is how many bytes of frames were written since open. It follows from
+// what readers see anyway, so that an append has one store less to publish.
+func (l *Log) written() int64 {
+	segs := *l.segs.Load()
+	s := segs[len(segs)-1]
+	return s.before + s.end.Load()
 }
 
 func (b *background) arm() {
@@ -105,14 +109,14 @@ func (b *background) tick() {
 	if l.cfg.Load().Level == Interval {
 		l.syncData() // a failure is noted in l.failed, and every later append returns it
 	}
-	written := b.written.Load()
+	written := l.written()
 	if written != b.seen {
 		b.seen, b.quiet = written, 0
 	} else {
 		b.quiet += period
 	}
 	if b.quiet >= idleAfter && l.TryLock() {
-		quiet := b.written.Load() == written
+		quiet := l.w.written == written
 		if quiet {
 			l.settleIdle()
 			b.armed.Store(false)
@@ -161,7 +165,7 @@ func (b *background) start() *job {
 	}
 	j := &job{done: make(chan struct{})}
 	b.job = j
-	written, c := b.written.Load(), b.l.takeCheckpoint()
+	written, c := b.l.w.written, b.l.takeCheckpoint()
 	b.running.Add(1)
 	go func() {
 		defer b.running.Done()
@@ -257,7 +261,7 @@ func (s *segment) trim() error {
 // MaxUnsyncedBytes. Writer.
 func (l *Log) makeRoom(n int64) error {
 	b := &l.bg
-	for b.written.Load()+n-b.safe.Load() > MaxUnsyncedBytes && b.written.Load() > b.safe.Load() {
+	for l.w.written+n-b.safe.Load() > MaxUnsyncedBytes && l.w.written > b.safe.Load() {
 		j := b.start()
 		if j == nil {
 			return ErrClosed

@@ -34,10 +34,9 @@ type Log struct {
 	w      writerState
 
 	// What readers see. Each is stored after what it leads to.
-	segs      atomic.Pointer[[]*segment]
-	next      atomic.Int64  // log end offset
-	nextIndex atomic.Uint64 // the log index after the last
-	start     atomic.Int64  // log start offset
+	segs  atomic.Pointer[[]*segment]
+	next  atomic.Int64 // log end offset
+	start atomic.Int64 // log start offset
 
 	syncing    sync.Mutex  // held while data is being synced
 	namesDirty atomic.Bool // the directory holds names that were not synced
@@ -224,8 +223,8 @@ func (l *Log) StartOffset() int64 { return l.start.Load() }
 // EndOffset is the log end offset: the next one to be assigned.
 func (l *Log) EndOffset() int64 { return l.next.Load() }
 
-// NextIndex is the log index that the next frame gets.
-func (l *Log) NextIndex() uint64 { return l.nextIndex.Load() }
+// NextIndex is the log index that the next frame gets. Writer.
+func (l *Log) NextIndex() uint64 { return l.w.at.index }
 
 // LastEpoch is the epoch of the last frame. Writer.
 func (l *Log) LastEpoch() uint64 { return l.w.at.epoch }

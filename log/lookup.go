@@ -168,7 +168,7 @@ func (l *Log) Entry(index uint64) (*Frame, error) {
 	}
 	f, err := r.Next()
 	if err == io.EOF {
-		return nil, fmt.Errorf("log index %d: the next one is %d: %w", index, l.NextIndex(), ErrOffsetAhead)
+		return nil, fmt.Errorf("log index %d is the next one: %w", index, ErrOffsetAhead)
 	}
 	return f, err
 }

@@ -64,10 +64,13 @@ func (l *Log) ReadFromIndex(index uint64) (*Reader, error) {
 	if b := l.Boundary(); index <= b.Index || index == 0 {
 		return nil, fmt.Errorf("log index %d: the first one kept is %d: %w", index, b.Index+1, ErrOffsetGone)
 	}
-	if next := l.NextIndex(); index > next {
-		return nil, fmt.Errorf("log index %d: the next one is %d: %w", index, next, ErrOffsetAhead)
+	if err := r.seek(-1, index); err != nil {
+		return nil, err
 	}
-	return r, r.seek(-1, index)
+	if r.at.index < index && r.c.pos >= r.c.seg.end.Load() && r.i+1 == len(*r.segs) {
+		return nil, fmt.Errorf("log index %d: the next one is %d: %w", index, r.at.index, ErrOffsetAhead)
+	}
+	return r, nil
 }
 
 // Reuse makes the next chunk overwrite the last one: a payload is then valid

@@ -608,9 +608,9 @@ func (r *recovery) publish(pos int64, at place, maxTimestamp int64) {
 		segs[i].settled.Store(false)
 		segs[i].maxTimestamp.Store(r.tails[i].maxTimestamp)
 	}
+	last.before = -pos
 	l.segs.Store(&segs)
 	l.activate(last, pos, at, maxTimestamp)
-	l.nextIndex.Store(at.index)
 	l.next.Store(at.offset)
 	if l.start.Load() > at.offset {
 		l.start.Store(at.offset)

@@ -27,6 +27,7 @@ func (l *Log) roll() error {
 	if err != nil {
 		return fmt.Errorf("begin segment %d: %w", w.at.offset, err)
 	}
+	seg.before = w.written - segmentHeaderLen
 	segs := *l.segs.Load()
 	segs = append(segs[:len(segs):len(segs)], seg)
 	l.segs.Store(&segs)

@@ -18,6 +18,9 @@ type segment struct {
 	name  string
 	index sparseIndex
 
+	// before, with the active segment's end added, is how many bytes were written
+	// since open. It is set before others see the segment.
+	before int64
 	// end is the position behind the last frame that readers may see. It moves
 	// forward after the bytes below it are stored, so loading it is what makes
 	// those bytes safe to read. In a sealed segment it may lie past the frames,

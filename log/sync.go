@@ -46,7 +46,6 @@ func (l *Log) syncData() error {
 	if f := l.failed.Load(); f != nil {
 		return f.err
 	}
-	written := l.bg.written.Load()
 	next := l.next.Load() // before the ends are looked at: what is below it lies below them
 	segs := *l.segs.Load()
 	first := len(segs) - 1
@@ -84,9 +83,6 @@ func (l *Log) syncData() error {
 	l.mu.Lock()
 	l.durable = durability{base: segs[last].baseOffset, pos: segs[last].durable.Load(), offset: max(l.durable.offset, next)}
 	l.mu.Unlock()
-	if l.bg.synced.Load() < written {
-		l.bg.synced.Store(written)
-	}
 	return nil
 }
 

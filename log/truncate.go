@@ -76,7 +76,6 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 
 	// Readers stop at the new end before the bytes go.
 	l.next.Store(at.offset)
-	l.nextIndex.Store(at.index)
 	kept := append([]*segment(nil), segs[:i+1]...)
 	for j := len(segs) - 1; j > i; j-- {
 		if err := removeSegment(l.fs, segs[j]); err != nil {
@@ -144,6 +143,7 @@ func (l *Log) replaceTail(kept []*segment, pos int64, at place) error {
 		return err
 	}
 	s.end.Store(int64(len(b)))
+	s.before = l.w.written - int64(len(b))
 	kept[len(kept)-1] = s
 	l.segs.Store(&kept)
 	l.activate(s, int64(len(b)), at, noTimestamp)

@@ -28,7 +28,9 @@ const MaxGroupBytes = 4 << 20
 type writerState struct {
 	seg *segment // the active one
 	pos int64    // where the next group goes
-	at  place    // behind the last frame written
+	// written are the bytes of frames since open; see Log.written.
+	written int64
+	at      place // behind the last frame written
 
 	group  []byte // staged frames
 	staged place  // behind the last frame staged
@@ -241,8 +243,9 @@ func (l *Log) Write() error {
 		return err
 	}
 	invariant.True(w.staged.offset >= w.at.offset && w.staged.index > w.at.index, "log goes back: %+v to %+v", w.at, w.staged)
-	n := len(w.group)
-	w.pos += int64(n)
+	n := int64(len(w.group))
+	w.pos += n
+	w.written += n
 	w.at = w.staged
 	if w.newest > w.maxTimestamp {
 		w.maxTimestamp = w.newest
@@ -260,9 +263,8 @@ func (l *Log) Write() error {
 		w.group = w.group[:0]
 	}
 	w.seg.end.Store(w.pos) // from here on readers look at the bytes
-	l.nextIndex.Store(w.at.index)
 	l.next.Store(w.at.offset)
-	l.bg.wrote(n)
+	l.bg.wrote()
 	return nil
 }
 

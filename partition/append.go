@@ -252,7 +252,6 @@ func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.expect, r.plain, r.merged = false, true, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
-	r.taken.Store(queued)
 	if o == nil {
 		return
 	}
@@ -276,7 +275,11 @@ func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 
 var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
 
-func getRequest() *request { return requests.Get().(*request) }
+func getRequest() *request {
+	r := requests.Get().(*request)
+	r.taken.Store(queued)
+	return r
+}
 
 // put gives a request back whose outcome was seen.
 func (r *request) put() {
@@ -408,9 +411,13 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		p.log.SetNow(now)
 	}
 	w.pending = p.state.begin()
-	p.queue.staging.Lock()
-	n = p.stageGroup(requests, now)
-	p.queue.staging.Unlock()
+	if requests[0] == &w.own {
+		n = p.stageGroup(requests, now) // the only reader of these bytes is their owner
+	} else {
+		p.queue.staging.Lock()
+		n = p.stageGroup(requests, now)
+		p.queue.staging.Unlock()
+	}
 	staged := requests[:n]
 	base := p.log.EndOffset()
 	if p.log.StagedOffset() == base {
@@ -430,10 +437,17 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 			return n
 		}
 	}
-	p.mu.Lock()
-	w.pending.commit()
-	p.advanceLocked(p.log.EndOffset())
-	p.mu.Unlock()
+	if end := p.log.EndOffset(); w.pending.plain() && len(p.state.txns.ended) == 0 {
+		// Nothing changes that others look at under mu: end belongs to the writer, and so
+		// does the decision that no transaction waits to become visible.
+		p.state.end = end
+		p.highWatermark.Store(end)
+	} else {
+		p.mu.Lock()
+		w.pending.commit()
+		p.advanceLocked(end)
+		p.mu.Unlock()
+	}
 	p.waiters.wake(p)
 	return n
 }
@@ -473,7 +487,7 @@ func (p *Partition) stageGroup(requests []*request, now int64) (n int) {
 	start := p.log.StartOffset()
 	for n < len(requests) {
 		r := requests[n]
-		if !r.taken.CompareAndSwap(queued, isTaken) && r.taken.Load() == cancelled {
+		if r != &w.own && !r.taken.CompareAndSwap(queued, isTaken) && r.taken.Load() == cancelled {
 			n++
 			continue
 		}
@@ -493,8 +507,10 @@ func (p *Partition) stageGroup(requests []*request, now int64) (n int) {
 		}
 		n += run
 	}
-	clear(w.merged)
-	w.merged = w.merged[:0]
+	if len(w.merged) > 0 {
+		clear(w.merged) // they would keep the callers' bytes alive
+		w.merged = w.merged[:0]
+	}
 	return n
 }
 

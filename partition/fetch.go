@@ -99,7 +99,7 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 		return res, 0, log.ErrClosed
 	}
 	p.mu.Lock()
-	hw, stable := p.highWatermark.Load(), p.lastStable.Load()
+	hw, stable := p.highWatermark.Load(), p.LastStable()
 	p.mu.Unlock()
 	res = FetchResult{Next: q.Offset, HighWatermark: hw, LastStable: stable, LogStart: p.LogStart()}
 	if q.Offset < res.LogStart || q.Offset > p.LogEnd() {

@@ -32,8 +32,11 @@ type Partition struct {
 	clock      clock
 
 	highWatermark atomic.Int64
-	lastStable    atomic.Int64
-	epoch         atomic.Int64 // the leader epoch that local appends get
+	// unstable is the first offset of the oldest transaction that holds the last
+	// stable offset down; math.MaxInt64 when none does. It changes with transactions
+	// only, so that an append that belongs to none has one store less to make.
+	unstable atomic.Int64
+	epoch    atomic.Int64 // the leader epoch that local appends get
 
 	queue   queue
 	turn    sync.Locker // what who writes a group holds: the log's writer lock, or proposing
@@ -215,7 +218,12 @@ func (p *Partition) HighWatermark() int64 { return p.highWatermark.Load() }
 
 // LastStable is the offset below which every transaction has ended: readers of
 // committed records read up to it.
-func (p *Partition) LastStable() int64 { return p.lastStable.Load() }
+func (p *Partition) LastStable() int64 {
+	// In this order: a transaction is seen by the time its records are visible.
+	hw := p.highWatermark.Load()
+	stable := min(hw, p.unstable.Load())
+	return max(stable, min(p.log.StartOffset(), hw))
+}
 
 // Config returns the settings in force, defaults filled in.
 func (p *Partition) Config() Config {
@@ -273,7 +281,18 @@ func (p *Partition) advanceLocked(hw int64) {
 	invariant.True(hw >= p.highWatermark.Load(), "high watermark moves back: %d to %d", p.highWatermark.Load(), hw)
 	invariant.True(hw <= p.log.EndOffset(), "high watermark %d is past log end %d", hw, p.log.EndOffset())
 	p.state.txns.advance(hw)
-	p.lastStable.Store(p.state.txns.lastStable(p.log.StartOffset(), hw))
+	if p.unstable.Load() != p.state.txns.unstable {
+		// A transaction that begins holds down before its records are visible; one that
+		// ended lets go after its marker is. The bound never passes an undecided record.
+		if p.state.txns.unstable < p.unstable.Load() {
+			p.unstable.Store(p.state.txns.unstable)
+			p.highWatermark.Store(hw)
+			return
+		}
+		p.highWatermark.Store(hw)
+		p.unstable.Store(p.state.txns.unstable)
+		return
+	}
 	p.highWatermark.Store(hw)
 }
 
@@ -303,9 +322,7 @@ func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, err
 // movedStart follows the log start offset with the state.
 func (p *Partition) movedStart() {
 	p.mu.Lock()
-	start, hw := p.log.StartOffset(), p.highWatermark.Load()
-	p.state.deletedTo(start)
-	p.lastStable.Store(p.state.txns.lastStable(start, hw))
+	p.state.deletedTo(p.log.StartOffset())
 	p.mu.Unlock()
 	p.waiters.wake(p)
 }

@@ -216,6 +216,11 @@ func (p *pending) rollback(m pendingMark) {
 	p.latest, p.end = m.latest, m.end
 }
 
+// plain says that the staged batches change nothing but the state's end.
+func (p *pending) plain() bool {
+	return len(p.staged) == 0 && len(p.steps) == 0 && len(p.epochs) == 0
+}
+
 // commit makes the staged batches part of the state: they are in the log.
 func (p *pending) commit() {
 	s := p.s

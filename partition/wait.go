@@ -28,7 +28,7 @@ type waiter struct {
 // bound is the offset below which a reader may read.
 func (p *Partition) bound(i Isolation) int64 {
 	if i == ReadCommitted {
-		return p.lastStable.Load()
+		return p.LastStable()
 	}
 	return p.highWatermark.Load()
 }

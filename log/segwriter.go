@@ -205,7 +205,7 @@ func (w *segmentWriter) rename() error {
 
 // renameIndexes is the end of rename. A failure costs only the index.
 func (w *segmentWriter) renameIndexes() error {
-	for _, suffix := range []string{indexSuffix, timeIndexSuffix} {
+	for _, suffix := range []string{timeIndexSuffix, indexSuffix} { // as flush does: what is found by place relies on the times
 		if err := w.l.fs.Rename(w.temporary(suffix), segmentName(w.seg.baseOffset, suffix)); err != nil {
 			return err
 		}

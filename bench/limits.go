@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 )
 
@@ -33,7 +32,6 @@ func zeroedFile(r *rep, n int64) (*os.File, error) {
 
 // A mappedLog is the mapped file and where the next frame goes.
 type mappedLog struct {
-	mu      sync.Mutex // taken where several goroutines append
 	file    *os.File
 	mem     []byte
 	pos     int
@@ -65,9 +63,8 @@ func (l *mappedLog) close() error {
 	return errors.Join(unmap(l.mem), l.file.Close())
 }
 
-// limitMapped is the limit of OS appends: one record or one batch a call, from
-// one goroutine or, under a plain mutex, from several. The clock is read once a
-// call, because a record needs a timestamp.
+// limitMapped is the limit of OS appends from one goroutine: one record or one
+// batch a call. The clock is read once a call, because a record needs a timestamp.
 func limitMapped() side {
 	return side{run: func(r *rep) (result, error) {
 		records := r.records()
@@ -82,14 +79,6 @@ func limitMapped() side {
 				l.append(now, key, value)
 			}
 			return nil
-		}
-		if r.Goroutines > 1 {
-			single := op
-			op = func(i int64) error {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				return single(i)
-			}
 		}
 		res, err := r.parallel(op)
 		if err == nil && l.next != res.Records {

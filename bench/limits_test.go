@@ -22,7 +22,6 @@ func TestLimitsWriteWhatTheyCount(t *testing.T) {
 	}{
 		{"mapped", limitMapped(), rep{Level: "os", ValueBytes: 100, Batch: 1, Goroutines: 1, Records: 5003}},
 		{"mapped, batches", limitMapped(), rep{Level: "os", ValueBytes: 1024, Batch: 100, Goroutines: 1, Records: 700}},
-		{"mapped, 8 goroutines", limitMapped(), rep{Level: "os", ValueBytes: 100, Batch: 1, Goroutines: 8, Records: 4000}},
 		{"pwrite", limitPwrite(), rep{Level: "interval", ValueBytes: 100, Batch: 1, Goroutines: 1, Records: 300}},
 		{"durable", limitDurable(), rep{Level: "durable", ValueBytes: 100, Batch: 1, Goroutines: 1, Records: 20}},
 		{"durable, 64 goroutines", limitDurable(), rep{Level: "durable", ValueBytes: 100, Batch: 1, Goroutines: 64, Records: 640}},

@@ -73,8 +73,8 @@ func rows() []*row {
 	}
 	for _, goroutines := range []int{8, 64} {
 		add(fmt.Sprintf("append/level=os/goroutines=%d/batch=1/value=100B", goroutines), row{
-			against: "mapped, mutex", measure: rate, target: 0.85, pause: true,
-			limit: limitMapped(), load: rep{Level: "os", ValueBytes: 100, Batch: 1, Goroutines: goroutines},
+			against: "our frames, mutex", measure: rate, target: 0.85, pause: true,
+			limit: limitMutex(), load: rep{Level: "os", ValueBytes: 100, Batch: 1, Goroutines: goroutines},
 		})
 	}
 	add("append/level=interval/every=100ms/goroutines=1/batch=1/value=100B", row{

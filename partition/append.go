@@ -455,7 +455,8 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 // failAll answers all requests with err: none was taken.
 func (p *Partition) failAll(requests []*request, err error) int {
 	for _, r := range requests {
-		if r.taken.CompareAndSwap(queued, isTaken) {
+		// The partition's own request is in no queue: nobody has set its state.
+		if r == &p.writer.own || r.taken.CompareAndSwap(queued, isTaken) {
 			r.err, r.result = err, Result{}
 		}
 	}

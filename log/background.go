@@ -36,7 +36,7 @@ type job struct {
 }
 
 // jobBytes is how much is written between two jobs. Tests lower it.
-var jobBytes int64 = 8 << 20
+var jobBytes int64 = 14 << 20
 
 // idleAfter is how long a log must be quiet to be settled.
 const idleAfter = time.Second

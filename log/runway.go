@@ -11,7 +11,7 @@ import (
 )
 
 // A runway is the part of the active segment's file in front of the writer that
-// is ready to be written: zeros, blocks allocated, pages present.
+// is ready to be written: zeros, with their blocks allocated.
 //
 //	file      |######## frames ########|....... zeros .......|   not there yet
 //	          0                       pos                  ready
@@ -19,10 +19,13 @@ import (
 //
 // At the levels that acknowledge before a sync a group is stored through a
 // mapping, with no system call and no allocation. That is fast only where the
-// pages are there, so a goroutine that lives as long as it has something to do
-// lays zeros ahead with write(2), which is also what finds out cleanly that the
-// disk is full, and populates the pages. At Durable the writer lays a few zeros
-// itself: a sync of bytes over zeros changes no size and no block map.
+// pages are in the page cache already, so a goroutine that lives as long as it has
+// something to do lays zeros ahead with write(2), which is also what finds out
+// cleanly that the disk is full. The pages are not populated in the page tables:
+// the folios that a large write makes are mapped whole at the first touch, while
+// populated ones are write-protected by each sync and then fault one by one
+// (docs/decisions/0001). At Durable the writer lays a few zeros itself: a sync of
+// bytes over zeros changes no size and no block map.
 //
 // Only one of the writer and the goroutine may touch the file at or past ready at
 // a time: the one that set busy.
@@ -46,7 +49,7 @@ type runway struct {
 	started time.Time
 	running *sync.WaitGroup // the goroutine, and unmappings
 
-	// The window: set and closed by the writer while not busy.
+	// The window, the writer's alone.
 	window  vfs.Mapping
 	at, end int64 // its range in the file
 	// unmapped says that this file system does not map: every group is written.
@@ -65,7 +68,7 @@ const (
 
 	aheadPiece = 256 << 10
 	minAhead   = 64 << 10
-	maxAhead   = 16 << 20
+	maxAhead   = 4 << 20 // what lies ahead is dirty, and the next sync writes it
 )
 
 func windowBytes() int64 {
@@ -150,8 +153,9 @@ func (r *runway) past(f func(ready int64) (int64, error)) error {
 	return err
 }
 
-// reach makes the file ready up to need. Writer.
-func (r *runway) reach(need int64) error {
+// reach makes the file ready up to need, and a piece further if that is not past
+// limit. Writer.
+func (r *runway) reach(need, limit int64) error {
 	if need <= r.ready.Load() {
 		return nil
 	}
@@ -161,7 +165,9 @@ func (r *runway) reach(need int64) error {
 	r.mu.Unlock()
 	var err error
 	for err == nil && r.ready.Load() < need {
-		err = r.lay(need)
+		if err = r.lay(max(need, limit)); errors.Is(err, vfs.ErrNoSpace) {
+			err = r.lay(need) // no room to be ahead
+		}
 	}
 	r.mu.Lock()
 	r.yieldLocked()
@@ -212,11 +218,11 @@ func (r *runway) work() {
 	r.working = false
 }
 
-// lay makes the next piece ready, or what is missing up to need if that is less.
+// lay makes the next piece ready, or what is missing up to limit if that is less.
 // Whoever calls it is busy.
-func (r *runway) lay(need int64) error {
+func (r *runway) lay(limit int64) error {
 	from := r.ready.Load()
-	to := min((from/aheadPiece+1)*aheadPiece, need)
+	to := min((from/aheadPiece+1)*aheadPiece, limit)
 	to = (to + 4095) &^ 4095
 	if err := r.allow(to - from); err != nil {
 		return err
@@ -235,7 +241,6 @@ func (r *runway) lay(need int64) error {
 	if err != nil {
 		return err
 	}
-	r.populate(from, to)
 	r.set(to)
 	return nil
 }
@@ -243,29 +248,6 @@ func (r *runway) lay(need int64) error {
 func (r *runway) set(ready int64) {
 	r.ready.Store(ready)
 	r.seg.allocated.Store(ready)
-}
-
-// populate makes the pages of a range present, where the window covers it.
-func (r *runway) populate(from, to int64) {
-	if from, to = max(from&^4095, r.at), min(to, r.end); r.window != nil && from < to {
-		r.window.Populate(int(from-r.at), int(to-from))
-	}
-}
-
-// repopulate makes the pages in front of pos writable again after a sync, which
-// write-protects them.
-func (r *runway) repopulate(pos int64) {
-	r.mu.Lock()
-	if r.busy || r.stopped || r.window == nil {
-		r.mu.Unlock()
-		return
-	}
-	r.busy = true
-	r.mu.Unlock()
-	r.populate(pos, min(r.ready.Load(), pos+r.amount.Load()))
-	r.mu.Lock()
-	r.yieldLocked()
-	r.mu.Unlock()
 }
 
 // cover makes the window cover [from, to). It answers false where there is no
@@ -291,13 +273,6 @@ func (r *runway) cover(from, to int64) bool {
 		r.unmapped = errors.Is(err, errors.ErrUnsupported)
 		return false
 	}
-	r.mu.Lock()
-	r.claimLocked()
 	r.window, r.at, r.end = m, at, at+2*half
-	r.mu.Unlock()
-	r.populate(from, r.ready.Load())
-	r.mu.Lock()
-	r.yieldLocked()
-	r.mu.Unlock()
 	return true
 }

@@ -275,7 +275,7 @@ func (l *Log) put(group []byte) error {
 	cfg := l.cfg.Load()
 	need := w.pos + int64(len(group))
 	if cfg.Level != Durable && len(group) <= maxMappedGroup && r.cover(w.pos, need) {
-		if err := r.reach(need); err != nil {
+		if err := r.reach(need, cfg.SegmentBytes); err != nil {
 			return fmt.Errorf("append to %s: %w", w.seg.name, err)
 		}
 		if err := r.window.Store(int(w.pos-r.at), group); err != nil {
@@ -291,7 +291,7 @@ func (l *Log) put(group []byte) error {
 	if need > r.ready.Load() && len(group) <= maxZeroedGroup && !cfg.NoZeroing {
 		// A larger group would only be written twice. On a full disk, or at the end of
 		// the segment, the write itself finds out how much room there is.
-		if to := min(need+r.amount.Load(), max(cfg.SegmentBytes, need)); to > need && r.reach(to) == nil {
+		if to := min(need+r.amount.Load(), max(cfg.SegmentBytes, need)); to > need && r.reach(to, to) == nil {
 			r.amount.Store(min(r.amount.Load(), maxZeroed))
 		}
 	}

@@ -60,16 +60,14 @@ type Result struct {
 
 // request is one caller's append.
 type request struct {
-	recs    []log.Record
-	batch   []byte          // an encoded batch instead of recs
-	header  log.BatchHeader // of batch, or what recs are encoded with
-	marker  *marker
-	origin  origin
-	expect  bool
-	offset  int64 // expected
-	plain   bool  // nothing tells its records from a neighbour's
-	merged  bool  // its records went into the batch of the one before
-	compact bool
+	recs   []log.Record
+	batch  []byte          // an encoded batch instead of recs
+	header log.BatchHeader // of batch, or what recs are encoded with
+	marker *marker
+	origin origin
+	expect bool
+	offset int64 // expected
+	plain  bool  // nothing tells its records from a neighbour's
 
 	result Result
 	err    error
@@ -97,10 +95,15 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *AppendOpti
 	if err := p.checkRecords(recs, cfg); err != nil {
 		return Result{}, err
 	}
+	if o != nil && o.Producer != nil && o.Producer.ID < 0 {
+		return Result{}, &InvalidRecordError{Records: []InvalidRecord{{Index: -1, Reason: "a producer without an id"}}}
+	}
 	if cfg.Compression != compress.None {
 		return p.appendCompressed(ctx, recs, o, cfg)
 	}
-	if p.replicator == nil && ctx.Err() == nil && p.log.TryLock() {
+	// A group that is open goes first: whoever overtook it would write and sync one
+	// record while many wait.
+	if p.replicator == nil && p.queue.waiting.Load() == 0 && ctx.Err() == nil && p.log.TryLock() {
 		// The common case: nobody else writes. The request lives in the partition, so
 		// that nothing is allocated.
 		w := &p.writer
@@ -136,6 +139,9 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *AppendOpti
 		if batch, err = log.CompressBatch(nil, batch, cfg.Compression, cfg.CompressionLevel); err != nil {
 			return Result{}, fmt.Errorf("append: %w", err)
 		}
+		if len(batch) > cfg.MaxBatchBytes {
+			return Result{}, &RecordTooLargeError{Bytes: int64(len(batch)), Limit: int64(cfg.MaxBatchBytes)}
+		}
 		if h, err = log.ParseBatchHeader(batch); err != nil {
 			return Result{}, fmt.Errorf("append: %w", err)
 		}
@@ -155,7 +161,7 @@ func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch 
 	}
 	key, value := log.EndTxnMarker(commit, coordinatorEpoch)
 	r := getRequest()
-	r.reset([]log.Record{{Timestamp: p.clock.now(), Key: key, Value: value}}, nil, nil)
+	r.reset([]log.Record{{Timestamp: p.wall(), Key: key, Value: value}}, nil, nil)
 	r.header.ProducerID, r.header.ProducerEpoch = producerID, epoch
 	r.header.Attributes = log.Transactional | log.Control
 	r.marker = &marker{commit: commit, coordinatorEpoch: coordinatorEpoch}
@@ -177,19 +183,24 @@ func (p *Partition) checkRecords(recs []log.Record, cfg *Config) error {
 		}
 		if len(r.Headers) != 0 {
 			for j := range r.Headers {
-				size += len(r.Headers[j].Key) + len(r.Headers[j].Value)
+				size += maxHeaderOverhead + len(r.Headers[j].Key) + len(r.Headers[j].Value)
 			}
 		}
 	}
 	if len(recs) == 0 {
 		return &InvalidRecordError{Records: []InvalidRecord{{Index: -1, Reason: "no records"}}}
 	}
+	// Compressed records only have to be small enough to be read back.
+	limit := cfg.MaxBatchBytes
+	if cfg.Compression != compress.None {
+		limit = max(limit, cfg.MaxDecompressedBytes)
+	}
 	// The exact size is only computed where it might matter: a record and a header
 	// take at most so much besides their bytes.
-	if size+len(recs)*maxRecordOverhead > cfg.MaxBatchBytes {
+	if size+len(recs)*maxRecordOverhead > limit {
 		h := log.BatchHeader{ProducerID: -1}
-		if n := log.EncodedLen(&h, recs); n > cfg.MaxBatchBytes {
-			return &RecordTooLargeError{Bytes: int64(n), Limit: int64(cfg.MaxBatchBytes)}
+		if n := log.EncodedLen(&h, recs); n > limit {
+			return &RecordTooLargeError{Bytes: int64(n), Limit: int64(limit)}
 		}
 	}
 	return nil
@@ -198,6 +209,9 @@ func (p *Partition) checkRecords(recs []log.Record, cfg *Config) error {
 // maxRecordOverhead is more than a record without headers adds to key and value,
 // and the batch's header to the first one.
 const maxRecordOverhead = 128
+
+// maxHeaderOverhead is the most that the lengths of a header's key and value take.
+const maxHeaderOverhead = 10
 
 func (p *Partition) keylessRecords(recs []log.Record) error {
 	e := &InvalidRecordError{}
@@ -249,7 +263,7 @@ func (p *Partition) appendCompressed(ctx context.Context, recs []log.Record, o *
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.recs, r.batch, r.marker, r.origin = recs, batch, nil, fromProducer
-	r.expect, r.plain, r.merged = false, true, false
+	r.expect, r.plain = false, true
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
 	if o == nil {
@@ -289,9 +303,11 @@ func (r *request) put() {
 
 // queue holds the requests of the group that is open.
 type queue struct {
-	mu    sync.Mutex
-	open  []*request
-	spare []*request // the memory of the group that was written last
+	mu   sync.Mutex
+	open []*request
+	// waiting is how many are in open, to be looked at without the lock.
+	waiting atomic.Int32
+	spare   []*request // the memory of the group that was written last
 	// staging is held while the writer reads the callers' bytes.
 	staging sync.Mutex
 }
@@ -301,6 +317,7 @@ func (q *queue) join(r *request) (first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.open = append(q.open, r)
+	q.waiting.Store(int32(len(q.open)))
 	return len(q.open) == 1
 }
 
@@ -310,6 +327,7 @@ func (q *queue) take() []*request {
 	defer q.mu.Unlock()
 	group := q.open
 	q.open, q.spare = q.spare[:0], nil
+	q.waiting.Store(0)
 	return group
 }
 
@@ -330,26 +348,21 @@ func (p *Partition) enqueue(ctx context.Context, r *request) (Result, error) {
 	}
 	if p.queue.join(r) {
 		p.turn.Lock()
+		if ctx.Err() != nil {
+			r.taken.Store(cancelled) // nobody else takes it; the others' records are written all the same
+		}
 		group := p.queue.take()
-		var proposed proposals
-		if p.replicator == nil {
-			p.writeGroups(group)
-		} else {
-			proposed = p.propose(ctx, group)
+		if p.replicator != nil {
+			return p.replicate(ctx, group, r)
 		}
+		p.writeGroups(group)
 		p.turn.Unlock()
-		proposed.wait(ctx, p)
-		for _, other := range group {
-			if other != r {
-				other.done <- struct{}{}
-			}
-		}
-		p.queue.put(group)
-		return r.finish()
+		p.answer(group, r)
+		return r.finish(ctx)
 	}
 	select {
 	case <-r.done:
-		return r.finish()
+		return r.finish(ctx)
 	case <-ctx.Done():
 	}
 	if r.taken.CompareAndSwap(queued, cancelled) {
@@ -361,18 +374,44 @@ func (p *Partition) enqueue(ctx context.Context, r *request) (Result, error) {
 		p.queue.staging.Unlock()
 		return Result{}, ctx.Err()
 	}
-	result := r.result
+	result, err := r.outcome(ctx.Err())
 	p.queue.staging.Unlock()
 	select {
 	case <-r.done:
-		return r.finish()
+		return r.finish(ctx)
 	default:
-		return Result{}, &UnknownOutcomeError{BaseOffset: result.BaseOffset, LastOffset: result.LastOffset, Err: ctx.Err()}
+		return result, err
 	}
 }
 
-func (r *request) finish() (Result, error) {
+// outcome is what a caller is told who leaves, because of cause, before the writer
+// is done: a refusal is final, anything else open. staging is held.
+func (r *request) outcome(cause error) (Result, error) {
+	if r.taken.Load() == cancelled {
+		return Result{}, cause
+	}
+	if r.err != nil {
+		return Result{}, r.err
+	}
+	return Result{}, &UnknownOutcomeError{BaseOffset: r.result.BaseOffset, LastOffset: r.result.LastOffset, Err: cause}
+}
+
+// answer wakes the callers of a group but for the one who wrote it.
+func (p *Partition) answer(group []*request, own *request) {
+	for _, r := range group {
+		if r != own {
+			r.done <- struct{}{}
+		}
+	}
+	p.queue.put(group)
+}
+
+// finish returns the outcome of a request that nobody else holds any more.
+func (r *request) finish(ctx context.Context) (Result, error) {
 	result, err := r.result, r.err
+	if r.taken.Load() == cancelled {
+		result, err = Result{}, ctx.Err()
+	}
 	r.put()
 	return result, err
 }
@@ -408,7 +447,7 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 	if w.nextTick--; w.nextTick < 0 {
 		w.nextTick = 64
 		now = p.clock.now()
-		p.log.SetNow(now)
+		p.log.SetNow(p.wall())
 	}
 	w.pending = p.state.begin()
 	if requests[0] == &w.own {
@@ -454,6 +493,8 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 
 // failAll answers all requests with err: none was taken.
 func (p *Partition) failAll(requests []*request, err error) int {
+	p.queue.staging.Lock() // a caller that leaves reads its result
+	defer p.queue.staging.Unlock()
 	for _, r := range requests {
 		// The partition's own request is in no queue: nobody has set its state.
 		if r == &p.writer.own || r.taken.CompareAndSwap(queued, isTaken) {
@@ -500,10 +541,10 @@ func (p *Partition) stageGroup(requests []*request, now int64) (n int) {
 			}
 			break
 		}
-		if err != nil {
-			r.err, r.result = err, Result{}
-		}
 		for _, m := range requests[n : n+run] {
+			if err != nil {
+				m.err, m.result = err, Result{}
+			}
 			m.result.LogStart = start
 		}
 		n += run
@@ -523,20 +564,22 @@ func (p *Partition) mergeable(requests []*request, cfg *Config) int {
 		return 1
 	}
 	w := &p.writer
+	size, limit := batchBytes(first.recs), min(cfg.MaxBatchBytes, maxMergedBytes)
+	if size > limit {
+		return 1
+	}
 	clear(w.merged)
 	w.merged = append(w.merged[:0], first.recs...)
-	size := batchBytes(first.recs)
 	n := 1
 	for ; n < len(requests); n++ {
 		r := requests[n]
-		if !r.plain || r.taken.Load() == cancelled {
+		// Until it is taken its caller may leave at any time, and change its records.
+		if !r.plain || !r.taken.CompareAndSwap(queued, isTaken) {
 			break
 		}
 		more := batchBytes(r.recs)
-		if size+more > cfg.MaxBatchBytes || size+more > maxMergedBytes {
-			break
-		}
-		if !r.taken.CompareAndSwap(queued, isTaken) && r.taken.Load() == cancelled {
+		if size+more > limit {
+			r.taken.Store(queued) // the next batch begins with it
 			break
 		}
 		size += more
@@ -556,7 +599,7 @@ func batchBytes(recs []log.Record) int {
 		r := &recs[i]
 		n += maxRecordOverhead/2 + len(r.Key) + len(r.Value)
 		for j := range r.Headers {
-			n += 16 + len(r.Headers[j].Key) + len(r.Headers[j].Value)
+			n += maxHeaderOverhead + len(r.Headers[j].Key) + len(r.Headers[j].Value)
 		}
 	}
 	return n
@@ -581,12 +624,9 @@ func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 	}
 	appendTime := int64(-1)
 	if cfg.AppendTime && h.Attributes&log.Control == 0 {
-		if *now == 0 {
-			*now = p.clock.now()
-		}
-		// Two groups may go in within a millisecond, and a clock may have been set back
-		// since the log was last open: the append time stays where it was.
-		appendTime = max(*now, w.lastAppendTime)
+		// The clock may have been set back, since the log was last open or since the last
+		// append: the append time stays where it was.
+		appendTime = max(p.wall(), w.lastAppendTime)
 		h.Attributes |= log.AppendTime
 		h.MaxTimestamp = appendTime
 	}

@@ -70,7 +70,12 @@ func (p *Partition) Fetch(ctx context.Context, q FetchRequest) (FetchResult, err
 	var cancel context.CancelFunc
 	for {
 		res, size, err := p.fetch(&q)
-		if err != nil || size >= q.MinBytes || q.MaxWait <= 0 {
+		end := res.HighWatermark
+		if q.Isolation == ReadCommitted {
+			end = res.LastStable
+		}
+		// With MaxBytes of them nothing is gained by waiting.
+		if err != nil || size >= q.MinBytes || q.MaxWait <= 0 || size > 0 && res.Next < end {
 			if cancel != nil {
 				cancel()
 			}
@@ -79,7 +84,8 @@ func (p *Partition) Fetch(ctx context.Context, q FetchRequest) (FetchResult, err
 		if deadline == nil {
 			deadline, cancel = context.WithTimeout(ctx, q.MaxWait)
 		}
-		if err := p.waitFor(deadline, p.bound(q.Isolation)+1, q.Isolation); err != nil {
+		// For more than was looked at: what came since counts.
+		if err := p.waitFor(deadline, end+1, q.Isolation); err != nil {
 			cancel()
 			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 				return res, nil
@@ -98,9 +104,8 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 	if p.closed.Load() {
 		return res, 0, log.ErrClosed
 	}
-	p.mu.Lock()
-	hw, stable := p.highWatermark.Load(), p.LastStable()
-	p.mu.Unlock()
+	stable := p.LastStable()
+	hw := p.highWatermark.Load() // behind stable, which is never above it
 	res = FetchResult{Next: q.Offset, HighWatermark: hw, LastStable: stable, LogStart: p.LogStart()}
 	if q.Offset < res.LogStart || q.Offset > p.LogEnd() {
 		return res, 0, p.outOfRange(q.Offset)
@@ -140,6 +145,11 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 	}
 	if q.Isolation == ReadCommitted && len(res.Batches) > 0 {
 		res.Aborted = p.abortedIn(q.Offset, res.Next)
+		if start := p.LogStart(); start > q.Offset {
+			// The records were deleted while they were read, and with them what is known of
+			// their transactions.
+			return FetchResult{}, 0, p.outOfRange(q.Offset)
+		}
 	}
 	return res, size, nil
 }
@@ -167,6 +177,7 @@ type Reader struct {
 	p         *Partition
 	isolation Isolation
 	r         *log.Reader
+	next      int64 // the first offset that was not returned yet
 	bound     int64 // below it nothing need be asked
 	// aborted are the transactions that are open for the reader: producer id to the
 	// offset of the marker that ends them.
@@ -186,16 +197,18 @@ type ReaderOptions struct {
 	Control bool
 }
 
-// ReadFrom returns a reader whose first batch is the one that holds offset.
+// ReadFrom returns a reader whose first batch is the one that holds offset. Behind
+// the high watermark it waits: after a restart a replica learns only by and by how
+// much of its log is committed.
 func (p *Partition) ReadFrom(offset int64, o *ReaderOptions) (*Reader, error) {
-	if offset > p.HighWatermark() {
-		return nil, p.outOfRange(offset)
+	if p.closed.Load() {
+		return nil, log.ErrClosed
 	}
 	r, err := p.log.ReadFrom(offset)
 	if err != nil {
 		return nil, p.readError(err, offset)
 	}
-	out := &Reader{p: p, r: r, known: offset}
+	out := &Reader{p: p, r: r, next: offset, known: offset}
 	if o != nil {
 		out.isolation, out.control = o.Isolation, o.Control
 		if o.Reuse {
@@ -206,7 +219,7 @@ func (p *Partition) ReadFrom(offset int64, o *ReaderOptions) (*Reader, error) {
 }
 
 // Offset is where the reader stands: the offset that the next batch starts at or holds.
-func (r *Reader) Offset() int64 { return r.r.Offset() }
+func (r *Reader) Offset() int64 { return r.next }
 
 // Next returns the next batch, waiting for one as long as ctx allows.
 func (r *Reader) Next(ctx context.Context) (log.Batch, error) {
@@ -215,20 +228,21 @@ func (r *Reader) Next(ctx context.Context) (log.Batch, error) {
 		if err != io.EOF {
 			return b, err
 		}
-		if err := r.p.waitFor(ctx, r.r.Offset()+1, r.isolation); err != nil {
+		if err := r.p.waitFor(ctx, r.next+1, r.isolation); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// TryNext returns the next batch, or io.EOF when none is readable yet.
+// TryNext returns the next batch, or io.EOF when none is readable yet. It fails
+// with an *OffsetOutOfRangeError when what comes next was deleted.
 func (r *Reader) TryNext() (log.Batch, error) {
 	for {
-		if r.r.Offset() >= r.bound {
-			if r.p.closed.Load() {
-				return nil, log.ErrClosed
-			}
-			if r.bound = r.p.bound(r.isolation); r.r.Offset() >= r.bound {
+		if r.p.closed.Load() {
+			return nil, log.ErrClosed
+		}
+		if r.next >= r.bound {
+			if r.bound = r.p.bound(r.isolation); r.next >= r.bound {
 				return nil, io.EOF
 			}
 		}
@@ -237,17 +251,24 @@ func (r *Reader) TryNext() (log.Batch, error) {
 			return nil, io.EOF
 		}
 		if err != nil {
-			return nil, r.p.readError(err, r.r.Offset())
+			return nil, r.p.readError(err, r.next)
 		}
 		if f.Kind != log.KindData {
 			continue
 		}
+		skip := false
 		if r.isolation == ReadCommitted {
-			if skip, err := r.skips(f); err != nil {
+			if skip, err = r.skips(f); err != nil {
 				return nil, err
-			} else if skip {
-				continue
 			}
+		}
+		// Looked at last: what was known of the transactions of deleted records is gone.
+		if r.p.LogStart() > r.next {
+			return nil, r.p.outOfRange(r.next)
+		}
+		r.next = max(r.next, f.NextOffset)
+		if skip {
+			continue
 		}
 		if !r.control && batchAttributes(f.Payload).Has(log.Control) {
 			continue
@@ -258,7 +279,13 @@ func (r *Reader) TryNext() (log.Batch, error) {
 
 // Skip goes behind the damage that Next reported with a *log.CorruptionError. It
 // returns the offset there.
-func (r *Reader) Skip() (int64, error) { return r.r.Skip() }
+func (r *Reader) Skip() (int64, error) {
+	offset, err := r.r.Skip()
+	if err == nil {
+		r.next = max(r.next, offset)
+	}
+	return offset, err
+}
 
 // skips says whether a reader of committed records leaves the batch out.
 func (r *Reader) skips(f *log.Frame) (bool, error) {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/x/embedlog/internal/invariant"
 	"github.com/x/embedlog/log"
@@ -29,7 +30,8 @@ type Partition struct {
 	log        *log.Log
 	replicator Replicator
 	cfg        atomic.Pointer[Config]
-	clock      clock
+	clock      clock            // what producers expire by
+	now        func() time.Time // the wall clock
 
 	highWatermark atomic.Int64
 	// unstable is the first offset of the oldest transaction that holds the last
@@ -46,10 +48,12 @@ type Partition struct {
 	mu        sync.Mutex // guards what follows
 	state     *state
 	stored    []storedEntry // replicated: what lies above the high watermark
-	snapshot  []byte        // the newest one that a checkpoint took
+	snapshots snapshots     // replicated: states to go back to
 	proposing sync.Mutex    // replicated: held by who proposes
 
 	closed atomic.Bool
+	life   context.Context // ends with Close
+	die    context.CancelFunc
 }
 
 // Open opens the partition in dir, and makes one there if there is none. With
@@ -66,15 +70,18 @@ func Open(dir string, options *Options) (*Partition, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Partition{replicator: o.Replicator}
+	p := &Partition{replicator: o.Replicator, now: o.Now}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	p.life, p.die = context.WithCancel(context.Background())
 	p.cfg.Store(&cfg)
-	// The log asks for a snapshot when it makes its first checkpoint, inside Open.
-	p.state = newState(0)
 	p.log, err = log.Open(dir, &log.Options{
 		FS: o.FS, Files: o.Files, NoLock: o.NoLock, Logger: o.Logger, Now: o.Now,
 		Snapshot: p.takeSnapshot, Config: cfg.Log,
 	})
 	if err != nil {
+		p.die()
 		return nil, fmt.Errorf("open partition: %w", err)
 	}
 	p.turn = p.log
@@ -82,6 +89,7 @@ func Open(dir string, options *Options) (*Partition, error) {
 		p.turn = &p.proposing
 	}
 	if err := p.recover(); err != nil {
+		p.die()
 		p.log.Close()
 		return nil, fmt.Errorf("open partition: %w", err)
 	}
@@ -92,10 +100,15 @@ func Open(dir string, options *Options) (*Partition, error) {
 func (p *Partition) takeSnapshot(dst []byte) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.state == nil {
+		// Recovery failed, and the log writes a checkpoint as it closes: it must not lose
+		// what the next open needs.
+		return append(dst, p.log.Recovered().State...)
+	}
 	n := len(dst)
 	dst = p.state.appendTo(dst)
 	if p.replicator != nil {
-		p.snapshot = append(p.snapshot[:0], dst[n:]...) // a truncation may have to go back to it
+		p.snapshots.add(dst[n:], p.highWatermark.Load())
 	}
 	return dst
 }
@@ -108,6 +121,8 @@ func (p *Partition) recover() error {
 	if len(rec.State) == 0 || err != nil || s.end > end {
 		// None, or one of a longer log than there is: the records have it all.
 		s = newState(start)
+	} else if p.replicator != nil {
+		p.snapshots.add(rec.State, s.end)
 	}
 	p.clock = newClock(s.producers.lastAppend())
 	if err := p.replay(s, end); err != nil {
@@ -117,7 +132,10 @@ func (p *Partition) recover() error {
 	p.mu.Lock()
 	p.state = s
 	p.mu.Unlock()
-	p.epoch.Store(max(int64(s.epochs.latest()), 0))
+	// Entries without offsets have epochs, too, and those never fall along the log.
+	p.log.Lock()
+	p.epoch.Store(max(int64(s.epochs.latest()), int64(p.log.LastEpoch()), 0))
+	p.log.Unlock()
 	if p.cfg.Load().AppendTime {
 		if newest, ok, err := p.log.MaxTimestamp(); err != nil {
 			return err
@@ -195,6 +213,7 @@ func (p *Partition) Close() error {
 	if !p.closed.CompareAndSwap(false, true) {
 		return nil
 	}
+	p.die()
 	p.waiters.wakeAll()
 	return p.log.Close()
 }
@@ -241,6 +260,11 @@ func (p *Partition) SetConfig(c Config) error {
 	}
 	p.log.Lock()
 	defer p.log.Unlock()
+	return p.setConfig(c)
+}
+
+// setConfig puts settings in force whose defaults are filled in. Writer.
+func (p *Partition) setConfig(c Config) error {
 	was := p.log.Config().Level
 	if err := p.log.SetConfig(c.Log); err != nil {
 		return err
@@ -254,9 +278,11 @@ func (p *Partition) SetConfig(c Config) error {
 
 // SetLevel changes when an append is acknowledged.
 func (p *Partition) SetLevel(level log.Level) error {
+	p.log.Lock()
+	defer p.log.Unlock()
 	c := p.Config()
 	c.Log.Level = level
-	return p.SetConfig(c)
+	return p.setConfig(c)
 }
 
 // Sync returns when everything acknowledged before the call is durable. ctx is
@@ -267,6 +293,9 @@ func (p *Partition) Sync(ctx context.Context) error {
 	}
 	return p.log.Flush()
 }
+
+// wall is the wall clock's time in milliseconds since 1970. It may jump.
+func (p *Partition) wall() int64 { return p.now().UnixMilli() }
 
 // advance moves the high watermark forward, and the last stable offset with it,
 // and wakes who waits for that.
@@ -379,6 +408,9 @@ func (p *Partition) SetLeaderEpoch(epoch int32) error {
 // OffsetForTime returns the first visible record whose timestamp is ms or later,
 // in milliseconds since 1970. ok is false when there is none.
 func (p *Partition) OffsetForTime(ms int64) (found log.TimePosition, ok bool, err error) {
+	if p.closed.Load() {
+		return found, false, log.ErrClosed
+	}
 	found, ok, err = p.log.OffsetForTime(ms)
 	if found.Offset >= p.HighWatermark() {
 		return log.TimePosition{}, false, err

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -32,7 +33,8 @@ type Replicator interface {
 // Proposal is entries on their way.
 type Proposal interface {
 	// Wait returns nil when a majority has the entries and Commit was called for
-	// them here. After an error they may be committed nevertheless.
+	// them here. After an error they may be committed nevertheless. It may be called
+	// again after its context ended.
 	Wait(ctx context.Context) error
 }
 
@@ -109,6 +111,9 @@ func (p *Partition) store(entries []Entry) error {
 			return err
 		}
 		p.epoch.Store(max(p.epoch.Load(), int64(h.LeaderEpoch)))
+		if h.Attributes.Has(log.AppendTime) {
+			p.writer.lastAppendTime = max(p.writer.lastAppendTime, h.MaxTimestamp) // for when we lead
+		}
 	}
 	return nil
 }
@@ -140,10 +145,18 @@ func (p *Partition) Commit(index uint64) error {
 	}
 	// Stored before the last restart.
 	f, err := p.log.Entry(index)
+	if errors.Is(err, log.ErrOffsetGone) {
+		return nil // below the log start offset, where the high watermark began
+	}
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	p.mu.Lock()
+	if f.NextOffset > p.state.end {
+		// Its transaction is not known yet: the last stable offset would pass it.
+		p.mu.Unlock()
+		return fmt.Errorf("commit of log index %d, which is still being stored", index)
+	}
 	if f.NextOffset > p.highWatermark.Load() {
 		p.advanceLocked(f.NextOffset)
 	}
@@ -174,17 +187,18 @@ func (p *Partition) truncateFrom(index uint64) error {
 	}
 	// The state goes back to what it was then: a snapshot from before, and what follows it.
 	p.mu.Lock()
-	s, err := decodeState(p.snapshot)
-	if len(p.snapshot) == 0 || err != nil || s.end > end {
+	s := p.snapshots.before(end)
+	p.mu.Unlock()
+	if s == nil {
 		s = newState(p.log.StartOffset())
 	}
-	p.mu.Unlock()
 	if err := p.replay(s, end); err != nil {
 		return fmt.Errorf("truncate: %w", err)
 	}
-	s.txns.advance(p.highWatermark.Load())
+	s.deletedTo(p.log.StartOffset())
 	s.epochs.truncateFromEnd(end)
 	p.mu.Lock()
+	s.txns.advance(p.highWatermark.Load())
 	before := p.state
 	p.state = s
 	for n := len(p.stored); n > 0 && p.stored[n-1].index >= index; n-- {
@@ -200,6 +214,71 @@ func (p *Partition) truncateFrom(index uint64) error {
 		return err
 	}
 	return nil
+}
+
+// snapshots are encoded states to go back to when a tail is taken back: the newest
+// that a checkpoint took, and one of committed batches only, which no truncation
+// can reach below. Without it a producer whose batches were deleted would be
+// forgotten.
+type snapshots struct {
+	newest, committed []byte
+}
+
+func snapshotEnd(b []byte) int64 { return int64(binary.BigEndian.Uint64(b[2:])) }
+
+// add takes a copy of the newest snapshot.
+func (s *snapshots) add(b []byte, highWatermark int64) {
+	if len(s.newest) > 0 && snapshotEnd(s.newest) <= highWatermark {
+		s.newest, s.committed = s.committed, s.newest
+	}
+	s.newest = append(s.newest[:0], b...)
+}
+
+// before decodes the newest state that holds nothing from end on, and forgets the
+// others: they are of a tail that is about to go. Nil is none.
+func (s *snapshots) before(end int64) *state {
+	for _, b := range []*[]byte{&s.newest, &s.committed} {
+		if len(*b) == 0 {
+			continue
+		}
+		if snapshotEnd(*b) > end {
+			*b = nil
+			continue
+		}
+		if is, err := decodeState(*b); err == nil {
+			return is
+		}
+	}
+	return nil
+}
+
+// replicate has a group committed by the replicator. The caller, who made r, holds
+// the turn; it is given on as soon as the group has its place in the log.
+func (p *Partition) replicate(ctx context.Context, group []*request, r *request) (Result, error) {
+	// The others' contexts are their own: ours must not end what is theirs.
+	proposed := p.propose(context.WithoutCancel(ctx), group)
+	p.turn.Unlock()
+	err := proposed.wait(ctx, p)
+	if err != nil && ctx.Err() != nil && len(group) > 1 {
+		p.queue.staging.Lock()
+		result, err := r.outcome(ctx.Err())
+		p.queue.staging.Unlock()
+		go func() {
+			if err := proposed.wait(p.life, p); err != nil {
+				if p.life.Err() != nil {
+					err = log.ErrClosed
+				}
+				proposed.fail(p, err, true)
+			}
+			p.answer(group, r)
+		}()
+		return result, err
+	}
+	if err != nil {
+		proposed.fail(p, err, true)
+	}
+	p.answer(group, r)
+	return r.finish(ctx)
 }
 
 // proposals are requests whose batches were proposed together.
@@ -221,12 +300,12 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 		p.failAll(requests, fmt.Errorf("append: %w", err))
 		return out
 	}
+	p.queue.staging.Lock()
 	p.mu.Lock()
 	pending := p.state.begin()
 	base := p.state.end
 	now := p.clock.now()
 	var batches [][]byte
-	p.queue.staging.Lock()
 	for _, r := range requests {
 		if !r.taken.CompareAndSwap(queued, isTaken) {
 			continue
@@ -244,9 +323,9 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 		r.result.LogStart = p.log.StartOffset()
 		out.next = max(out.next, r.result.LastOffset+1)
 	}
-	p.queue.staging.Unlock()
 	pending.discard() // Store applies them
 	p.mu.Unlock()
+	p.queue.staging.Unlock()
 	if len(batches) == 0 {
 		return out
 	}
@@ -269,7 +348,7 @@ func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch 
 	}
 	appendTime := int64(-1)
 	if cfg.AppendTime && h.Attributes&log.Control == 0 {
-		appendTime = max(now, p.writer.lastAppendTime)
+		appendTime = max(p.wall(), p.writer.lastAppendTime)
 		h.Attributes |= log.AppendTime
 		h.MaxTimestamp = appendTime
 	}
@@ -301,20 +380,16 @@ func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch 
 
 // wait waits until a majority has what was proposed. A repetition of something
 // that is still on its way waits for that.
-func (o *proposals) wait(ctx context.Context, p *Partition) {
+func (o *proposals) wait(ctx context.Context, p *Partition) error {
 	if len(o.requests) == 0 {
-		return
+		return nil
 	}
-	var err error
 	if o.proposal != nil {
-		err = o.proposal.Wait(ctx)
+		if err := o.proposal.Wait(ctx); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = p.waitFor(ctx, o.next, ReadUncommitted)
-	}
-	if err != nil {
-		o.fail(p, err, true)
-	}
+	return p.waitFor(ctx, o.next, ReadUncommitted)
 }
 
 func (o *proposals) fail(p *Partition, err error, unknown bool) {

@@ -403,4 +403,3 @@ func TestCompactCrash(t *testing.T) {
 		}
 	}
 }
-

@@ -447,23 +447,7 @@ const maxSearchOverlap = 2 << 20
 // finish decides where the log ends, and leaves it so.
 func (r *recovery) finish() error {
 	l := r.l
-	// The first place where the frames do not go on is the end of the log.
-	cut, intact := r.from, true
-	for i := r.from; i < len(r.segs); i++ {
-		cut = i
-		if i+1 < len(r.segs) {
-			next := r.segs[i+1]
-			t := &r.tails[i]
-			if next.tag == 0 || next.baseIndex != t.at.index || next.baseOffset < t.at.offset ||
-				next.baseOffset != t.at.offset && !r.segs[i].compacted() {
-				if t.reason == nil {
-					t.reason = fmt.Errorf("log ends at index %d, the next segment begins at %d", t.at.index, next.baseIndex)
-				}
-				intact = false
-				break
-			}
-		}
-	}
+	cut, intact := r.lastSegment()
 	t := &r.tails[cut]
 	if end := (mark{cut, t.end}); end.below(r.highest) || t.end < segmentHeaderLen {
 		return r.corrupt(cut, t)
@@ -510,6 +494,29 @@ func (r *recovery) finish() error {
 	}
 	l.keepReserve()
 	return nil
+}
+
+// lastSegment finds the first place where the frames do not go on: the end of the
+// log, if nothing says that more was durable. intact says that all segments follow
+// each other.
+func (r *recovery) lastSegment() (cut int, intact bool) {
+	cut, intact = r.from, true
+	for i := r.from; i < len(r.segs); i++ {
+		cut = i
+		if i+1 < len(r.segs) {
+			next := r.segs[i+1]
+			t := &r.tails[i]
+			if next.tag == 0 || next.baseIndex != t.at.index || next.baseOffset < t.at.offset ||
+				next.baseOffset != t.at.offset && !r.segs[i].compacted() {
+				if t.reason == nil {
+					t.reason = fmt.Errorf("log ends at index %d, the next segment begins at %d", t.at.index, next.baseIndex)
+				}
+				intact = false
+				break
+			}
+		}
+	}
+	return cut, intact
 }
 
 // cutEnd drops what lies behind the end, writes again what lies between the

@@ -52,6 +52,7 @@ func openCrash(fsys vfs.FS, cfg Config, tr *crashtest.Trace) (*crashLog, error) 
 
 func (c *crashLog) Contents() (*crashtest.Contents, error) {
 	got := &crashtest.Contents{Start: c.StartOffset(), End: c.EndOffset()}
+	newest := TimePosition{Offset: -1, Timestamp: -1}
 	r, err := c.ReadFrom(got.Start)
 	if err != nil {
 		return nil, err
@@ -77,8 +78,17 @@ func (c *crashLog) Contents() (*crashtest.Contents, error) {
 			}
 			if rec.Offset >= got.Start { // the first batch may begin below the log start offset
 				got.Recs = append(got.Recs, crashtest.At{Offset: rec.Offset, Key: rec.Key, Value: rec.Value})
+				if rec.Timestamp > newest.Timestamp {
+					newest = TimePosition{Offset: rec.Offset, Timestamp: rec.Timestamp, Epoch: f.Epoch}
+				}
 			}
 		}
+	}
+	// The time index is a cache that every crash may leave half written.
+	if found, ok, err := c.MaxTimestamp(); err != nil {
+		return nil, err
+	} else if ok != (newest.Offset >= 0) || ok && found != newest {
+		return nil, fmt.Errorf("%w: the newest record is %+v, found is %+v, %t", crashtest.ErrBroken, newest, found, ok)
 	}
 	return got, nil
 }
@@ -87,7 +97,19 @@ func (c *crashLog) Contents() (*crashtest.Contents, error) {
 func (c *crashLog) Append(tr *crashtest.Trace) error {
 	c.tr = tr
 	for i := range 3 {
-		if err := c.group(1+i, 2, 30+i*40); err != nil {
+		err := c.group(1+i, 2, 30+i*40)
+		if errors.Is(err, ErrNoSpace) {
+			// A full disk heals when there is room. A power cut can even leave more on a Mem
+			// than it has room for: what was removed and what took its place.
+			if c.fs != nil {
+				c.fs.SetCapacity(-1)
+			}
+			if err := c.truncateTo(c.EndOffset()); err != nil {
+				return fmt.Errorf("make room: %w", err)
+			}
+			err = c.group(1+i, 2, 30+i*40)
+		}
+		if err != nil {
 			return err
 		}
 		if err := c.sync(); err != nil {
@@ -122,7 +144,7 @@ func (c *crashLog) stage(records, size int) error {
 	for i := range recs {
 		sent[i] = crashtest.Rec{Key: fmt.Sprint("k", (n+i)%7), Value: fmt.Sprintf("v%d.%d ", n, i)}
 		sent[i].Value += strings.Repeat(string(rune('a'+n%26)), size*(n%3+1)/2)
-		recs[i] = Record{Key: []byte(sent[i].Key), Value: []byte(sent[i].Value), Timestamp: int64(1000 + n)}
+		recs[i] = Record{Key: []byte(sent[i].Key), Value: []byte(sent[i].Value), Timestamp: int64(1000 + n*37%11 + n)}
 	}
 	for {
 		h := BatchHeader{ProducerID: -1, BaseSequence: -1, ProducerEpoch: -1}
@@ -135,9 +157,7 @@ func (c *crashLog) stage(records, size int) error {
 		}
 		if err != nil {
 			c.Discard()
-			if !errors.Is(err, vfs.ErrCrashed) {
-				c.tr.Failed() // what was staged before
-			}
+			c.failed(err) // what was staged before goes with it
 			return err
 		}
 		return c.tr.Sending(h.BaseOffset, sent...)
@@ -146,16 +166,69 @@ func (c *crashLog) stage(records, size int) error {
 
 func (c *crashLog) write() error {
 	if err := c.Write(); err != nil {
-		// ErrStorageFailed, or a machine that is gone, says nothing about the group.
-		if !errors.Is(err, ErrStorageFailed) && !errors.Is(err, vfs.ErrCrashed) {
-			c.tr.Failed()
-		}
+		c.failed(err)
 		return err
 	}
 	if c.fs == nil || !c.fs.Crashed() {
 		c.tr.Written()
 	}
 	return c.tr.Durable(c.DurableOffset()) // a background sync may have been faster
+}
+
+// failed notes what an append's error says: that the group is not there, unless it
+// is ErrStorageFailed, or the machine is gone. Those say nothing.
+func (c *crashLog) failed(err error) {
+	if !errors.Is(err, ErrStorageFailed) && !errors.Is(err, vfs.ErrCrashed) {
+		c.tr.Failed()
+	}
+}
+
+// survive decides whether a tolerant run goes on after err. A log that stopped must
+// acknowledge nothing more, and is opened again.
+func (c *crashLog) survive(err error) error {
+	if err == nil || !c.tr.Tolerant || errors.Is(err, crashtest.ErrBroken) || errors.Is(err, errDamage) || errors.Is(err, vfs.ErrCrashed) {
+		return err
+	}
+	if c.Err() == nil {
+		return nil
+	}
+	for range 2 {
+		if err := c.group(1, 1, 10); !errors.Is(err, ErrStorageFailed) {
+			return fmt.Errorf("%w: append after a failed sync: %v", crashtest.ErrBroken, err)
+		}
+		if err := c.Sync(); !errors.Is(err, ErrStorageFailed) {
+			return fmt.Errorf("%w: sync after a failed sync: %v", crashtest.ErrBroken, err)
+		}
+		if err := c.Flush(); !errors.Is(err, ErrStorageFailed) {
+			return fmt.Errorf("%w: flush after a failed sync: %v", crashtest.ErrBroken, err)
+		}
+	}
+	c.Close()
+	return c.reopen(crashtest.Kill)
+}
+
+// reopen opens the log again within the run. One failure to do so is lived with.
+func (c *crashLog) reopen(e crashtest.Event) error {
+	again, err := openCrash(c.Log.fs, c.Config(), c.tr)
+	if err != nil && c.tr.Tolerant && !errors.Is(err, errDamage) {
+		again, err = openCrash(c.Log.fs, c.Config(), c.tr)
+	}
+	if err != nil {
+		return fmt.Errorf("open again: %w", err)
+	}
+	c.Log, c.epoch = again.Log, max(c.epoch, again.epoch)
+	got, err := c.Contents()
+	if err != nil && c.tr.Tolerant {
+		got, err = c.Contents()
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.tr.Check(got, e); err != nil {
+		return err
+	}
+	c.tr.Adopt(got)
+	return nil
 }
 
 // sync acknowledges everything written so far as durable.
@@ -167,7 +240,7 @@ func (c *crashLog) sync() error {
 		return err
 	}
 	if got := c.DurableOffset(); got < end {
-		return fmt.Errorf("sync returned, and the log is durable up to %d of %d", got, end)
+		return fmt.Errorf("%w: sync returned, and the log is durable up to %d of %d", crashtest.ErrBroken, got, end)
 	}
 	return c.tr.Durable(end)
 }
@@ -215,9 +288,9 @@ func (c *crashLog) close() error {
 // smallLog makes the background work begin after a few KiB, and windows small: a
 // Mem clears each that it gives out.
 func smallLog(t testing.TB, job int64) {
-	oldJob, oldWindow := jobBytes, testWindow
-	jobBytes, testWindow = job, 128<<10
-	t.Cleanup(func() { jobBytes, testWindow = oldJob, oldWindow })
+	oldJob := jobBytes
+	jobBytes = job
+	t.Cleanup(func() { jobBytes = oldJob })
 }
 
 // crashScript is a workload as a function of an open log.
@@ -237,14 +310,20 @@ func (s crashScript) workload(level Level) crashtest.Workload {
 		FS:   s.fs,
 		Run: func(fs vfs.FS, tr *crashtest.Trace) error {
 			c, err := openCrash(fs, cfg, tr)
+			if err != nil && tr.Tolerant {
+				c, err = openCrash(fs, cfg, tr)
+			}
 			if err != nil {
 				return err
 			}
-			defer c.Abandon()
+			defer func() { c.Abandon() }()
 			if err := s.run(c); err != nil {
 				return err
 			}
-			return c.close()
+			if err := c.close(); err != nil && !tr.Tolerant && !errors.Is(err, ErrNoSpace) {
+				return err
+			}
+			return nil
 		},
 		Open: func(fs vfs.FS) (crashtest.Store, bool, error) {
 			c, err := openCrash(fs, cfg, nil)
@@ -261,11 +340,11 @@ var smallSegments = Config{SegmentBytes: 2048, IndexIntervalBytes: 256}
 // repeat runs step n times, syncing after each group at Durable, else each so often.
 func (c *crashLog) repeat(n, syncEvery int, step func(i int) error) error {
 	for i := range n {
-		if err := step(i); err != nil {
+		if err := c.survive(step(i)); err != nil {
 			return err
 		}
 		if c.Config().Level == Durable || i%syncEvery == syncEvery-1 {
-			if err := c.sync(); err != nil {
+			if err := c.survive(c.sync()); err != nil {
 				return err
 			}
 		}
@@ -288,7 +367,7 @@ var crashScripts = []crashScript{
 			if err := c.repeat(8, 3, func(i int) error { return c.group(2, 1, 100) }); err != nil {
 				return err
 			}
-			if err := c.truncate(at); err != nil {
+			if err := c.survive(c.truncate(at)); err != nil {
 				return err
 			}
 		}
@@ -299,36 +378,49 @@ var crashScripts = []crashScript{
 			if err := c.repeat(6, 3, func(i int) error { return c.group(3, 1, 100) }); err != nil {
 				return err
 			}
-			if err := c.truncateTo(c.StartOffset() + 3 + round*4); err != nil {
+			if err := c.survive(c.truncateTo(c.StartOffset() + 3 + round*4)); err != nil {
 				return err
 			}
-			if err := c.truncate(c.EndOffset() - 1 - round*4); err != nil {
+			if err := c.survive(c.truncate(c.EndOffset() - 1 - round*4)); err != nil {
 				return err
 			}
 		}
-		if err := c.truncate(c.StartOffset()); err != nil {
+		if err := c.survive(c.truncate(c.StartOffset())); err != nil {
 			return err
 		}
-		return c.group(1, 1, 10)
+		return c.survive(c.group(1, 1, 10))
 	}},
 	{name: "reopen", cfg: smallSegments, run: func(c *crashLog) error {
-		for round := range 3 {
+		for range 3 {
 			if err := c.repeat(3, 2, func(i int) error { return c.group(2, 1, 150) }); err != nil {
 				return err
 			}
+			e := crashtest.Nothing
 			if err := c.close(); err != nil {
-				return err
+				if !c.tr.Tolerant {
+					return err
+				}
+				e = crashtest.Kill
 			}
-			again, err := openCrash(c.Log.fs, c.Config(), c.tr)
-			if err != nil {
-				return fmt.Errorf("open %d: %w", round, err)
-			}
-			c.Log = again.Log
-			if err := c.tr.Durable(c.EndOffset()); err != nil {
+			if err := c.reopen(e); err != nil {
 				return err
 			}
 		}
 		return nil
+	}},
+	{name: "retention", cfg: smallSegments, run: retention},
+	{name: "recycle", cfg: Config{SegmentBytes: 2048, IndexIntervalBytes: 256, Recycle: true}, run: retention},
+	{name: "byte cap", cfg: Config{SegmentBytes: 4096, IndexIntervalBytes: 256, CapBytes: 40 << 10, ReserveBytes: 4096}, run: func(c *crashLog) error {
+		return fillUp(c, func() error {
+			c.Lock()
+			defer c.Unlock()
+			c.tr.Starting(c.EndOffset())
+			_, err := c.Retain(RetentionPolicy{Upto: c.EndOffset(), Room: 8 << 10})
+			return errors.Join(err, c.tr.Started(c.StartOffset()))
+		})
+	}},
+	{name: "full disk", cfg: Config{SegmentBytes: 4096, IndexIntervalBytes: 256, ReserveBytes: 8192}, fs: []vfs.Option{vfs.Capacity(48 << 10)}, run: func(c *crashLog) error {
+		return fillUp(c, func() error { return c.truncateTo((c.StartOffset() + c.EndOffset()) / 2) })
 	}},
 	{name: "checkpoint", cfg: smallSegments, run: func(c *crashLog) error {
 		return c.repeat(16, 100, func(i int) error {
@@ -345,6 +437,44 @@ var crashScripts = []crashScript{
 		})
 	}},
 	{name: "append concurrent", cfg: smallSegments, run: appendConcurrent},
+}
+
+// retention deletes from the start, a segment or two at a time.
+func retention(c *crashLog) error {
+	return c.repeat(16, 4, func(i int) error {
+		if err := c.group(3, 1, 150); err != nil || i%3 != 2 {
+			return err
+		}
+		c.Lock()
+		defer c.Unlock()
+		c.tr.Starting(c.EndOffset())
+		if _, err := c.Retain(RetentionPolicy{Upto: c.EndOffset(), Bytes: 3000}); err != nil {
+			return err
+		}
+		return c.tr.Started(c.StartOffset())
+	})
+}
+
+// fillUp appends until there is no room, makes some, and goes on.
+func fillUp(c *crashLog, makeRoom func() error) error {
+	full := 0
+	err := c.repeat(40, 5, func(i int) error {
+		err := c.group(1+i%4, 1, 400)
+		if !errors.Is(err, ErrNoSpace) {
+			return err
+		}
+		if err := c.Err(); err != nil {
+			return fmt.Errorf("a full disk stopped the log: %w", err)
+		}
+		if full++; full%3 != 0 {
+			return nil // the next one fails as well, or fits because it is smaller
+		}
+		return makeRoom()
+	})
+	if err == nil && full == 0 {
+		err = errors.New("the disk was never full")
+	}
+	return err
 }
 
 // appendConcurrent appends from three goroutines while one flushes.
@@ -394,7 +524,7 @@ func appendConcurrent(c *crashLog) error {
 	if err := <-errs; first == nil {
 		first = err
 	}
-	return first
+	return c.survive(first)
 }
 
 func crashWorkloads() []crashtest.Workload {

@@ -41,7 +41,8 @@ func (l *Log) activate(seg *segment, pos int64, at place, maxTimestamp int64) {
 	if w.runway != nil {
 		w.runway.close()
 	}
-	w.runway = newRunway(seg, max(pos, seg.recycled), l.cfg.Load().NoZeroing, l.allow, &l.bg.running)
+	cfg := l.cfg.Load()
+	w.runway = newRunway(seg, max(pos, seg.recycled), cfg.SegmentBytes, cfg.NoZeroing, l.allow, &l.bg.running)
 	seg.recycled = 0
 	w.seg, w.pos, w.at, w.staged = seg, pos, at, at
 	w.maxTimestamp, w.newest = maxTimestamp, maxTimestamp
@@ -80,8 +81,13 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 	return s, nil
 }
 
-// allow says whether the byte cap lets the files grow by that much.
+// allow says whether the files may grow by that much: below the byte cap, and only
+// while the reserve is there. A disk filled without it could not even be emptied:
+// deleting needs room for a checkpoint.
 func (l *Log) allow(grow int64) error {
+	if !l.keepReserve() {
+		return fmt.Errorf("no room for the reserve of %d bytes: %w", l.cfg.Load().ReserveBytes, ErrNoSpace)
+	}
 	limit := l.cfg.Load().CapBytes
 	if limit == 0 {
 		return nil
@@ -105,23 +111,32 @@ func (l *Log) AllocatedBytes() int64 {
 }
 
 // takeReserve gives the reserve back to the disk, once, for a write that must not
-// fail when it is full. It is laid again when there is room.
+// fail when it is full. The next growth of the log lays it again, or fails.
 func (l *Log) takeReserve() bool {
+	l.reserve.Lock()
+	defer l.reserve.Unlock()
 	if !l.reserved.CompareAndSwap(true, false) {
 		return false
 	}
+	l.otherBytes.Add(-l.reserveBytes)
 	return l.fs.Remove(reserveName) == nil
 }
 
-// keepReserve lays the reserve if it is wanted and not there.
-func (l *Log) keepReserve() {
+// keepReserve lays the reserve if it is wanted and not there. It answers false when
+// that cannot be done.
+func (l *Log) keepReserve() bool {
 	size := l.cfg.Load().ReserveBytes
 	if size == 0 || l.reserved.Load() {
-		return
+		return true
+	}
+	l.reserve.Lock()
+	defer l.reserve.Unlock()
+	if l.reserved.Load() {
+		return true
 	}
 	f, err := openOrCreate(l.fs, reserveName)
 	if err != nil {
-		return
+		return false
 	}
 	err = f.Allocate(0, size)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -130,7 +145,10 @@ func (l *Log) keepReserve() {
 	f.Close()
 	if err != nil {
 		l.fs.Remove(reserveName)
-		return
+		return false
 	}
+	l.reserveBytes = size
+	l.otherBytes.Add(size)
 	l.reserved.Store(true)
+	return true
 }

@@ -33,6 +33,7 @@ type runway struct {
 	seg      *segment
 	allow    func(grow int64) error // the byte cap
 	allocate bool                   // reserve blocks instead of writing zeros
+	half     int64                  // of a window
 
 	ready atomic.Int64
 	// amount is how far ahead of the writer the goroutine goes. It follows the
@@ -71,22 +72,17 @@ const (
 	maxAhead   = 4 << 20 // what lies ahead is dirty, and the next sync writes it
 )
 
-func windowBytes() int64 {
-	switch {
-	case testWindow > 0:
-		return testWindow
-	case bits.UintSize == 32:
-		return windowBytes32
+// windowBytes is the size of a window on a segment that may grow to limit.
+func windowBytes(limit int64) int64 {
+	most := int64(windowBytes64)
+	if bits.UintSize == 32 {
+		most = windowBytes32
 	}
-	return windowBytes64
+	return min(most, 2*((limit+vfs.MapAlign-1)&^(vfs.MapAlign-1)))
 }
 
-// testWindow replaces the size of a window where a test maps many files that are
-// tiny. It must be a multiple of 128 KiB, and twice the largest group that is stored.
-var testWindow int64
-
-func newRunway(seg *segment, ready int64, allocate bool, allow func(int64) error, running *sync.WaitGroup) *runway {
-	r := &runway{seg: seg, allow: allow, allocate: allocate, running: running}
+func newRunway(seg *segment, ready, limit int64, allocate bool, allow func(int64) error, running *sync.WaitGroup) *runway {
+	r := &runway{seg: seg, allow: allow, allocate: allocate, running: running, half: windowBytes(limit) / 2}
 	r.moved.L = &r.mu
 	r.set(ready)
 	r.amount.Store(minAhead)
@@ -260,19 +256,21 @@ func (r *runway) cover(from, to int64) bool {
 		return false
 	}
 	r.drop()
-	half := windowBytes() / 2
-	at := from / half * half
+	at := from / r.half * r.half
+	if to > at+2*r.half {
+		return false
+	}
 	f, err := r.seg.handle.acquire()
 	if err != nil {
 		return false
 	}
 	defer r.seg.handle.release()
-	m, err := f.Map(at, int(2*half))
+	m, err := f.Map(at, int(2*r.half))
 	if err != nil {
 		// Not here, or no address space left: write(2) does the same, only slower.
 		r.unmapped = errors.Is(err, errors.ErrUnsupported)
 		return false
 	}
-	r.window, r.at, r.end = m, at, at+2*half
+	r.window, r.at, r.end = m, at, at+2*r.half
 	return true
 }

@@ -192,7 +192,7 @@ func (c *cursor) remap(need int) error {
 	}
 	defer c.seg.handle.release()
 	at := c.pos &^ (vfs.MapAlign - 1)
-	size := max(windowBytes(), c.pos-at+int64(need))
+	size := max(windowBytes(c.limit-at), c.pos-at+int64(need))
 	m, err := f.Map(at, int(size))
 	if err != nil {
 		return &readError{err}

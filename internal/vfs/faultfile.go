@@ -188,6 +188,20 @@ func (m *faultMapping) Store(off int, p []byte) error {
 	return m.Mapping.Store(off, p)
 }
 
+// Load meets the rules for reads, but for stale ones: what a mapping shows is the
+// page cache.
+func (m *faultMapping) Load(off int, p []byte) error {
+	e := m.fault.on(OpRead, m.name)
+	if e.kind == fails {
+		return e.error(OpRead, m.name)
+	}
+	err := m.Mapping.Load(off, p)
+	if err == nil && e.kind == flips {
+		copy(p, flipped(p, e.n))
+	}
+	return err
+}
+
 func (m *faultMapping) Populate(off, n int) error {
 	if _, err := m.fault.check(OpPopulate, m.name); err != nil {
 		return err

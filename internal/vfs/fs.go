@@ -128,6 +128,9 @@ type Mapping interface {
 	// be cut after any byte. A fault is a *FaultError, and how many bytes arrived
 	// is then unknown.
 	Store(off int, p []byte) error
+	// Load copies the bytes at offset off of the window to p. A fault is a
+	// *FaultError. It is a read to rules and crashes, and needs no Guard.
+	Load(off int, p []byte) error
 	// Populate makes the pages of [off, off+n) present and writable, so that a
 	// Store there takes no page fault. Advice only: it may do nothing.
 	Populate(off, n int) error

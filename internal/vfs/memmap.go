@@ -107,6 +107,26 @@ func (v *memMapping) Store(off int, p []byte) error {
 	return err
 }
 
+// Load copies from the window. What lies past the end of the file is a fault.
+func (v *memMapping) Load(off int, p []byte) error {
+	if err := v.check(OpRead, off, len(p)); err != nil {
+		return err
+	}
+	n, at := v.node, v.off+int64(off)
+	n.mu.Lock()
+	_, err := n.mem.step(OpRead, v.name, len(p))
+	size := n.size
+	n.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case at+int64(len(p)) > size:
+		return &FaultError{Name: v.name, Addr: uintptr(max(at, size))}
+	}
+	copy(p, v.buf[off:]) // with no lock: the race detector must see a load that is too early
+	return nil
+}
+
 // Populate reserves the blocks of a range, as a page fault for writing does.
 func (v *memMapping) Populate(off, count int) error {
 	if err := v.check(OpPopulate, off, count); err != nil {

@@ -97,6 +97,22 @@ func (m *osMapping) Store(off int, p []byte) (err error) {
 	return nil
 }
 
+// Load costs as much as Store.
+func (m *osMapping) Load(off int, p []byte) (err error) {
+	if off < 0 || off > len(m.buf)-len(p) {
+		return m.outside("load")
+	}
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if r := recover(); r != nil {
+			err = faultOf(m.name, r)
+		}
+	}()
+	copy(p, m.buf[off:])
+	return nil
+}
+
 func (m *osMapping) outside(op string) error {
 	if m.buf == nil {
 		return &fs.PathError{Op: op, Path: m.name, Err: fs.ErrClosed}

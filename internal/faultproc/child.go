@@ -2,11 +2,13 @@ package faultproc
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/partition"
@@ -25,6 +27,9 @@ type Spec struct {
 	// KillStore kills after so many bytes of mapped stores, KillOp before so many
 	// operations on files, counted from 1. Zero is never.
 	KillStore, KillOp int64
+	// Faulty says that the disk may answer with EIO: an operation may then fail with
+	// it, and is not done, or half.
+	Faulty bool
 
 	// What an earlier life left.
 	Committed, Epoch uint64
@@ -60,6 +65,11 @@ func Main() {
 		} else {
 			err = work(&s, os.Stdout)
 		}
+	}
+	if s.Faulty && errors.Is(err, syscall.EIO) {
+		// Open or Close was refused. That no append was is for the journal to check.
+		fmt.Println("poisoned")
+		err = nil
 	}
 	if err != nil {
 		fmt.Printf("bug %q\n", err.Error())

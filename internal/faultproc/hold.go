@@ -117,19 +117,33 @@ func workGone(s *Spec, out io.Writer) error {
 	if w.p, err = s.open(out, cfg, nil); err != nil {
 		return err
 	}
-	for n := range 60 {
+	for n := range 70 { // the last segment is half full
 		if err := w.append(context.Background(), fmt.Sprintf("%d.g.%db", s.Life, n), 2, nil); err != nil {
 			return err
 		}
 	}
+	if err := w.p.Sync(context.Background()); err != nil {
+		return err
+	}
+	// The deletion writes a checkpoint, which says how far all was durable.
+	w.say("del 1")
+	if _, err := w.p.DeleteRecords(context.Background(), 1); err != nil {
+		return err
+	}
 	w.say("held")
+	// A writer notices only where it stores to what is gone; zeros that were laid
+	// ahead just then bring the file back to its length.
 	var scanErr, writeErr error
-	for n, until := 0, time.Now().Add(20*time.Second); scanErr == nil || writeErr == nil; n++ {
+	after := 0
+	for n, until := 0, time.Now().Add(20*time.Second); after < 1000 && (scanErr == nil || writeErr == nil); n++ {
 		if time.Now().After(until) {
 			return fmt.Errorf("files were cut short, and nobody noticed: scan %v, write %v", scanErr, writeErr)
 		}
+		if scanErr != nil {
+			after++
+		}
 		if scanErr == nil {
-			scanErr = w.p.Log().Scan(0, w.p.LogEnd(), func(f *log.Frame) error {
+			scanErr = w.p.Log().Scan(w.p.LogStart(), w.p.LogEnd(), func(f *log.Frame) error {
 				for _, err := range log.Batch(f.Payload).Records(0) {
 					if err != nil {
 						return err
@@ -143,12 +157,13 @@ func workGone(s *Spec, out io.Writer) error {
 		}
 	}
 	for _, err := range []error{scanErr, writeErr} {
-		typed := errors.Is(err, vfs.ErrFault) || errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrBadBatch) ||
+		typed := err == nil || errors.Is(err, vfs.ErrFault) || errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrBadBatch) ||
 			errors.Is(err, log.ErrStorageFailed) || errors.Is(err, io.ErrUnexpectedEOF)
 		if !typed {
 			return fmt.Errorf("a file was cut short, the error is %w", err)
 		}
 	}
+	w.say("scan: %v; write: %v", scanErr, writeErr)
 	w.p.Close()
 	return nil
 }

@@ -136,6 +136,9 @@ func (j *Journal) Add(line string) error {
 		}
 		return j.store(a)
 	case "stored":
+		if j.poisoned {
+			return fmt.Errorf("store is acknowledged after a failed sync")
+		}
 		for _, a := range j.stored {
 			if !a.acked {
 				j.Acknowledged += a.n

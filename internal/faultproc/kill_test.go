@@ -219,7 +219,7 @@ func TestFailedSync(t *testing.T) {
 				at := from + 1 + i*points/tries
 				c.run(t, filepath.Join(dir, fmt.Sprint(i)), trial{
 					name:  fmt.Sprintf("%s-%s-eio-%d", work, call, at),
-					first: Spec{Work: work, Seed: 1, Rounds: killRounds},
+					first: Spec{Work: work, Seed: 1, Rounds: killRounds, Faulty: true},
 					kill: func(j *Journal, s *Spec) (bool, error) {
 						return j.life(s, 0, "--seccomp-bpf", "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", call, at), "-e", "signal=none", "-o", os.DevNull)
 					},

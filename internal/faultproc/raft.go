@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"syscall"
 
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
@@ -114,6 +115,8 @@ func workRaft(s *Spec, out io.Writer) error {
 			w.say("del %d", to)
 			if to, err = w.p.DeleteRecords(context.Background(), to); err == nil {
 				w.say("deleted %d", to)
+			} else if s.Faulty && errors.Is(err, syscall.EIO) && w.p.Err() == nil {
+				err = nil // the checkpoint was not replaced: nothing is deleted, and nothing lost
 			}
 		case k == 19:
 			cfg.Log.Level = w.p.Config().Log.Level
@@ -123,6 +126,11 @@ func workRaft(s *Spec, out io.Writer) error {
 		}
 		if errors.Is(err, log.ErrStorageFailed) {
 			w.say("poisoned")
+			// The journal is not told: this entry may never be seen again.
+			e := partition.Entry{Kind: log.KindNoop, Index: w.p.Log().NextIndex(), Epoch: w.epoch, Data: []byte("refused")}
+			if err := w.p.Store([]partition.Entry{e}); !errors.Is(err, log.ErrStorageFailed) {
+				return fmt.Errorf("store after a failed sync is answered with %v", err)
+			}
 			w.p.Close()
 			return nil
 		}

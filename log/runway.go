@@ -50,9 +50,9 @@ type runway struct {
 	started time.Time
 	running *sync.WaitGroup // the goroutine, and unmappings
 
-	// The window, the writer's alone.
-	window  vfs.Mapping
-	at, end int64 // its range in the file
+	// window is what the writer stores through; nil for none. Readers at the tail
+	// find it in the segment.
+	window *window
 	// unmapped says that this file system does not map: every group is written.
 	unmapped bool
 }
@@ -107,17 +107,54 @@ func (r *runway) drop() {
 
 func (r *runway) dropLocked() {
 	r.claimLocked()
-	m := r.window
-	r.window, r.at, r.end = nil, 0, 0
+	w := r.window
+	r.window = nil
+	r.seg.tail.Store(nil)
 	r.yieldLocked()
-	if m == nil {
+	if w == nil {
 		return
 	}
 	r.running.Add(1)
 	go func() {
 		defer r.running.Done()
-		m.Close()
+		w.release()
 	}()
+}
+
+// window is a mapping of a part of the active segment, which the writer and
+// readers at the tail share. The last one who holds it unmaps it.
+type window struct {
+	vfs.Mapping
+	at, end int64        // its range in the file
+	holders atomic.Int64 // the runway is one until it drops the window
+}
+
+// hold keeps the window mapped until release. It is false when the window is gone.
+func (w *window) hold() bool {
+	for {
+		n := w.holders.Load()
+		if n == 0 {
+			return false
+		}
+		if w.holders.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (w *window) release() {
+	if w.holders.Add(-1) == 0 {
+		w.Close()
+	}
+}
+
+// load copies the bytes at pos to p, if the window has them.
+func (w *window) load(pos int64, p []byte) bool {
+	if w == nil || pos < w.at || pos+int64(len(p)) > w.end || !w.hold() {
+		return false
+	}
+	defer w.release()
+	return w.Load(int(pos-w.at), p) == nil
 }
 
 // claimLocked waits until nobody is busy past ready, and is then.
@@ -249,7 +286,7 @@ func (r *runway) set(ready int64) {
 // cover makes the window cover [from, to). It answers false where there is no
 // mapping to be had. Writer.
 func (r *runway) cover(from, to int64) bool {
-	if r.window != nil && from >= r.at && to <= r.end {
+	if w := r.window; w != nil && from >= w.at && to <= w.end {
 		return true
 	}
 	if r.unmapped {
@@ -271,6 +308,8 @@ func (r *runway) cover(from, to int64) bool {
 		r.unmapped = errors.Is(err, errors.ErrUnsupported)
 		return false
 	}
-	r.window, r.at, r.end = m, at, at+2*r.half
+	r.window = &window{Mapping: m, at: at, end: at + 2*r.half}
+	r.window.holders.Store(1)
+	r.seg.tail.Store(r.window)
 	return true
 }

@@ -164,6 +164,11 @@ func (c *cursor) fill(need int) error {
 		b = uninitialized(size)
 	}
 	n := copy(b, kept)
+	if size-n <= maxTailLoad && c.seg.tail.Load().load(c.pos+int64(n), b[n:]) {
+		// A reader close behind the writer: no system call.
+		c.buf, c.bufAt = b, c.pos
+		return nil
+	}
 	m, err := c.seg.readAt(b[n:], c.pos+int64(n))
 	if err != nil && err != io.EOF {
 		return &readError{err}
@@ -213,6 +218,9 @@ func (c *cursor) close() error {
 	defer c.seg.unpin()
 	return m.Close()
 }
+
+// maxTailLoad is the largest piece that is copied from the writer's window.
+const maxTailLoad = 64 << 10
 
 // uninitialized returns n bytes with any content, for a read to fill: make would
 // clear them first.

@@ -27,6 +27,8 @@ type segment struct {
 	// in the zeros of a file that a crash left untrimmed: the next segment's base
 	// index tells where the frames stop.
 	end atomic.Int64
+	// tail is the writer's window, for readers that are close behind; nil for none.
+	tail atomic.Pointer[window]
 	// maxTimestamp is the largest of the batches' maximum timestamps; noTimestamp
 	// before the first, unknownTimestamp in a sealed segment nobody asked yet.
 	maxTimestamp atomic.Int64

@@ -278,7 +278,7 @@ func (l *Log) put(group []byte) error {
 		if err := r.reach(need, cfg.SegmentBytes); err != nil {
 			return fmt.Errorf("append to %s: %w", w.seg.name, err)
 		}
-		if err := r.window.Store(int(w.pos-r.at), group); err != nil {
+		if err := r.window.Store(int(w.pos-r.window.at), group); err != nil {
 			// Somebody truncated the file below us, or the disk is gone. How much of
 			// the group arrived is unknown.
 			return l.fail("append to "+w.seg.name, err)

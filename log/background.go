@@ -1,7 +1,6 @@
 package log
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,13 +209,12 @@ func (l *Log) catchUp(c *checkpoint) error {
 	}
 	segs := *l.segs.Load()
 	for i, s := range segs {
-		sealed := i < len(segs)-1
+		// A segment that was closed while the sync ran is not wholly durable yet: an entry
+		// that leads behind a hole would make the next open begin there.
+		durable := s.durable.Load()
+		sealed := i < len(segs)-1 && durable >= s.end.Load()
 		if sealed && s.settled.Load() {
 			continue
-		}
-		durable := s.durable.Load()
-		if sealed {
-			durable = math.MaxInt64
 		}
 		if err := s.index.flush(durable, true); err != nil {
 			l.logger.Warn("index not written", "segment", s.name, "error", err)

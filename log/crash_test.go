@@ -285,12 +285,11 @@ func (c *crashLog) close() error {
 	return c.tr.Durable(end)
 }
 
-// smallLog makes the background work begin after a few KiB, and windows small: a
-// Mem clears each that it gives out.
+// smallLog makes the background work begin after a few KiB.
 func smallLog(t testing.TB, job int64) {
-	oldJob := jobBytes
+	old := jobBytes
 	jobBytes = job
-	t.Cleanup(func() { jobBytes = oldJob })
+	t.Cleanup(func() { jobBytes = old })
 }
 
 // crashScript is a workload as a function of an open log.
@@ -353,10 +352,10 @@ func (c *crashLog) repeat(n, syncEvery int, step func(i int) error) error {
 }
 
 var crashScripts = []crashScript{
-	{name: "append single", cfg: Config{IndexIntervalBytes: 512}, run: func(c *crashLog) error {
+	{name: "append single", cfg: Config{SegmentBytes: 64 << 10, IndexIntervalBytes: 512}, run: func(c *crashLog) error {
 		return c.repeat(12, 4, func(i int) error { return c.group(1, 1, 10+i*30) })
 	}},
-	{name: "append batch", cfg: Config{IndexIntervalBytes: 512}, run: func(c *crashLog) error {
+	{name: "append batch", cfg: Config{SegmentBytes: 64 << 10, IndexIntervalBytes: 512}, run: func(c *crashLog) error {
 		return c.repeat(6, 3, func(i int) error { return c.group(1+i, 1+i%4, 200) })
 	}},
 	{name: "roll", cfg: smallSegments, run: func(c *crashLog) error {

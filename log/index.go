@@ -183,17 +183,19 @@ func (x *sparseIndex) flush(durable int64, sync bool) error {
 		return nil
 	}
 
+	// Recovery starts at the last place and takes the largest timestamp before it from
+	// the index by time: that one must be on the disk first.
 	b := make([]byte, max(n, t)*indexEntryLen)
+	for i, e := range times {
+		x.putTime(b[i*indexEntryLen:], e)
+	}
+	if err := writeEntries(x.fs, x.times.name, timesAt, b[:t*indexEntryLen], true); err != nil {
+		return err
+	}
 	for i, e := range places {
 		x.putPlace(b[i*indexEntryLen:], e)
 	}
 	if err := writeEntries(x.fs, x.places.name, placesAt, b[:n*indexEntryLen], sync); err != nil {
-		return err
-	}
-	for i, e := range times {
-		x.putTime(b[i*indexEntryLen:], e)
-	}
-	if err := writeEntries(x.fs, x.times.name, timesAt, b[:t*indexEntryLen], sync); err != nil {
 		return err
 	}
 
@@ -349,6 +351,39 @@ func (x *sparseIndex) cut(pos int64) error {
 	})
 }
 
+// cutTimes forgets the entries by time of frames behind the one at offset, which a
+// flush or a cut that a crash interrupted can leave, and returns the last one that
+// remains. errIndex says that it cannot be known. Recovery only: no entry is in memory.
+func (x *sparseIndex) cutTimes(offset int64) (last timeEntry, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	f, err := x.fs.Open(x.times.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return last, errIndex
+	}
+	if err != nil {
+		return last, err
+	}
+	defer f.Close()
+	n := x.times.inFile
+	for ; n > 0; n-- {
+		if last, err = readEntry(f, n-1, x.getTime); err != nil {
+			return last, err
+		}
+		if last.offset <= offset {
+			break
+		}
+	}
+	if n == 0 {
+		return last, errIndex
+	}
+	if n < x.times.inFile {
+		x.times.inFile = n
+		err = shorten(f, n)
+	}
+	return last, err
+}
+
 // cutEntries drops entries from the back as long as they are gone. The writer
 // holds everything that could add to them.
 func cutEntries[E any](fsys vfs.FS, entries *fileEntries[E], get func([]byte) (E, error), gone func(E) bool) error {
@@ -378,5 +413,11 @@ func cutEntries[E any](fsys vfs.FS, entries *fileEntries[E], get func([]byte) (E
 		}
 	}
 	entries.inFile = n
-	return f.Truncate(int64(n) * indexEntryLen)
+	return shorten(f, n)
+}
+
+// shorten leaves the first n entries. What it drops must not come back: nobody
+// checks the index of a segment that was closed.
+func shorten(f vfs.File, n int) error {
+	return errors.Join(f.Truncate(int64(n)*indexEntryLen), f.Datasync())
 }

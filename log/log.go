@@ -1,6 +1,7 @@
 package log
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,9 +41,12 @@ type Log struct {
 
 	syncing    sync.Mutex  // held while data is being synced
 	namesDirty atomic.Bool // the directory holds names that were not synced
-	reserved   atomic.Bool // the reserve lies on the disk
+	reserve    sync.Mutex  // held while the reserve is laid or taken
+	reserved   atomic.Bool // it lies on the disk
 	otherBytes atomic.Int64
-	bg         background
+	// reserveBytes is what the reserve takes, while it is there.
+	reserveBytes int64
+	bg           background
 	maintenance
 
 	mu            sync.Mutex
@@ -201,7 +205,10 @@ func (l *Log) settle() error {
 		return err
 	}
 	for _, s := range *l.segs.Load() {
-		if err := s.index.flush(math.MaxInt64, true); err != nil {
+		err := s.index.flush(math.MaxInt64, true)
+		if errors.Is(err, ErrNoSpace) {
+			l.logger.Warn("index not written; it will be rebuilt", "segment", s.name, "error", err)
+		} else if err != nil {
 			return err
 		}
 	}

@@ -89,18 +89,75 @@ const maxDecompressed = 256 << 20
 // ok is false in a log without records.
 func (l *Log) MaxTimestamp() (found TimePosition, ok bool, err error) {
 	segs := *l.segs.Load()
-	newest := int64(noTimestamp)
-	for i := range segs {
+	start := l.start.Load()
+	newest, first := int64(noTimestamp), int64(noTimestamp)
+	end := start // of the segment in whose middle the log starts
+	for i, s := range segs {
+		if i+1 < len(segs) && segs[i+1].baseOffset <= start {
+			continue
+		}
 		ts, err := l.segmentMaxTimestamp(i, segs)
 		if err != nil {
 			return found, false, err
 		}
-		newest = max(newest, ts)
+		if s.baseOffset >= start {
+			newest = max(newest, ts)
+			continue
+		}
+		first, end = ts, l.next.Load()
+		if i+1 < len(segs) {
+			end = segs[i+1].baseOffset
+		}
+	}
+	if first > newest {
+		// The record that has it may lie below the log start offset.
+		if first, err = l.newestIn(start, end); err != nil {
+			return found, false, err
+		}
+		newest = max(newest, first)
 	}
 	if newest == noTimestamp {
 		return found, false, nil
 	}
 	return l.OffsetForTime(newest)
+}
+
+// newestIn is the largest timestamp of the records of [start, end).
+func (l *Log) newestIn(start, end int64) (newest int64, err error) {
+	newest = noTimestamp
+	r, err := l.ReadFrom(start)
+	if err != nil {
+		return newest, err
+	}
+	r.Reuse()
+	var records RecordReader
+	for {
+		f, err := r.Next()
+		if err == io.EOF || err == nil && f.Offset >= end {
+			return newest, nil
+		}
+		if err != nil {
+			return newest, err
+		}
+		if f.Kind != KindData || batchMaxTimestamp(f.Payload) <= newest {
+			continue
+		}
+		if f.Offset >= start {
+			newest = batchMaxTimestamp(f.Payload)
+			continue
+		}
+		if err := records.Reset(f.Payload, maxDecompressed); err != nil {
+			return newest, err
+		}
+		for records.Next() {
+			if rec := records.Record(); rec.Offset >= start {
+				newest = max(newest, rec.Timestamp)
+			}
+		}
+		if err := records.Err(); err != nil {
+			return newest, err
+		}
+	}
 }
 
 // segmentMaxTimestamp is the largest timestamp in segment i, read from its last

@@ -82,9 +82,11 @@ func (r *recovery) read() error {
 			if strings.HasSuffix(info.Name, tmpSuffix) {
 				r.remove = append(r.remove, info.Name)
 			}
-			if info.Name == reserveName {
-				l.reserved.Store(true)
+			if info.Name == reserveName && info.Allocated >= l.cfg.Load().ReserveBytes {
+				// A crash may have left the name and not the blocks: then it is laid again.
+				l.reserveBytes = info.Allocated
 				l.otherBytes.Add(info.Allocated)
+				l.reserved.Store(true)
 			}
 			if info.Name == spareName {
 				l.keepSpare(info)
@@ -324,17 +326,14 @@ func (r *recovery) scanSegment(i int) (tail, error) {
 	}
 	start := placeEntry{s.baseOffset, s.baseIndex, segmentHeaderLen}
 	epoch := s.prevEpoch
-	if s.index.places.inFile > 0 {
-		e, ok, err := s.index.floorPlace(func(placeEntry) bool { return false })
-		if err != nil && !errors.Is(err, errIndex) {
+	if s.index.places.inFile+s.index.times.inFile > 0 {
+		e, newest, err := r.lastEntry(s)
+		switch {
+		case err == nil:
+			start, epoch, t.maxTimestamp = e, 0, newest
+		case !errors.Is(err, errIndex):
 			return t, err
-		}
-		if err == nil && ok && e.pos > segmentHeaderLen && r.leadsToFrame(s, e) {
-			start, epoch = e, 0
-			if te, ok, err := s.index.floorTime(func(timeEntry) bool { return false }); err == nil && ok {
-				t.maxTimestamp = te.timestamp
-			}
-		} else {
+		default:
 			// A cache that cannot be relied on: forget it, the scan makes it anew.
 			if err := s.index.reset(); err != nil {
 				return t, err
@@ -346,6 +345,20 @@ func (r *recovery) scanSegment(i int) (tail, error) {
 		return t, err
 	}
 	return t, nil
+}
+
+// lastEntry is the last place that the index knows, and the largest timestamp before
+// it. errIndex says that there is none to rely on.
+func (r *recovery) lastEntry(s *segment) (e placeEntry, newest int64, err error) {
+	e, ok, err := s.index.floorPlace(func(placeEntry) bool { return false })
+	if err != nil {
+		return e, 0, err
+	}
+	if !ok || e.pos <= segmentHeaderLen || !r.leadsToFrame(s, e) {
+		return e, 0, errIndex
+	}
+	last, err := s.index.cutTimes(e.offset)
+	return e, last.timestamp, err
 }
 
 // leadsToFrame says whether an index entry is right.
@@ -483,9 +496,9 @@ func (r *recovery) finish() error {
 		l.w.marked = 0
 		l.mark()
 	}
-	if r.ckpt != nil && r.ckpt.cutTag != 0 {
-		// What the checkpoint says of where a segment ends must not be believed once
-		// there are appends behind it.
+	if r.ckpt != nil && (r.ckpt.cutTag != 0 || r.ckpt.start > t.at.offset) {
+		// What the checkpoint says of where a segment ends, or of a start that the log
+		// did not reach, must not be believed once there are appends behind it.
 		c := l.takeCheckpoint()
 		c.state = r.report.State
 		if err := l.writeCheckpoint(c); err != nil {

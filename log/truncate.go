@@ -192,11 +192,12 @@ func (l *Log) dropSegments(n int, start int64) error {
 	segs := *l.segs.Load()
 	head := segs[n]
 	l.mu.Lock()
-	unsynced := l.durable.base < head.baseOffset
+	unsynced := l.durable.base < head.baseOffset || l.durable.offset < start
 	l.mu.Unlock()
 	if unsynced {
 		// The checkpoint is about to say that the log begins with head: it must be there
-		// after a power cut that brings one of the unlinked files back.
+		// after a power cut that brings one of the unlinked files back. And a log that
+		// ended below its start would take appends that nobody can see.
 		if err := l.syncData(); err != nil {
 			return err
 		}

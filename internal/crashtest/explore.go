@@ -98,15 +98,42 @@ func (x *Explorer) Explore(from, states int) (Totals, error) {
 func (x *Explorer) Point(i, k, pass int) (done bool, t Totals, err error) {
 	w := &x.Workloads[i]
 	rng := rand.New(rand.NewPCG(uint64(pass)<<32|uint64(i), uint64(k)))
-	where := func(err error) error {
-		return fmt.Errorf("%s, operation %d, pass %d: %w", w.Name, k, pass, err)
-	}
 	m := vfs.NewMem(append([]vfs.Option{vfs.CrashAt(k), vfs.CrashCut(cutter(rng))}, w.FS...)...)
 	tr := NewTrace()
-	if err := guard(func() error { return w.Run(m, tr) }); err != nil && !m.Crashed() || isPanic(err) {
-		return false, t, where(fmt.Errorf("run: %w", err))
+	err = guard(func() error { return w.Run(m, tr) })
+	if err != nil && (!m.Crashed() || isBroken(err)) {
+		return false, t, fmt.Errorf("%s, operation %d, pass %d: run: %w", w.Name, k, pass, err)
 	}
 	done = !m.Crashed()
+	if err = x.states(w, m, tr, rng, &t); err != nil {
+		err = fmt.Errorf("%s, operation %d, pass %d: %w", w.Name, k, pass, err)
+	}
+	return done, t, err
+}
+
+// FaultPoint runs workload i with a fault at the k-th operation that the effect
+// applies to, and checks the states after it: of the machine as the first error
+// left it, or, when tolerant, after the workload has lived with it to its end. done
+// says that it needs no more such operations than that.
+func (x *Explorer) FaultPoint(i, k int, effect vfs.Effect, tolerant bool) (done bool, t Totals, err error) {
+	w := &x.Workloads[i]
+	rng := rand.New(rand.NewPCG(uint64(i), uint64(k)))
+	m := vfs.NewMem(w.FS...)
+	f := vfs.NewFault(m, vfs.Rule{Op: vfs.OpAny, Skip: k, Effect: effect})
+	tr := NewTrace()
+	tr.Tolerant = tolerant
+	err = guard(func() error { return w.Run(f, tr) })
+	if err != nil && (tolerant || f.Hits() == 0 || isBroken(err)) {
+		return false, t, fmt.Errorf("%s, fault at %d: run: %w", w.Name, k, err)
+	}
+	if err = x.states(w, m, tr, rng, &t); err != nil {
+		err = fmt.Errorf("%s, fault at %d: %w", w.Name, k, err)
+	}
+	return f.Hits() == 0, t, err
+}
+
+// states checks PerRun states of a frozen file system.
+func (x *Explorer) states(w *Workload, m *vfs.Mem, tr *Trace, rng *rand.Rand, t *Totals) error {
 	t.Runs++
 	for n := range x.PerRun {
 		s := state{w: w, frozen: m, tr: tr, rng: rng, n: n}
@@ -114,10 +141,10 @@ func (x *Explorer) Point(i, k, pass int) (done bool, t Totals, err error) {
 		t.States += s.opens
 		t.Twice += s.opens - 1
 		if err != nil {
-			return done, t, where(fmt.Errorf("state %d (%s): %w", n, s.story, err))
+			return fmt.Errorf("state %d (%s): %w", n, s.story, err)
 		}
 	}
-	return done, t, nil
+	return nil
 }
 
 // cutter draws how much of the interrupted operation arrives.
@@ -236,7 +263,12 @@ func (s *state) live(m *vfs.Mem, tr *Trace, e Event) (next *Trace, done bool, er
 		s.story += " kept open"
 		return tr, true, s.again(s.after(m, Power), tr, Power, false)
 	}
-	if err := store.Close(); err != nil {
+	err = store.Close()
+	if errors.Is(err, vfs.ErrNoSpace) {
+		s.story += " closed for want of room" // all is durable, and the next open has something to do
+		return tr, true, s.again(s.after(m, Power), tr, Power, false)
+	}
+	if err != nil {
 		return tr, false, unless("close", err)
 	}
 	if m.Crashed() {
@@ -275,6 +307,8 @@ type panicked struct {
 }
 
 func (p *panicked) Error() string { return fmt.Sprintf("panic: %v\n%s", p.value, p.stack) }
+
+func isBroken(err error) bool { return isPanic(err) || errors.Is(err, ErrBroken) }
 
 func isPanic(err error) bool {
 	var p *panicked

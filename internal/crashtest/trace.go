@@ -1,6 +1,7 @@
 package crashtest
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -28,10 +29,22 @@ type sent struct {
 	last bool // of its batch
 }
 
+// ErrBroken is matched by what contradicts a promise, as opposed to a failure that
+// a workload may live with.
+var ErrBroken = errors.New("promise broken")
+
+func broken(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrBroken, fmt.Errorf(format, args...))
+}
+
 // Trace is what a workload sent and was told. All methods may be called from
 // several goroutines, but who sends has to hold the log's own order (the writer's
 // lock), or offsets would not be known.
 type Trace struct {
+	// Tolerant tells the workload to go on after an error: with the next step when
+	// the log can, with a reopened log when it cannot.
+	Tolerant bool
+
 	mu        sync.Mutex
 	sent      []sent
 	batches   int   // sent so far, failed ones too: makes values unique
@@ -52,7 +65,7 @@ func (t *Trace) Sending(at int64, recs ...Rec) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if at != int64(len(t.sent)) {
-		return fmt.Errorf("the log gives out offset %d, the next one is %d", at, len(t.sent))
+		return broken("the log gives out offset %d, the next one is %d", at, len(t.sent))
 	}
 	for i, r := range recs {
 		t.sent = append(t.sent, sent{r, i == len(recs)-1})
@@ -95,7 +108,7 @@ func (t *Trace) Durable(end int64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if end > int64(len(t.sent)) {
-		return fmt.Errorf("the log is durable up to %d, sent was up to %d", end, len(t.sent))
+		return broken("the log is durable up to %d, sent was up to %d", end, len(t.sent))
 	}
 	t.durable = max(t.durable, end)
 	t.written = max(t.written, end)
@@ -134,7 +147,7 @@ func (t *Trace) Started(start int64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if start > t.startHigh || start < t.startLow {
-		return fmt.Errorf("the log starts at %d, asked for was %d to %d", start, t.startLow, t.startHigh)
+		return broken("the log starts at %d, asked for was %d to %d", start, t.startLow, t.startHigh)
 	}
 	t.startLow = start
 	return nil
@@ -176,28 +189,28 @@ func (t *Trace) Check(c *Contents, e Event) error {
 	least = min(least, t.floor)
 	switch {
 	case c.End < least:
-		return fmt.Errorf("lost: the log ends at %d, acknowledged was up to %d (%v)", c.End, least, e)
+		return broken("lost: the log ends at %d, acknowledged was up to %d (%v)", c.End, least, e)
 	case c.End > int64(len(t.sent)):
-		return fmt.Errorf("invented: the log ends at %d, sent was up to %d", c.End, len(t.sent))
+		return broken("invented: the log ends at %d, sent was up to %d", c.End, len(t.sent))
 	case c.End > 0 && !t.sent[c.End-1].last:
-		return fmt.Errorf("torn: the log ends at %d, inside a batch", c.End)
+		return broken("torn: the log ends at %d, inside a batch", c.End)
 	case c.Start > t.startHigh:
-		return fmt.Errorf("lost: the log starts at %d, asked for was at most %d", c.Start, t.startHigh)
+		return broken("lost: the log starts at %d, asked for was at most %d", c.Start, t.startHigh)
 	case c.Start < min(t.startLow, least):
-		return fmt.Errorf("come back: the log starts at %d, acknowledged was %d", c.Start, t.startLow)
+		return broken("come back: the log starts at %d, acknowledged was %d", c.Start, t.startLow)
 	case c.Start > c.End:
-		return fmt.Errorf("the log starts at %d and ends at %d", c.Start, c.End)
+		return broken("the log starts at %d and ends at %d", c.Start, c.End)
 	}
 	next := c.Start
 	for _, r := range c.Recs {
 		if r.Offset < next || r.Offset >= c.End {
-			return fmt.Errorf("order: a record at %d where %d is next, the log ends at %d", r.Offset, next, c.End)
+			return broken("order: a record at %d where %d is next, the log ends at %d", r.Offset, next, c.End)
 		}
 		if err := t.mayMissLocked(next, r.Offset, c.End); err != nil {
 			return err
 		}
 		if want := t.sent[r.Offset]; string(r.Value) != want.Value || string(r.Key) != want.Key {
-			return fmt.Errorf("wrong: offset %d holds %.40q=%.40q, sent was %.40q=%.40q", r.Offset, r.Key, r.Value, want.Key, want.Value)
+			return broken("wrong: offset %d holds %.40q=%.40q, sent was %.40q=%.40q", r.Offset, r.Key, r.Value, want.Key, want.Value)
 		}
 		next = r.Offset + 1
 	}
@@ -210,7 +223,7 @@ func (t *Trace) mayMissLocked(from, to, end int64) error {
 	for o := from; o < to; o++ {
 		later := slices.ContainsFunc(t.sent[o+1:end], func(s sent) bool { return s.Key == t.sent[o].Key })
 		if o >= t.compacted || !later {
-			return fmt.Errorf("lost: nothing at offset %d, the log ends at %d", o, end)
+			return broken("lost: nothing at offset %d, the log ends at %d", o, end)
 		}
 	}
 	return nil
@@ -225,4 +238,14 @@ func (t *Trace) Reopened(c *Contents) *Trace {
 		sent: slices.Clip(t.sent[:c.End]), batches: t.batches, written: c.End, durable: c.End,
 		startLow: c.Start, startHigh: c.Start, floor: math.MaxInt64, compacted: t.compacted,
 	}
+}
+
+// Adopt goes on with a log that was opened again within the run and showed c: what
+// was in doubt is decided, and all of it is durable.
+func (t *Trace) Adopt(c *Contents) {
+	n := t.Reopened(c)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sent, t.written, t.durable = n.sent, n.written, n.durable
+	t.startLow, t.startHigh, t.floor = n.startLow, n.startHigh, n.floor
 }

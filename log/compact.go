@@ -195,7 +195,13 @@ func (l *Log) CompactionState(upto int64) (CompactionState, error) {
 func (l *Log) Compact(ctx context.Context, p CompactPolicy) (report CompactReport, err error) {
 	l.maint.Lock()
 	defer l.maint.Unlock()
+	if err := l.Err(); err != nil {
+		return report, fmt.Errorf("compact: %w", err)
+	}
 	p = p.withDefaults(l)
+	if err := l.reindex(ctx, l.cleanable(*l.segs.Load(), p.Upto)); err != nil {
+		return report, fmt.Errorf("compact: %w", err)
+	}
 	again := p.Again
 	keys := newKeyMap(p.MapBytes)
 	for {
@@ -213,9 +219,6 @@ func (l *Log) Compact(ctx context.Context, p CompactPolicy) (report CompactRepor
 
 // compactRound is one pass. more says that the map did not hold all keys.
 func (l *Log) compactRound(ctx context.Context, p *CompactPolicy, keys *keyMap, report *CompactReport, again bool) (more bool, err error) {
-	if err := l.Err(); err != nil {
-		return false, err
-	}
 	segs := *l.segs.Load()
 	n := l.cleanable(segs, p.Upto)
 	cleaned := cleanedTo(segs)

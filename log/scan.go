@@ -237,6 +237,9 @@ func (e *readError) Unwrap() error { return e.err }
 
 // isReadError says that the bytes could not be had, as opposed to being wrong.
 func isReadError(err error) bool {
+	if err == nil {
+		return false // without this every frame that is read costs an allocation below
+	}
 	var r *readError
 	return errors.As(err, &r)
 }

@@ -341,7 +341,7 @@ func TestCompactCrash(t *testing.T) {
 	k := newKeyed(3)
 	cfg := Config{SegmentBytes: 2048, IndexIntervalBytes: 200}
 	l := openTest(t, base, cfg)
-	for range 150 {
+	for range 90 {
 		if err := k.step(l); err != nil {
 			t.Fatal(err)
 		}
@@ -351,7 +351,7 @@ func TestCompactCrash(t *testing.T) {
 	if _, err := l.Compact(context.Background(), p); err != nil { // the second round starts from compacted segments
 		t.Fatal(err)
 	}
-	for range 100 {
+	for range 60 {
 		if err := k.step(l); err != nil {
 			t.Fatal(err)
 		}

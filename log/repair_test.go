@@ -14,10 +14,9 @@ import (
 
 // laid is a frame of a closed log.
 type laid struct {
-	file       string
-	pos, end   int64
-	value      string
-	last, only bool
+	file     string
+	pos, end int64
+	value    string
 }
 
 // repairable makes a closed log of several segments and says where its frames lie.

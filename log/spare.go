@@ -119,8 +119,8 @@ func (l *Log) useSpare(s *segment) (ok bool, err error) {
 		return false, nil
 	}
 	if _, err = f.WriteAt(s.segmentHeader.encode(), 0); err == nil {
-		// Under its new name the file must not be seen with the old header: its old
-		// frames would count as damage.
+		// Under its new name the file must not be seen with the old header: it would be a
+		// damaged segment full of frames that say they were durable.
 		err = f.Datasync()
 	}
 	if err == nil {

@@ -2,7 +2,6 @@ package log
 
 import (
 	"errors"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,8 +59,7 @@ type runway struct {
 const (
 	// A window is small enough to be had on 32 bits, and overlaps the next by half,
 	// so that every mapped group fits one of them.
-	windowBytes32 = 16 << 20
-	windowBytes64 = 64 << 20
+	maxWindow = 16 << 20
 
 	// maxMappedGroup is the largest group that goes through a mapping. A larger one
 	// is written with write(2): as fast, on one core instead of two.
@@ -74,11 +72,7 @@ const (
 
 // windowBytes is the size of a window on a segment that may grow to limit.
 func windowBytes(limit int64) int64 {
-	most := int64(windowBytes64)
-	if bits.UintSize == 32 {
-		most = windowBytes32
-	}
-	return min(most, 2*((limit+vfs.MapAlign-1)&^(vfs.MapAlign-1)))
+	return min(maxWindow, 2*((limit+vfs.MapAlign-1)&^(vfs.MapAlign-1)))
 }
 
 func newRunway(seg *segment, ready, limit int64, allocate bool, allow func(int64) error, running *sync.WaitGroup) *runway {

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -305,8 +306,9 @@ func (s crashScript) workload(level Level) crashtest.Workload {
 	cfg := s.cfg
 	cfg.Level = level
 	return crashtest.Workload{
-		Name: s.name + "/" + level.String(),
-		FS:   s.fs,
+		Name:    s.name + "/" + level.String(),
+		FS:      s.fs,
+		Cramped: s.fs != nil || cfg.CapBytes > 0,
 		Run: func(fs vfs.FS, tr *crashtest.Trace) error {
 			c, err := openCrash(fs, cfg, tr)
 			if err != nil && tr.Tolerant {
@@ -433,6 +435,16 @@ var crashScripts = []crashScript{
 				return c.tr.Durable(c.DurableOffset())
 			}
 			return nil
+		})
+	}},
+	{name: "compaction", cfg: smallSegments, run: func(c *crashLog) error {
+		return c.repeat(16, 4, func(i int) error {
+			if err := c.group(3, 2, 60); err != nil || i%5 != 4 {
+				return err
+			}
+			c.tr.Compacting(c.EndOffset())
+			_, err := c.Compact(context.Background(), CompactPolicy{Upto: c.EndOffset()})
+			return err
 		})
 	}},
 	{name: "append concurrent", cfg: smallSegments, run: appendConcurrent},

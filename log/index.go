@@ -377,10 +377,10 @@ func (x *sparseIndex) cutTimes(offset int64) (last timeEntry, err error) {
 	if n == 0 {
 		return last, errIndex
 	}
-	if n < x.times.inFile {
-		x.times.inFile = n
-		err = shorten(f, n)
-	}
+	// Also when nothing is left over: a process that was killed may have cut the file
+	// without the sync, and a power cut would bring the rest back.
+	x.times.inFile = n
+	err = shorten(f, n)
 	return last, err
 }
 

@@ -195,8 +195,10 @@ func (l *Log) Close() error {
 // settle makes the log need no recovery: everything synced, an end mark synced
 // behind it, the file cut there, indexes and checkpoint written. Writer.
 func (l *Log) settle() error {
-	if l.failed.Load() != nil || l.w.seg == nil {
-		return nil // what is on the disk is for the next open to find out
+	if f := l.failed.Load(); f != nil && errors.Is(f.err, ErrStorageFailed) {
+		return f.err // what is on the disk is for the next open to find out
+	} else if f != nil || l.w.seg == nil {
+		return nil // opened for reading only
 	}
 	if err := l.syncData(); err != nil {
 		return err

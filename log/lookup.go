@@ -168,7 +168,8 @@ func (l *Log) segmentMaxTimestamp(i int, segs []*segment) (int64, error) {
 		return ts, nil
 	}
 	newest, from := int64(noTimestamp), placeEntry{s.baseOffset, s.baseIndex, segmentHeaderLen}
-	last, ok, err := s.index.floorTime(func(timeEntry) bool { return false })
+	// What a truncation left in the index behind the end does not count.
+	last, ok, err := s.index.floorTime(func(e timeEntry) bool { return i+1 < len(segs) && e.offset >= segs[i+1].baseOffset })
 	if err == nil && ok {
 		// Frames behind the entry may hold a larger one that was not worth an entry of
 		// its own place: they are read.

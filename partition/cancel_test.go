@@ -152,8 +152,9 @@ func TestCallersBytesAreTheirs(t *testing.T) {
 						recs[0] = log.Record{Value: value, Timestamp: int64(i)}
 						ctx, cancel := context.WithCancel(context.Background())
 						if n := rnd.IntN(3); n > 0 {
+							spins := rnd.IntN(n * 500)
 							go func() {
-								for range rnd.IntN(1) + n*10 {
+								for range spins {
 								}
 								cancel()
 							}()

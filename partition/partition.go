@@ -48,7 +48,7 @@ type Partition struct {
 	mu        sync.Mutex // guards what follows
 	state     *state
 	stored    []storedEntry // replicated: what lies above the high watermark
-	snapshots snapshots     // replicated: states to go back to
+	base      *state        // replicated: the state of what lies below the high watermark
 	proposing sync.Mutex    // replicated: held by who proposes
 
 	closed atomic.Bool
@@ -105,12 +105,10 @@ func (p *Partition) takeSnapshot(dst []byte) []byte {
 		// what the next open needs.
 		return append(dst, p.log.Recovered().State...)
 	}
-	n := len(dst)
-	dst = p.state.appendTo(dst)
-	if p.replicator != nil {
-		p.snapshots.add(dst[n:], p.highWatermark.Load())
+	if p.base != nil {
+		return p.base.appendTo(dst)
 	}
-	return dst
+	return p.state.appendTo(dst)
 }
 
 // recover brings the state from the checkpoint's snapshot to the log's end.
@@ -121,8 +119,11 @@ func (p *Partition) recover() error {
 	if len(rec.State) == 0 || err != nil || s.end > end {
 		// None, or one of a longer log than there is: the records have it all.
 		s = newState(start)
-	} else if p.replicator != nil {
-		p.snapshots.add(rec.State, s.end)
+	}
+	s.deletedTo(start)
+	committed := s.end // a checkpoint is of what was committed only
+	if p.replicator != nil {
+		p.base = s.clone()
 	}
 	p.clock = newClock(s.producers.lastAppend())
 	if err := p.replay(s, end); err != nil {
@@ -146,7 +147,8 @@ func (p *Partition) recover() error {
 	if p.replicator == nil {
 		p.advance(end)
 	} else {
-		p.advance(start)
+		p.base.txns.advance(committed)
+		p.advance(committed)
 	}
 	return nil
 }
@@ -180,9 +182,12 @@ func (p *Partition) replay(s *state, end int64) error {
 		if f.Kind != log.KindData {
 			continue
 		}
-		h, err := log.ParseBatchHeader(f.Payload)
-		if err == nil {
-			err = s.replay(&h, now, func() (marker, bool, error) { return readMarker(f.Payload) })
+		e := storedEntry{index: f.Index, next: f.NextOffset, now: now}
+		if err = e.parse(f.Payload); err == nil && f.NextOffset > s.end {
+			if p.replicator != nil {
+				p.stored = append(p.stored, e)
+			}
+			err = e.apply(s)
 		}
 		if err != nil && !errors.Is(err, log.ErrBadBatch) {
 			return err
@@ -352,6 +357,9 @@ func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, err
 func (p *Partition) movedStart() {
 	p.mu.Lock()
 	p.state.deletedTo(p.log.StartOffset())
+	if p.base != nil {
+		p.base.deletedTo(p.log.StartOffset())
+	}
 	p.mu.Unlock()
 	p.waiters.wake(p)
 }
@@ -363,7 +371,11 @@ func (p *Partition) ExpireProducers() int {
 	defer p.log.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state.producers.expire(p.clock.now(), p.cfg.Load().ProducerExpiry)
+	now, ttl := p.clock.now(), p.cfg.Load().ProducerExpiry
+	if p.base != nil {
+		p.base.producers.expire(now, ttl)
+	}
+	return p.state.producers.expire(now, ttl)
 }
 
 // Producers lists what is known of each producer id. (DescribeProducers)

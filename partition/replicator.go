@@ -2,7 +2,6 @@ package partition
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -46,10 +45,26 @@ type Entry struct {
 	Data  []byte // a record batch, or what the replicator wants kept
 }
 
-// storedEntry is where an entry above the high watermark ends.
+// storedEntry is an entry above the high watermark: where it ends, and what its
+// batch does to the state. Those in Partition.stored lead from base to state, so
+// that a tail is taken back without reading the log again, and a checkpoint holds
+// nothing that a truncation could take back: it is of base.
 type storedEntry struct {
-	index uint64
-	next  int64 // offset behind it
+	index  uint64
+	next   int64 // offset behind it
+	data   bool
+	header log.BatchHeader
+	marker marker
+	ends   bool // marker is one
+	now    int64
+}
+
+// apply takes the entry in, as recovery would.
+func (e *storedEntry) apply(s *state) error {
+	if !e.data {
+		return nil
+	}
+	return s.replay(&e.header, e.now, func() (marker, bool, error) { return e.marker, e.ends, nil })
 }
 
 // Store appends entries at the log's end, each at its index, and makes them as
@@ -71,7 +86,7 @@ func (p *Partition) Store(entries []Entry) error {
 }
 
 func (p *Partition) store(entries []Entry) error {
-	from := p.log.EndOffset()
+	from, now := p.log.EndOffset(), p.clock.now()
 	var stored []storedEntry
 	for _, e := range entries {
 		err := p.stageEntry(&e)
@@ -83,7 +98,15 @@ func (p *Partition) store(entries []Entry) error {
 		if err != nil {
 			return err
 		}
-		stored = append(stored, storedEntry{e.Index, p.log.StagedOffset()})
+		is := storedEntry{index: e.Index, next: p.log.StagedOffset(), now: now}
+		if e.Kind == log.KindData {
+			if err := is.parse(e.Data); err != nil {
+				return err
+			}
+			is.header.BaseOffset, is.header.LeaderEpoch = from, int32(e.Epoch)
+			from = is.next
+		}
+		stored = append(stored, is)
 	}
 	if err := p.log.Write(); err != nil {
 		return err
@@ -95,27 +118,33 @@ func (p *Partition) store(entries []Entry) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stored = append(p.stored, stored...)
-	now := p.clock.now()
-	for _, e := range entries {
-		if e.Kind != log.KindData {
+	for i := range stored {
+		e := &stored[i]
+		if err := e.apply(p.state); err != nil {
+			return err
+		}
+		p.stored = append(p.stored, *e)
+		if !e.data {
 			continue
 		}
-		h, err := log.ParseBatchHeader(e.Data)
-		if err != nil {
-			return err
-		}
-		h.BaseOffset, h.LeaderEpoch = from, int32(e.Epoch)
-		from = h.LastOffset() + 1
-		if err := p.state.replay(&h, now, func() (marker, bool, error) { return readMarker(e.Data) }); err != nil {
-			return err
-		}
-		p.epoch.Store(max(p.epoch.Load(), int64(h.LeaderEpoch)))
-		if h.Attributes.Has(log.AppendTime) {
-			p.writer.lastAppendTime = max(p.writer.lastAppendTime, h.MaxTimestamp) // for when we lead
+		p.epoch.Store(max(p.epoch.Load(), int64(e.header.LeaderEpoch)))
+		if e.header.Attributes.Has(log.AppendTime) {
+			p.writer.lastAppendTime = max(p.writer.lastAppendTime, e.header.MaxTimestamp) // for when we lead
 		}
 	}
 	return nil
+}
+
+// parse reads what a batch does to the state.
+func (e *storedEntry) parse(batch []byte) (err error) {
+	e.data = true
+	if e.header, err = log.ParseBatchHeader(batch); err != nil {
+		return err
+	}
+	if e.header.Attributes.Has(log.Control) && e.header.Count > 0 {
+		e.marker, e.ends, err = readMarker(batch)
+	}
+	return err
 }
 
 func (p *Partition) stageEntry(e *Entry) error {
@@ -129,39 +158,22 @@ func (p *Partition) stageEntry(e *Entry) error {
 // watermark moves there. For the replicator, on every node.
 func (p *Partition) Commit(index uint64) error {
 	p.mu.Lock()
-	next, n := int64(-1), 0
-	for n < len(p.stored) && p.stored[n].index <= index {
+	next, n := p.highWatermark.Load(), 0
+	var err error
+	for ; n < len(p.stored) && p.stored[n].index <= index && err == nil; n++ {
+		err = p.stored[n].apply(p.base)
 		next = p.stored[n].next
-		n++
 	}
 	p.stored = p.stored[n:]
+	p.base.txns.advance(next)
 	if next > p.highWatermark.Load() {
 		p.advanceLocked(next)
 	}
 	p.mu.Unlock()
-	if next >= 0 {
-		p.waiters.wake(p)
-		return nil
-	}
-	// Stored before the last restart.
-	f, err := p.log.Entry(index)
-	if errors.Is(err, log.ErrOffsetGone) {
-		return nil // below the log start offset, where the high watermark began
-	}
+	p.waiters.wake(p)
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	p.mu.Lock()
-	if f.NextOffset > p.state.end {
-		// Its transaction is not known yet: the last stable offset would pass it.
-		p.mu.Unlock()
-		return fmt.Errorf("commit of log index %d, which is still being stored", index)
-	}
-	if f.NextOffset > p.highWatermark.Load() {
-		p.advanceLocked(f.NextOffset)
-	}
-	p.mu.Unlock()
-	p.waiters.wake(p)
 	return nil
 }
 
@@ -185,69 +197,29 @@ func (p *Partition) truncateFrom(index uint64) error {
 	if hw := p.highWatermark.Load(); end < hw {
 		return fmt.Errorf("truncate at log index %d, offset %d: the high watermark is %d", index, end, hw)
 	}
-	// The state goes back to what it was then: a snapshot from before, and what follows it.
+	// The state goes back to what it was then: what is committed, and what follows it.
 	p.mu.Lock()
-	s := p.snapshots.before(end)
-	p.mu.Unlock()
-	if s == nil {
-		s = newState(p.log.StartOffset())
+	n := len(p.stored)
+	for n > 0 && p.stored[n-1].index >= index {
+		n--
 	}
-	if err := p.replay(s, end); err != nil {
-		return fmt.Errorf("truncate: %w", err)
+	s := p.base.clone()
+	for i := range p.stored[:n] {
+		if err := p.stored[i].apply(s); err != nil {
+			p.mu.Unlock()
+			return fmt.Errorf("truncate: %w", err)
+		}
 	}
-	s.deletedTo(p.log.StartOffset())
-	s.epochs.truncateFromEnd(end)
-	p.mu.Lock()
-	s.txns.advance(p.highWatermark.Load())
-	before := p.state
-	p.state = s
-	for n := len(p.stored); n > 0 && p.stored[n-1].index >= index; n-- {
-		p.stored = p.stored[:n-1]
-	}
+	before, tail := p.state, p.stored
+	p.state, p.stored = s, p.stored[:n]
 	p.mu.Unlock()
 	if err := p.log.TruncateFrom(index); err != nil {
 		if p.log.Err() == nil {
 			p.mu.Lock()
-			p.state = before
+			p.state, p.stored = before, tail
 			p.mu.Unlock()
 		}
 		return err
-	}
-	return nil
-}
-
-// snapshots are encoded states to go back to when a tail is taken back: the newest
-// that a checkpoint took, and one of committed batches only, which no truncation
-// can reach below. Without it a producer whose batches were deleted would be
-// forgotten.
-type snapshots struct {
-	newest, committed []byte
-}
-
-func snapshotEnd(b []byte) int64 { return int64(binary.BigEndian.Uint64(b[2:])) }
-
-// add takes a copy of the newest snapshot.
-func (s *snapshots) add(b []byte, highWatermark int64) {
-	if len(s.newest) > 0 && snapshotEnd(s.newest) <= highWatermark {
-		s.newest, s.committed = s.committed, s.newest
-	}
-	s.newest = append(s.newest[:0], b...)
-}
-
-// before decodes the newest state that holds nothing from end on, and forgets the
-// others: they are of a tail that is about to go. Nil is none.
-func (s *snapshots) before(end int64) *state {
-	for _, b := range []*[]byte{&s.newest, &s.committed} {
-		if len(*b) == 0 {
-			continue
-		}
-		if snapshotEnd(*b) > end {
-			*b = nil
-			continue
-		}
-		if is, err := decodeState(*b); err == nil {
-			return is
-		}
 	}
 	return nil
 }

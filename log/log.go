@@ -175,6 +175,8 @@ func (l *Log) Close() error {
 	}
 	l.maint.Lock() // a compaction sees closed and ends
 	defer l.maint.Unlock()
+	l.Lock() // who is writing ends; whoever comes later finds the log closed and starts nothing
+	l.Unlock()
 	l.bg.stop()
 	l.Lock()
 	defer l.Unlock()

@@ -306,6 +306,9 @@ func (l *Log) put(group []byte) error {
 		}
 		return nil
 	}
+	if len(group) > maxZeroedGroup && cfg.Level == Durable {
+		l.laySpare()
+	}
 	return r.past(func(ready int64) (int64, error) {
 		if need > ready {
 			if err := l.allow(need - ready); err != nil {

@@ -119,7 +119,7 @@ func TestKillAtFileOperation(t *testing.T) {
 }
 
 // calls are the system calls at which a child is killed.
-var calls = []string{"pwrite64", "fdatasync", "fsync", "ftruncate", "renameat,renameat2", "unlinkat", "openat", "write", "madvise", "munmap", "mmap", "pread64", "close"}
+var calls = []string{"pwrite64", "fdatasync", "fsync", "ftruncate", "fallocate", "renameat,renameat2", "unlinkat", "openat", "write", "madvise", "munmap", "mmap", "pread64", "close"}
 
 // The kill happens when the call is entered: it is not made any more.
 func TestKillAtSystemCall(t *testing.T) {

@@ -116,7 +116,7 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *AppendOpti
 		p.log.Unlock()
 		return result, err
 	}
-	r := getRequest()
+	r := p.getRequest()
 	r.reset(recs, nil, o)
 	return p.enqueue(ctx, r)
 }
@@ -146,7 +146,7 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *AppendOpti
 			return Result{}, fmt.Errorf("append: %w", err)
 		}
 	}
-	r := getRequest()
+	r := p.getRequest()
 	r.reset(nil, batch, o)
 	r.header = h
 	r.plain = false
@@ -160,7 +160,7 @@ func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch 
 		return Result{}, &InvalidTxnStateError{ProducerID: producerID, FirstOffset: -1, Reason: "a marker needs a producer id and epoch"}
 	}
 	key, value := log.EndTxnMarker(commit, coordinatorEpoch)
-	r := getRequest()
+	r := p.getRequest()
 	r.reset([]log.Record{{Timestamp: p.wall(), Key: key, Value: value}}, nil, nil)
 	r.header.ProducerID, r.header.ProducerEpoch = producerID, epoch
 	r.header.Attributes = log.Transactional | log.Control
@@ -241,7 +241,7 @@ func checkError(err error, size int, cfg *Config) error {
 
 // appendCompressed encodes and compresses before it takes a turn in writing.
 func (p *Partition) appendCompressed(ctx context.Context, recs []log.Record, o *AppendOptions, cfg *Config) (Result, error) {
-	r := getRequest()
+	r := p.getRequest()
 	r.reset(recs, nil, o)
 	h := r.header
 	plain, err := log.AppendBatch(nil, &h, recs)
@@ -287,18 +287,21 @@ func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	}
 }
 
-var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
-
-func getRequest() *request {
-	r := requests.Get().(*request)
+// getRequest takes a request from the partition's own pool: one that others share
+// could hand a channel of a synctest bubble to who is outside of it.
+func (p *Partition) getRequest() *request {
+	r, ok := p.requests.Get().(*request)
+	if !ok {
+		r = &request{done: make(chan struct{}, 1)}
+	}
 	r.taken.Store(queued)
 	return r
 }
 
-// put gives a request back whose outcome was seen.
-func (r *request) put() {
+// putRequest gives a request back whose outcome was seen.
+func (p *Partition) putRequest(r *request) {
 	r.recs, r.batch, r.marker = nil, nil, nil
-	requests.Put(r)
+	p.requests.Put(r)
 }
 
 // queue holds the requests of the group that is open.
@@ -343,7 +346,7 @@ func (q *queue) put(group []*request) {
 // the outcome.
 func (p *Partition) enqueue(ctx context.Context, r *request) (Result, error) {
 	if err := ctx.Err(); err != nil {
-		r.put()
+		p.putRequest(r)
 		return Result{}, err
 	}
 	if p.queue.join(r) {
@@ -358,11 +361,11 @@ func (p *Partition) enqueue(ctx context.Context, r *request) (Result, error) {
 		p.writeGroups(group)
 		p.turn.Unlock()
 		p.answer(group, r)
-		return r.finish(ctx)
+		return p.finish(ctx, r)
 	}
 	select {
 	case <-r.done:
-		return r.finish(ctx)
+		return p.finish(ctx, r)
 	case <-ctx.Done():
 	}
 	if r.taken.CompareAndSwap(queued, cancelled) {
@@ -378,7 +381,7 @@ func (p *Partition) enqueue(ctx context.Context, r *request) (Result, error) {
 	p.queue.staging.Unlock()
 	select {
 	case <-r.done:
-		return r.finish(ctx)
+		return p.finish(ctx, r)
 	default:
 		return result, err
 	}
@@ -407,12 +410,12 @@ func (p *Partition) answer(group []*request, own *request) {
 }
 
 // finish returns the outcome of a request that nobody else holds any more.
-func (r *request) finish(ctx context.Context) (Result, error) {
+func (p *Partition) finish(ctx context.Context, r *request) (Result, error) {
 	result, err := r.result, r.err
 	if r.taken.Load() == cancelled {
 		result, err = Result{}, ctx.Err()
 	}
-	r.put()
+	p.putRequest(r)
 	return result, err
 }
 

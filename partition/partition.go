@@ -40,10 +40,11 @@ type Partition struct {
 	unstable atomic.Int64
 	epoch    atomic.Int64 // the leader epoch that local appends get
 
-	queue   queue
-	turn    sync.Locker // what who writes a group holds: the log's writer lock, or proposing
-	writer  groupWriter // belongs to who holds it
-	waiters waiters
+	queue    queue
+	requests sync.Pool   // of *request
+	turn     sync.Locker // what who writes a group holds: the log's writer lock, or proposing
+	writer   groupWriter // belongs to who holds it
+	waiters  waiters
 
 	mu        sync.Mutex // guards what follows
 	state     *state

@@ -250,7 +250,7 @@ func (p *Partition) replicate(ctx context.Context, group []*request, r *request)
 		proposed.fail(p, err, true)
 	}
 	p.answer(group, r)
-	return r.finish(ctx)
+	return p.finish(ctx, r)
 }
 
 // proposals are requests whose batches were proposed together.

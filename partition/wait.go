@@ -13,6 +13,7 @@ import (
 // atomic load.
 type waiters struct {
 	waiting atomic.Int32
+	pool    sync.Pool // of *waiter, the partition's own: see getRequest
 
 	mu     sync.Mutex
 	list   []*waiter
@@ -70,15 +71,16 @@ func (w *waiters) removeLocked(i int) {
 	w.waiting.Add(-1)
 }
 
-var waiterPool = sync.Pool{New: func() any { return &waiter{wake: make(chan struct{}, 1)} }}
-
 // waitFor waits until everything below end is readable. It fails with the
 // context's error, and with log.ErrClosed when the partition closes.
 func (p *Partition) waitFor(ctx context.Context, end int64, i Isolation) error {
 	for p.bound(i) < end {
-		x := waiterPool.Get().(*waiter)
-		x.offset, x.isolation = end-1, i
 		w := &p.waiters
+		x, ok := w.pool.Get().(*waiter)
+		if !ok {
+			x = &waiter{wake: make(chan struct{}, 1)}
+		}
+		x.offset, x.isolation = end-1, i
 		w.mu.Lock()
 		if w.closed {
 			w.mu.Unlock()
@@ -94,7 +96,7 @@ func (p *Partition) waitFor(ctx context.Context, end int64, i Isolation) error {
 		}
 		select {
 		case <-x.wake:
-			waiterPool.Put(x)
+			w.pool.Put(x)
 			if p.closed.Load() && p.bound(i) < end {
 				return log.ErrClosed
 			}
@@ -113,10 +115,10 @@ func (w *waiters) leave(x *waiter) {
 	for i := range w.list {
 		if w.list[i] == x {
 			w.removeLocked(i)
-			waiterPool.Put(x)
+			w.pool.Put(x)
 			return
 		}
 	}
 	<-x.wake // it was woken meanwhile
-	waiterPool.Put(x)
+	w.pool.Put(x)
 }

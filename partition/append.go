@@ -104,8 +104,14 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *AppendOpti
 	// A group that is open goes first: whoever overtook it would write and sync one
 	// record while many wait.
 	if p.replicator == nil && p.queue.waiting.Load() == 0 && ctx.Err() == nil && p.log.TryLock() {
-		// The common case: nobody else writes. The request lives in the partition, so
-		// that nothing is allocated.
+		// The common case: nobody else writes.
+		if o == nil {
+			if result, done, err := p.appendAlone(recs, cfg); done {
+				p.log.Unlock()
+				return result, err
+			}
+		}
+		// The request lives in the partition, so that nothing is allocated.
 		w := &p.writer
 		r := &w.own
 		r.reset(recs, nil, o)
@@ -422,6 +428,7 @@ func (p *Partition) finish(ctx context.Context, r *request) (Result, error) {
 // groupWriter is what the one who writes needs.
 type groupWriter struct {
 	own            request
+	header         log.BatchHeader // of a lone append
 	group          []*request
 	merged         []log.Record
 	scratch        []byte
@@ -471,7 +478,7 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		p.failStaged(staged, base, err)
 		return n
 	}
-	if p.log.Config().Level == log.Durable {
+	if p.log.Level() == log.Durable {
 		if err := p.log.Sync(); err != nil {
 			// The records are in the log and may be on the disk, now or after a restart.
 			w.pending.discard()
@@ -511,15 +518,11 @@ func (p *Partition) failAll(requests []*request, err error) int {
 func (p *Partition) failStaged(requests []*request, base int64, err error) {
 	p.queue.staging.Lock() // a caller that leaves reads its result
 	defer p.queue.staging.Unlock()
-	unknown := errors.Is(err, log.ErrStorageFailed)
 	for _, r := range requests {
 		if r.err != nil || r.taken.Load() == cancelled || r.result.Duplicate && r.result.LastOffset < base {
 			continue
 		}
-		r.err = fmt.Errorf("append: %w", err)
-		if unknown {
-			r.err = &UnknownOutcomeError{BaseOffset: r.result.BaseOffset, LastOffset: r.result.LastOffset, Err: err}
-		}
+		r.err = r.result.failed(err)
 		r.result = Result{}
 	}
 }

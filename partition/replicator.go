@@ -111,7 +111,7 @@ func (p *Partition) store(entries []Entry) error {
 	if err := p.log.Write(); err != nil {
 		return err
 	}
-	if p.log.Config().Level == log.Durable {
+	if p.log.Level() == log.Durable {
 		if err := p.log.Sync(); err != nil {
 			return err
 		}

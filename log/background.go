@@ -1,9 +1,12 @@
 package log
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // background is the work that follows the writer: syncing behind it, flushing
@@ -207,6 +210,10 @@ func (l *Log) catchUp(c *checkpoint) error {
 	if err := l.syncData(); err != nil {
 		return err
 	}
+	if !l.keepReserve() {
+		// What little room there is belongs to deletion, which needs it for a checkpoint.
+		return fmt.Errorf("indexes not written: %w", ErrNoSpace)
+	}
 	segs := *l.segs.Load()
 	for i, s := range segs {
 		// A segment that was closed while the sync ran is not wholly durable yet: an entry
@@ -215,6 +222,9 @@ func (l *Log) catchUp(c *checkpoint) error {
 		sealed := i < len(segs)-1 && durable >= s.end.Load()
 		if sealed && s.settled.Load() {
 			continue
+		}
+		if seed.Is(seed.IndexAheadOfData) {
+			durable = s.end.Load()
 		}
 		if err := s.index.flush(durable, true); err != nil {
 			l.logger.Warn("index not written", "segment", s.name, "error", err)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // durableMark is what a frame says of how far the log was durable when it was
@@ -60,11 +62,18 @@ func (l *Log) syncData() error {
 		if s.durable.Load() >= end {
 			continue
 		}
-		if err := s.datasync(); err != nil {
+		err := s.datasync()
+		if err != nil && seed.Is(seed.RetryFsync) {
+			err = s.datasync()
+		}
+		if err != nil {
+			if seed.Is(seed.IgnoreFsync) {
+				return err
+			}
 			return l.fail("sync "+s.name, err)
 		}
 	}
-	if l.namesDirty.Swap(false) {
+	if l.namesDirty.Swap(false) && !seed.Is(seed.NoDirFsync) {
 		// A new segment's name lives in the directory; without this a crash can forget
 		// a file whose bytes are safe.
 		if err := l.fs.SyncDir("."); err != nil {

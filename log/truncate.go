@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // TruncateFrom removes the entry with this log index and all behind it, for ever:
@@ -65,7 +67,7 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 		l.start.Store(at.offset)
 	}
 	c := l.takeCheckpoint()
-	if at.offset != seg.baseOffset {
+	if at.offset != seg.baseOffset && !seed.Is(seed.CutUnnamed) {
 		// A power cut can leave the file with its old size and some sectors of its tail
 		// gone already, and frames behind them that say they were durable.
 		c.cutTag, c.cutPos = seg.tag, pos
@@ -194,7 +196,7 @@ func (l *Log) dropSegments(n int, start int64) error {
 	l.mu.Lock()
 	unsynced := l.durable.base < head.baseOffset || l.durable.offset < start
 	l.mu.Unlock()
-	if unsynced {
+	if unsynced && !seed.Is(seed.StartUnsynced) {
 		// The checkpoint is about to say that the log begins with head: it must be there
 		// after a power cut that brings one of the unlinked files back. And a log that
 		// ended below its start would take appends that nobody can see.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/x/embedlog/internal/invariant"
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/internal/vfs"
 )
 
@@ -333,6 +334,9 @@ const (
 // cannot come to life after a crash: the caller says that nothing was written.
 func (l *Log) undoWrite(f vfs.File, n int, cause error) error {
 	w := &l.w
+	if seed.Is(seed.FailedWriteStays) {
+		return cause
+	}
 	if err := f.Truncate(w.pos); err != nil {
 		return l.fail("append to "+w.seg.name, errors.Join(cause, err))
 	}

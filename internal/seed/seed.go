@@ -1,0 +1,53 @@
+// Package seed holds bugs that can be switched on, to test the tests: with the
+// build tag seededbugs, EMBEDLOG_BUG=name puts one of them into the code, and the
+// test that the table names must fail. Without the tag Is is the constant false.
+//
+//	go run ./internal/seed/run
+package seed
+
+// Bug is one seeded bug.
+type Bug struct {
+	Name    string
+	Package string // of the test, below the module
+	Test    string // that must catch it
+}
+
+// All is the table of seeded bugs.
+var All = []Bug{
+	{NoFsync, "log", "TestCrashStates"},
+	{NoDirFsync, "log", "TestCrashStates"},
+	{RetryFsync, "log", "TestEveryOperationFailsOnce"},
+	{IgnoreFsync, "log", "TestEveryOperationFailsOnce"},
+	{TrustCache, "log", "TestEveryOperationFailsOnce"},
+	{TrustIndex, "log", "TestCrashStates"},
+	{CheckpointNoFsync, "log", "TestCrashStates"},
+	{CheckpointNoDirFsync, "log", "TestCrashStates"},
+	{CutUnnamed, "log", "TestCrashStates"},
+	{FailedWriteStays, "log", "TestEveryOperationFailsOnce"},
+	{OpenNoDirFsync, "log", "TestCrashStates"},
+	{IndexAheadOfData, "log", "TestCrashStates"},
+	{StartUnsynced, "log", "TestCrashStates"},
+	{CloseHidesFailure, "log", "TestEveryOperationFailsOnce"},
+	{StaleFrames, "log", "TestCrashStates"},
+	{CutAtBadChecksum, "log", "TestFlipEveryBit"},
+}
+
+// The bugs, by what is wrong.
+const (
+	NoFsync              = "no-fsync"
+	NoDirFsync           = "no-directory-fsync"
+	RetryFsync           = "retry-failed-fsync"
+	IgnoreFsync          = "go-on-after-failed-fsync"
+	TrustCache           = "trust-cache-after-failed-fsync"
+	TrustIndex           = "trust-index"
+	CheckpointNoFsync    = "checkpoint-no-fsync"
+	CheckpointNoDirFsync = "checkpoint-no-directory-fsync"
+	CutUnnamed           = "truncate-without-naming-the-cut"
+	FailedWriteStays     = "failed-write-stays"
+	OpenNoDirFsync       = "open-no-directory-fsync"
+	IndexAheadOfData     = "index-ahead-of-data"
+	StartUnsynced        = "start-past-synced-end"
+	CloseHidesFailure    = "close-hides-failure"
+	StaleFrames          = "stale-frames-count"
+	CutAtBadChecksum     = "cut-at-bad-checksum"
+)

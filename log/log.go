@@ -176,8 +176,7 @@ func (l *Log) Close() error {
 	}
 	l.maint.Lock() // a compaction sees closed and ends
 	defer l.maint.Unlock()
-	l.Lock() // who is writing ends; whoever comes later finds the log closed and starts nothing
-	l.Unlock()
+	l.awaitWriter()
 	l.bg.stop()
 	l.Lock()
 	defer l.Unlock()
@@ -193,6 +192,13 @@ func (l *Log) Close() error {
 		return fmt.Errorf("close log: %w", err)
 	}
 	return nil
+}
+
+// awaitWriter waits until whoever is writing is done. Who comes later finds the
+// log closed and starts nothing.
+func (l *Log) awaitWriter() {
+	l.Lock()
+	defer l.Unlock()
 }
 
 // settle makes the log need no recovery: everything synced, an end mark synced

@@ -57,6 +57,7 @@ func (j *Journal) compare(p *partition.Partition) error {
 	for _, a := range j.appends {
 		a.seen = 0
 	}
+	j.there, j.newest = map[int64]bool{}, map[string]int64{}
 	if err := j.walk(p, start, end, next); err != nil {
 		return err
 	}
@@ -70,7 +71,11 @@ func (j *Journal) compare(p *partition.Partition) error {
 		} else if a.acked {
 			continue // an entry of a former life: the walk has compared it by its index
 		}
-		if a.acked && a.seen != want {
+		if j.compacts {
+			if err := j.compacted(a, start); err != nil {
+				return err
+			}
+		} else if a.acked && a.seen != want {
 			return fmt.Errorf("append %s of %d records was acknowledged at offset %d; %d of %d are there (log is %d to %d)", a.id, a.n, a.base, a.seen, want, start, end)
 		}
 		if !a.acked && a.seen == 0 {
@@ -78,6 +83,21 @@ func (j *Journal) compare(p *partition.Partition) error {
 		}
 	}
 	j.deleted, j.deleting = start, start
+	return nil
+}
+
+// compacted checks that of an acknowledged append only that is missing which has
+// a later record with its key.
+func (j *Journal) compacted(a *appended, start int64) error {
+	for k := range a.n {
+		offset := a.base + int64(k)
+		if !a.acked || a.base < 0 || offset < start || j.there[offset] {
+			continue
+		}
+		if last, ok := j.newest[string(key(a.id, k))]; !ok || last < offset {
+			return fmt.Errorf("append %s: record %d, acknowledged at offset %d, is missing, and key %q has none after it (the newest is at %d)", a.id, k, offset, key(a.id, k), last)
+		}
+	}
 	return nil
 }
 
@@ -96,7 +116,7 @@ func (j *Journal) walk(p *partition.Partition, start, end int64, next uint64) er
 		if err != nil {
 			return fmt.Errorf("read at offset %d: %w", at, err)
 		}
-		if index != 0 && f.Index != index+1 {
+		if index != 0 && f.FirstIndex != index+1 {
 			return fmt.Errorf("log index %d follows %d", f.Index, index)
 		}
 		index = f.Index
@@ -113,16 +133,16 @@ func (j *Journal) walk(p *partition.Partition, start, end int64, next uint64) er
 			if rec.Offset < start {
 				continue
 			}
-			if rec.Offset != at {
+			if rec.Offset != at && !(j.compacts && rec.Offset > at) {
 				return fmt.Errorf("offset %d follows %d", rec.Offset, at-1)
 			}
-			at++
+			at = rec.Offset + 1
 			if err := j.record(&rec, start, last); err != nil {
 				return err
 			}
 		}
 	}
-	if at != end {
+	if at != end && !(j.compacts && at < end) {
 		return fmt.Errorf("records end at offset %d, the log says %d", at, end)
 	}
 	if index != 0 && index+1 != next {
@@ -179,7 +199,12 @@ func (j *Journal) record(rec *log.Record, start int64, last map[string]int) erro
 	if a.base >= 0 && a.base != base {
 		return fmt.Errorf("append %s lies at offset %d; acknowledged was %d", id, base, a.base)
 	}
-	if a.base < 0 && a.seen == 0 && k != 0 && base >= start {
+	if j.compacts {
+		j.there[rec.Offset], j.newest[string(rec.Key)] = true, rec.Offset
+		if !bytes.Equal(rec.Key, key(id, k)) {
+			return fmt.Errorf("offset %d has key %q, sent was %q", rec.Offset, rec.Key, key(id, k))
+		}
+	} else if a.base < 0 && a.seen == 0 && k != 0 && base >= start {
 		return fmt.Errorf("offset %d holds record %d of append %s, whose first is missing", rec.Offset, k, id)
 	}
 	a.base, a.acked = base, true

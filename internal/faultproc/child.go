@@ -40,13 +40,14 @@ type Spec struct {
 }
 
 var works = map[string]func(*Spec, io.Writer) error{
-	"none":  func(*Spec, io.Writer) error { return nil },
-	"local": workLocal,
-	"raft":  workRaft,
-	"hold":  workHold,
-	"fill":  workFill,
-	"read":  workRead,
-	"gone":  workGone,
+	"none":    func(*Spec, io.Writer) error { return nil },
+	"local":   workLocal,
+	"raft":    workRaft,
+	"compact": workCompact,
+	"hold":    workHold,
+	"fill":    workFill,
+	"read":    workRead,
+	"gone":    workGone,
 }
 
 // Main is what a test binary calls first. In a child it does the work and exits.

@@ -16,6 +16,9 @@ type Journal struct {
 	deleted, deleting int64 // log start offset: acknowledged, and the furthest asked for
 	cutting           uint64
 	poisoned          bool
+	compacts          bool             // records may be missing that have a later one with their key
+	there             map[int64]bool   // what the last walk found, when it compacts
+	newest            map[string]int64 // by key
 
 	Committed, Epoch uint64 // replicated: to tell the next life
 	Sequence         int32  // the idempotent producer's next one
@@ -157,6 +160,8 @@ func (j *Journal) Add(line string) error {
 	case "poisoned":
 		j.poisoned = true
 		j.Poisoned++
+	case "compact":
+		j.compacts = true
 	case "hit":
 		var n int
 		fmt.Sscan(rest, &n)

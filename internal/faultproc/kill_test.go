@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 func byHook(j *Journal, s *Spec) (bool, error) { return j.life(s, 0) }
 
 // The works that are killed, in turns.
-var killed = []string{"local", "raft"}
+var killed = []string{"local", "raft", "compact"}
 
 const killRounds = 20
 
@@ -34,7 +35,7 @@ func TestKillAtRandomTimes(t *testing.T) {
 		after := time.Duration(3000+i*977%90000) * time.Microsecond
 		c.run(t, filepath.Join(dir, fmt.Sprint(i)), trial{
 			name:   fmt.Sprintf("random-%d", i),
-			first:  Spec{Work: killed[i%2], Seed: uint64(i), Rounds: 8 * killRounds},
+			first:  Spec{Work: killed[i%len(killed)], Seed: uint64(i), Rounds: 8 * killRounds},
 			kill:   func(j *Journal, s *Spec) (bool, error) { return j.life(s, after) },
 			second: second(i),
 		})
@@ -60,7 +61,7 @@ func TestKillInsideMappedStore(t *testing.T) {
 		}
 		c.run(t, filepath.Join(dir, fmt.Sprint(i)), trial{
 			name:   fmt.Sprintf("store-%d", at),
-			first:  Spec{Work: killed[i%2], Seed: uint64(i), Rounds: 3 * killRounds, KillStore: at + 1},
+			first:  Spec{Work: killed[i%len(killed)], Seed: uint64(i), Rounds: 3 * killRounds, KillStore: at + 1},
 			kill:   byHook,
 			second: second(i),
 		})
@@ -133,11 +134,12 @@ func TestKillAtSystemCall(t *testing.T) {
 		seed       uint64
 	}
 	var points []point
+	start := countCalls(t, dir, &Spec{Work: "none"})
 	for _, work := range killed {
+		made := countCalls(t, dir, &Spec{Work: work, Seed: 1, Rounds: killRounds})
 		for _, call := range calls {
 			// A call that the runtime makes at its start is no point.
-			from := countCalls(t, dir, call, &Spec{Work: "none"})
-			to := countCalls(t, dir, call, &Spec{Work: work, Seed: 1, Rounds: killRounds})
+			from, to := start[call], made[call]
 			for at := from + 1; at <= to; at++ {
 				points = append(points, point{work, call, at, 1})
 			}
@@ -173,29 +175,37 @@ func TestKillAtSystemCall(t *testing.T) {
 	}
 }
 
-// countCalls is how often the thread that makes a call most often makes it.
-func countCalls(t *testing.T, dir, call string, s *Spec) int {
+// countCalls is how often the thread that makes a call most often makes it, for
+// each of calls.
+func countCalls(t *testing.T, dir string, s *Spec) map[string]int {
 	t.Helper()
 	trace := filepath.Join(dir, "trace")
 	s.Dir, s.Life = filepath.Join(dir, "count"), 1
 	defer os.RemoveAll(s.Dir)
-	if killed, err := NewJournal().life(s, 0, "--seccomp-bpf", "-e", "trace="+call, "-e", "signal=none", "-o", trace); err != nil || killed {
-		t.Errorf("counting %s: killed %t, %v", call, killed, err)
-		return 0
+	if killed, err := NewJournal().life(s, 0, "--seccomp-bpf", "-e", "trace="+strings.Join(calls, ","), "-e", "signal=none", "-o", trace); err != nil || killed {
+		t.Fatalf("counting calls: killed %t, %v", killed, err)
 	}
 	b, err := os.ReadFile(trace)
 	if err != nil {
-		t.Error(err)
-		return 0
+		t.Fatal(err)
 	}
-	most, of := 0, map[string]int{}
+	of, most := map[string]int{}, map[string]int{}
 	for line := range bytes.Lines(b) {
-		thread, rest, _ := strings.Cut(string(line), " ")
-		if strings.Contains(rest, "resumed>") || !strings.Contains(rest, "(") {
+		// THREAD CALL(ARGUMENTS) = RESULT; the second half of an interrupted line does not count.
+		fields := strings.Fields(string(line))
+		if len(fields) < 2 {
 			continue
 		}
-		of[thread]++
-		most = max(most, of[thread])
+		name, _, ok := strings.Cut(fields[1], "(")
+		if !ok {
+			continue
+		}
+		for _, call := range calls {
+			if slices.Contains(strings.Split(call, ","), name) {
+				of[fields[0]+call]++
+				most[call] = max(most[call], of[fields[0]+call])
+			}
+		}
 	}
 	return most
 }
@@ -208,15 +218,15 @@ func TestFailedSync(t *testing.T) {
 	dir := t.TempDir()
 	var c tally
 	for _, work := range killed {
+		made := countCalls(t, dir, &Spec{Work: work, Seed: 1, Rounds: killRounds})
 		for _, call := range []string{"fdatasync", "fsync"} {
-			from := countCalls(t, dir, call, &Spec{Work: "none"})
-			points := countCalls(t, dir, call, &Spec{Work: work, Seed: 1, Rounds: killRounds}) - from
+			points := made[call] // the runtime makes none at its start
 			tries := points
 			if !all {
-				tries = min(points, share(n, 10))
+				tries = min(points, share(n, 5))
 			}
 			inParallel(t, tries, func(i int) {
-				at := from + 1 + i*points/tries
+				at := 1 + i*points/tries
 				c.run(t, filepath.Join(dir, fmt.Sprint(i)), trial{
 					name:  fmt.Sprintf("%s-%s-eio-%d", work, call, at),
 					first: Spec{Work: work, Seed: 1, Rounds: killRounds, Faulty: true},

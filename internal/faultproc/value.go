@@ -17,7 +17,8 @@ import (
 //	LIFE.WORKER.NUMBER[SIZE]/RECORD/RECORDS padding
 //
 // SIZE is s (up to 300 bytes and now and then 3000), b (100 KiB) or h (700 KiB,
-// which is more than goes through a mapping at once).
+// which is more than goes through a mapping at once), or c, which is like s but
+// with one of 16 keys, for compaction.
 
 func value(id string, k, n int) []byte {
 	head := fmt.Sprintf("%s/%d/%d ", id, k, n)
@@ -61,11 +62,20 @@ func parseValue(v []byte) (id string, k, n int, err error) {
 	return "", 0, 0, fmt.Errorf("a value that nobody sent: %d bytes, %.60q", len(v), v)
 }
 
+func key(id string, k int) []byte {
+	if id[len(id)-1] != 'c' {
+		return []byte(id)
+	}
+	h := fnv.New32a()
+	fmt.Fprint(h, id, k)
+	return fmt.Appendf(nil, "key %d", h.Sum32()>>8%16)
+}
+
 // records are the records of an append.
 func records(id string, n int) []log.Record {
 	recs := make([]log.Record, n)
 	for k := range recs {
-		recs[k] = log.Record{Key: []byte(id), Value: value(id, k, n), Timestamp: 1000}
+		recs[k] = log.Record{Key: key(id, k), Value: value(id, k, n), Timestamp: 1000}
 	}
 	return recs
 }
@@ -74,6 +84,6 @@ func records(id string, n int) []log.Record {
 // the larger number was begun after the other had ended.
 func worker(id string) (name string, number int) {
 	i := strings.LastIndexByte(id, '.')
-	number, _ = strconv.Atoi(strings.TrimRight(id[i+1:], "sbh"))
+	number, _ = strconv.Atoi(strings.TrimRight(id[i+1:], "sbhc"))
 	return id[:i], number
 }

@@ -368,9 +368,7 @@ func (r *run) read(from int64, o *ReaderOptions) (list []model.Record) {
 		if err != nil {
 			r.fatalf("read: %v", err)
 		}
-		for _, rec := range r.records(slices.Clone([]byte(b)), from) {
-			list = append(list, rec)
-		}
+		list = append(list, r.records(slices.Clone([]byte(b)), from)...)
 	}
 }
 

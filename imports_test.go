@@ -16,6 +16,7 @@ const module = "github.com/x/embedlog"
 // that is not here (tests' helpers, tools) may not be imported by one that is.
 var rank = map[string]int{
 	module + "/internal/invariant": 0,
+	module + "/internal/seed":      0, // constants, but for the build that holds bugs on purpose
 	module + "/compress":           0,
 	module + "/internal/vfs":       1,
 	module + "/log":                2,

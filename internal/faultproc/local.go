@@ -16,11 +16,10 @@ import (
 // work is one life with a partition. Each line is written with one write(2), so
 // that a kill leaves whole lines.
 type work struct {
-	out      io.Writer
-	p        *partition.Partition
-	dir      string     // where p lies, for who needs it
-	mu       sync.Mutex // of out
-	poisoned bool
+	out io.Writer
+	p   *partition.Partition
+	dir string     // where p lies, for who needs it
+	mu  sync.Mutex // of out
 }
 
 func (w *work) say(format string, args ...any) {

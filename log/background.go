@@ -20,11 +20,13 @@ type background struct {
 	// checkpointed: what lies above is what the next open must read.
 	safe atomic.Int64
 
-	armed atomic.Bool // the timer runs
+	armed atomic.Bool  // the timer runs
+	clock atomic.Int64 // milliseconds since 1970 when it last did something
 
 	mu      sync.Mutex
 	timer   *time.Timer
 	stopped bool
+	ticking bool // the timer's function runs, and sets the timer itself
 	job     *job
 	running sync.WaitGroup
 	seen    int64         // written at the last tick
@@ -71,6 +73,7 @@ func (b *background) arm() {
 	}
 	b.armed.Store(true)
 	b.seen, b.quiet = -1, 0
+	b.clock.Store(b.l.now().UnixMilli())
 	if b.timer == nil {
 		b.timer = time.AfterFunc(b.period(), b.tick)
 	} else {
@@ -82,9 +85,18 @@ func (b *background) arm() {
 func (b *background) retime() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.stopped && b.armed.Load() {
+	if !b.stopped && b.armed.Load() && !b.ticking {
 		b.timer.Reset(b.period())
 	}
+}
+
+// now is the wall clock in milliseconds since 1970, at most a second late: asking
+// for it costs a fifth of an append.
+func (b *background) now() int64 {
+	if b.armed.Load() {
+		return b.clock.Load()
+	}
+	return b.l.now().UnixMilli()
 }
 
 func (b *background) period() time.Duration {
@@ -104,10 +116,23 @@ func (b *background) tick() {
 	}
 	b.running.Add(1)
 	defer b.running.Done()
+	b.ticking = true
 	period := b.period()
 	b.mu.Unlock()
+	again := b.look(period)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ticking = false
+	if again && !b.stopped {
+		b.timer.Reset(b.period())
+	}
+}
 
+// look is what a tick does. It is false when the log is settled and needs none
+// until something is written.
+func (b *background) look(period time.Duration) (again bool) {
 	l := b.l
+	b.clock.Store(l.now().UnixMilli())
 	if l.cfg.Load().Level == Interval {
 		l.syncData() // a failure is noted in l.failed, and every later append returns it
 	}
@@ -119,20 +144,14 @@ func (b *background) tick() {
 	}
 	if b.quiet >= idleAfter && l.TryLock() {
 		quiet := l.w.written == written
+		defer l.Unlock()
 		if quiet {
 			l.settleIdle()
 			b.armed.Store(false)
-		}
-		l.Unlock()
-		if quiet {
-			return
+			return false
 		}
 	}
-	b.mu.Lock()
-	if !b.stopped {
-		b.timer.Reset(period)
-	}
-	b.mu.Unlock()
+	return true
 }
 
 // settleIdle syncs data and the mark behind it, and gives back the memory that

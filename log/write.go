@@ -42,7 +42,6 @@ type writerState struct {
 	indexedPos   int64 // position of the newest index entry, staged ones included
 	runway       *runway
 	marked       int64 // where the end mark lies, if it lies behind the last frame
-	now          int64 // what SetNow said, 0 for nobody
 }
 
 // stagedMark is an index entry that waits for its frame to be written.
@@ -349,18 +348,10 @@ func (l *Log) undoWrite(f vfs.File, n int, cause error) error {
 	return fmt.Errorf("append to %s: %w", w.seg.name, cause)
 }
 
-// SetNow tells the writer what time it is, once for a group, so that it need not
-// look itself: the age of the active segment is judged by it. Writer.
-func (l *Log) SetNow(ms int64) { l.w.now = ms }
-
 // expired says whether the active segment is older than it may become.
 func (l *Log) expired(cfg *Config) bool {
 	if cfg.SegmentAge < 0 {
 		return false
 	}
-	now := l.w.now
-	if now == 0 {
-		now = l.now().UnixMilli()
-	}
-	return now-l.w.seg.created >= cfg.SegmentAge.Milliseconds()
+	return l.bg.now()-l.w.seg.created >= cfg.SegmentAge.Milliseconds()
 }

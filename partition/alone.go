@@ -24,10 +24,6 @@ func (p *Partition) appendAlone(recs []log.Record, cfg *Config) (result Result, 
 	if err := p.Err(); err != nil {
 		return result, true, fmt.Errorf("append: %w", err)
 	}
-	if w.nextTick--; w.nextTick < 0 {
-		w.nextTick = 64
-		p.log.SetNow(p.wall())
-	}
 	w.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
 	if err := p.log.StageRecords(uint64(epoch), &w.header, recs); err != nil {
 		return result, true, fmt.Errorf("append: %w", err)

@@ -427,14 +427,12 @@ func (p *Partition) finish(ctx context.Context, r *request) (Result, error) {
 
 // groupWriter is what the one who writes needs.
 type groupWriter struct {
-	own            request
-	header         log.BatchHeader // of a lone append
-	group          []*request
-	merged         []log.Record
-	scratch        []byte
-	pending        *pending
-	lastAppendTime int64
-	nextTick       int // groups until the log is told the time again
+	own     request
+	header  log.BatchHeader // of a lone append
+	group   []*request
+	merged  []log.Record
+	scratch []byte
+	pending *pending
 }
 
 // writeGroups writes all requests, in as many groups as it takes. The caller
@@ -454,11 +452,6 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		return p.failAll(requests, fmt.Errorf("append: %w", err))
 	}
 	now := int64(0)
-	if w.nextTick--; w.nextTick < 0 {
-		w.nextTick = 64
-		now = p.clock.now()
-		p.log.SetNow(p.wall())
-	}
 	w.pending = p.state.begin()
 	if requests[0] == &w.own {
 		n = p.stageGroup(requests, now) // the only reader of these bytes is their owner
@@ -632,7 +625,7 @@ func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 	if cfg.AppendTime && h.Attributes&log.Control == 0 {
 		// The clock may have been set back, since the log was last open or since the last
 		// append: the append time stays where it was.
-		appendTime = max(p.wall(), w.lastAppendTime)
+		appendTime = max(p.wall(), w.pending.appendTime)
 		h.Attributes |= log.AppendTime
 		h.MaxTimestamp = appendTime
 	}
@@ -667,9 +660,6 @@ func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 	if err != nil {
 		w.pending.rollback(mark)
 		return err
-	}
-	if appendTime >= 0 {
-		w.lastAppendTime = appendTime
 	}
 	for _, r := range run {
 		count := int64(len(r.recs))

@@ -155,7 +155,7 @@ type held struct {
 
 func (h *held) LeaderEpoch() (int32, error) { return 1, nil }
 
-func (h *held) Propose(_ context.Context, batches [][]byte) (Proposal, error) {
+func (h *held) Propose(_ context.Context, _ int32, _ int64, batches [][]byte) (Proposal, error) {
 	var entries []Entry
 	for _, b := range batches {
 		h.next++

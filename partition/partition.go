@@ -138,13 +138,6 @@ func (p *Partition) recover() error {
 	p.log.Lock()
 	p.epoch.Store(max(int64(s.epochs.latest()), int64(p.log.LastEpoch()), 0))
 	p.log.Unlock()
-	if p.cfg.Load().AppendTime {
-		if newest, ok, err := p.log.MaxTimestamp(); err != nil {
-			return err
-		} else if ok {
-			p.writer.lastAppendTime = newest.Timestamp
-		}
-	}
 	if p.replicator == nil {
 		p.advance(end)
 	} else {

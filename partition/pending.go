@@ -27,7 +27,9 @@ type pending struct {
 	steps  []txnStep
 	epochs []leaderEpoch
 	latest int32 // newest leader epoch, staged ones included
-	end    int64
+	// appendTime is the newest append time, staged ones included.
+	appendTime int64
+	end        int64
 }
 
 const (
@@ -69,7 +71,7 @@ func (p *pending) reset() {
 		clear(p.index)
 	}
 	p.staged, p.undo, p.steps, p.epochs = p.staged[:0], p.undo[:0], p.steps[:0], p.epochs[:0]
-	p.latest, p.end = p.s.epochs.latest(), p.s.end
+	p.latest, p.end, p.appendTime = p.s.epochs.latest(), p.s.end, p.s.appendTime
 }
 
 // stage checks the batch h, whose base offset and leader epoch are the ones it
@@ -86,6 +88,9 @@ func (p *pending) stage(h *log.BatchHeader, m *marker, o origin, now int64) (ver
 	if h.LeaderEpoch > p.latest {
 		p.latest = h.LeaderEpoch
 		p.epochs = append(p.epochs, leaderEpoch{h.LeaderEpoch, h.BaseOffset})
+	}
+	if h.Attributes.Has(log.AppendTime) {
+		p.appendTime = max(p.appendTime, h.MaxTimestamp)
 	}
 	p.end = h.LastOffset() + 1
 	return verdict{baseOffset: h.BaseOffset, lastOffset: h.LastOffset(), timestamp: h.MaxTimestamp}, nil
@@ -189,13 +194,13 @@ func (p *pending) add(id int64) int {
 type pendingMark struct {
 	staged, undo, steps, epochs int
 	latest                      int32
-	end                         int64
+	end, appendTime             int64
 }
 
 // mark names the point before the next batch, for rollback: an append of several
 // batches is staged whole or not at all, and a batch may not fit after all.
 func (p *pending) mark() pendingMark {
-	return pendingMark{len(p.staged), len(p.undo), len(p.steps), len(p.epochs), p.latest, p.end}
+	return pendingMark{len(p.staged), len(p.undo), len(p.steps), len(p.epochs), p.latest, p.end, p.appendTime}
 }
 
 // rollback takes back what was staged since m.
@@ -213,12 +218,12 @@ func (p *pending) rollback(m pendingMark) {
 		}
 	}
 	p.staged, p.undo, p.steps, p.epochs = p.staged[:m.staged], p.undo[:m.undo], p.steps[:m.steps], p.epochs[:m.epochs]
-	p.latest, p.end = m.latest, m.end
+	p.latest, p.end, p.appendTime = m.latest, m.end, m.appendTime
 }
 
 // plain says that the staged batches change nothing but the state's end.
 func (p *pending) plain() bool {
-	return len(p.staged) == 0 && len(p.steps) == 0 && len(p.epochs) == 0
+	return len(p.staged) == 0 && len(p.steps) == 0 && len(p.epochs) == 0 && p.appendTime == p.s.appendTime
 }
 
 // commit makes the staged batches part of the state: they are in the log.
@@ -238,7 +243,7 @@ func (p *pending) commit() {
 	for _, e := range p.epochs {
 		s.epochs.assign(e.epoch, e.start)
 	}
-	s.end = p.end
+	s.end, s.appendTime = p.end, p.appendTime
 	p.reset()
 }
 

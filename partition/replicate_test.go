@@ -56,7 +56,10 @@ func (n *node) LeaderEpoch() (int32, error) {
 	return int32(n.c.term), nil
 }
 
-func (n *node) Propose(_ context.Context, batches [][]byte) (Proposal, error) {
+func (n *node) Propose(_ context.Context, epoch int32, base int64, batches [][]byte) (Proposal, error) {
+	if n.c.leader != n.id || uint64(epoch) != n.c.term || base != n.p.LogEnd() {
+		return nil, &NotLeaderError{Leader: int32(n.c.leader), LeaderEpoch: int32(n.c.term)}
+	}
 	var entries []Entry
 	for i, b := range batches {
 		entries = append(entries, Entry{Kind: log.KindData, Index: uint64(len(n.log) + i + 1), Epoch: n.c.term, Data: bytes.Clone(b)})

@@ -22,11 +22,14 @@ type Replicator interface {
 	// LeaderEpoch is the epoch in which this node leads. A node that does not
 	// answers with a *NotLeaderError.
 	LeaderEpoch() (epoch int32, err error)
-	// Propose has the record batches appended, in this order, one entry each. It
+	// Propose has the record batches appended, in this order, one entry each, the
+	// first one's records from offset base on. They were checked for that place and
+	// epoch: if the log ends elsewhere by now, or this node leads in another epoch,
+	// it must refuse them all with a *NotLeaderError. It
 	// returns when this node's log holds them all: Store has returned. An error that
 	// matches ErrUnknownOutcome says that some may be there, now or later; any other
 	// that none is or will be.
-	Propose(ctx context.Context, batches [][]byte) (Proposal, error)
+	Propose(ctx context.Context, epoch int32, base int64, batches [][]byte) (Proposal, error)
 }
 
 // Proposal is entries on their way.
@@ -128,9 +131,6 @@ func (p *Partition) store(entries []Entry) error {
 			continue
 		}
 		p.epoch.Store(max(p.epoch.Load(), int64(e.header.LeaderEpoch)))
-		if e.header.Attributes.Has(log.AppendTime) {
-			p.writer.lastAppendTime = max(p.writer.lastAppendTime, e.header.MaxTimestamp) // for when we lead
-		}
 	}
 	return nil
 }
@@ -276,6 +276,7 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 	p.mu.Lock()
 	pending := p.state.begin()
 	base := p.state.end
+	first := base
 	now := p.clock.now()
 	var batches [][]byte
 	for _, r := range requests {
@@ -301,7 +302,7 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 	if len(batches) == 0 {
 		return out
 	}
-	if out.proposal, err = p.replicator.Propose(ctx, batches); err != nil {
+	if out.proposal, err = p.replicator.Propose(ctx, epoch, first, batches); err != nil {
 		out.fail(p, err, errors.Is(err, ErrUnknownOutcome) || errors.Is(err, log.ErrStorageFailed))
 		return proposals{}
 	}
@@ -320,7 +321,7 @@ func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch 
 	}
 	appendTime := int64(-1)
 	if cfg.AppendTime && h.Attributes&log.Control == 0 {
-		appendTime = max(p.wall(), p.writer.lastAppendTime)
+		appendTime = max(p.wall(), pending.appendTime)
 		h.Attributes |= log.AppendTime
 		h.MaxTimestamp = appendTime
 	}
@@ -342,9 +343,6 @@ func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch 
 		}
 	} else if appendTime >= 0 {
 		log.SetAppendTime(batch, appendTime)
-	}
-	if appendTime >= 0 {
-		p.writer.lastAppendTime = appendTime
 	}
 	r.result = Result{BaseOffset: base, LastOffset: h.LastOffset(), AppendTime: appendTime}
 	return batch, nil

@@ -19,11 +19,13 @@ import (
 //
 // It has no lock; the partition's covers it.
 type state struct {
-	end       int64 // every batch below this offset has been applied
-	producers producers
-	txns      txns
-	epochs    leaderEpochs
-	pending   pending // of the group being written; no part of the state
+	end int64 // every batch below this offset has been applied
+	// appendTime is the newest time that the log gave a batch: the next one is not older.
+	appendTime int64
+	producers  producers
+	txns       txns
+	epochs     leaderEpochs
+	pending    pending // of the group being written; no part of the state
 }
 
 // newState is the state of an empty log that starts at offset end.
@@ -75,6 +77,9 @@ func (s *state) replay(h *log.BatchHeader, now int64, control func() (m marker, 
 			}
 		}
 	}
+	if h.Attributes.Has(log.AppendTime) {
+		s.appendTime = max(s.appendTime, h.MaxTimestamp)
+	}
 	s.epochs.assign(h.LeaderEpoch, h.BaseOffset)
 	s.end = h.LastOffset() + 1
 	return nil
@@ -91,6 +96,7 @@ func (s *state) deletedTo(logStart int64) {
 // clone is an independent copy of the committed state.
 func (s *state) clone() *state {
 	c := newState(s.end)
+	c.appendTime = s.appendTime
 	for id, p := range s.producers {
 		copied := *p
 		c.producers[id] = &copied
@@ -106,7 +112,7 @@ func (s *state) clone() *state {
 // restore makes the state a copy of from. A group under way is discarded.
 func (s *state) restore(from *state) {
 	c := from.clone()
-	s.end, s.producers, s.txns, s.epochs = c.end, c.producers, c.txns, c.epochs
+	s.end, s.appendTime, s.producers, s.txns, s.epochs = c.end, c.appendTime, c.producers, c.txns, c.epochs
 	if s.pending.s != nil {
 		s.pending.reset()
 	}

@@ -16,7 +16,8 @@ import (
 //
 //	 0  2  version: 1
 //	 2  8  end: the state is that of the batches below this offset
-//	10  4  number of leader epochs, then for each, epochs and starts growing:
+//	10  8  the newest append time, milliseconds since 1970
+//	18  4  number of leader epochs, then for each, epochs and starts growing:
 //	       4 epoch  8 start offset
 //	    4  number of producers, then for each, ids growing:
 //	       8 producer id  2 epoch  4 coordinator epoch  8 first offset of the open transaction or -1
@@ -34,7 +35,7 @@ const (
 	sentBatchBytes    = 4 + 4 + 8 + 8
 	endedBytes        = 8 + 8
 	abortedBytes      = 8 + 8 + 8 + 8
-	stateHeaderBytes  = 2 + 8
+	stateHeaderBytes  = 2 + 8 + 8
 	stateCountBytes   = 4
 	stateMinimumBytes = stateHeaderBytes + 4*stateCountBytes
 )
@@ -47,6 +48,7 @@ func (s *state) appendTo(dst []byte) []byte {
 		len(s.txns.ended)*endedBytes+len(s.txns.aborted)*abortedBytes)
 	dst = be.AppendUint16(dst, stateVersion)
 	dst = be.AppendUint64(dst, uint64(s.end))
+	dst = be.AppendUint64(dst, uint64(s.appendTime))
 	dst = be.AppendUint32(dst, uint32(len(s.epochs.list)))
 	for _, e := range s.epochs.list {
 		dst = be.AppendUint32(dst, uint32(e.epoch))
@@ -101,6 +103,7 @@ func decodeState(b []byte) (*state, error) {
 	r.check(version == stateVersion, "unknown version")
 	s := newState(r.i64())
 	r.check(s.end >= 0, "negative end")
+	s.appendTime = r.i64()
 	r.epochs(s)
 	r.producers(s)
 	r.ended(s)

@@ -29,12 +29,14 @@ func sampleState() *state {
 	step(inTxn(batch(7, 0, 5, 2)), nil, 2)
 	step(inTxn(batch(9, 4, 0, 1)), nil, 3)
 	step(endTxn(9, 5), &marker{false, 6}, 3)
-	step(batch(3, 1, 2, 4), nil, 8)
+	last := batch(3, 1, 2, 4)
+	last.Attributes |= log.AppendTime
+	step(last, nil, 8)
 	return s
 }
 
 // The bytes of version 1, written by hand from the drawing in state_codec.go.
-const sampleHex = "0001" + "000000000000000a" +
+const sampleHex = "0001" + "000000000000000a" + "00000000000003ee" +
 	"00000003" + "00000002" + "0000000000000000" + "00000003" + "0000000000000004" + "00000008" + "0000000000000006" +
 	"00000003" +
 	"0000000000000003" + "0001" + "ffffffff" + "ffffffffffffffff" + "0000010000000000" + "02" +

@@ -19,7 +19,7 @@ func (follower) LeaderEpoch() (int32, error) {
 	return 0, &partition.NotLeaderError{Leader: -1, LeaderEpoch: -1}
 }
 
-func (follower) Propose(context.Context, [][]byte) (partition.Proposal, error) {
+func (follower) Propose(context.Context, int32, int64, [][]byte) (partition.Proposal, error) {
 	return nil, &partition.NotLeaderError{Leader: -1, LeaderEpoch: -1}
 }
 

@@ -108,31 +108,36 @@ func (l *Log) mark() {
 		return
 	}
 	defer w.seg.handle.release()
-	b := l.endMark()
-	store := func(ready int64) (int64, error) {
-		_, err := f.WriteAt(b[:], w.pos)
-		return max(ready, w.pos+markLen), err
-	}
+	b := w.markBytes[:]
+	l.putEndMark(b)
 	if w.pos+markLen <= w.runway.ready.Load() {
-		_, err = store(0)
+		_, err = f.WriteAt(b, w.pos)
 	} else if err = l.allow(markLen); err == nil {
-		err = w.runway.past(store)
+		err = w.runway.past(func(ready int64) (int64, error) {
+			_, err := f.WriteAt(b, w.pos)
+			return max(ready, w.pos+markLen), err
+		})
 	}
 	if err == nil {
 		w.marked = w.pos
 	}
 }
 
-// endMark encodes the mark that belongs behind the last frame.
-func (l *Log) endMark() [markLen]byte {
+// remark stores the end mark again that a failed write took away, and has the idle
+// log sync it: what was acknowledged before must go on being known as durable. Writer.
+func (l *Log) remark() {
+	l.mark()
+	l.bg.arm()
+}
+
+// putEndMark encodes the mark that belongs behind the last frame.
+func (l *Log) putEndMark(b []byte) {
 	w := &l.w
-	var b [markLen]byte
 	binary.BigEndian.PutUint64(b[frameHeaderLen:], uint64(w.at.offset))
-	putFrame(b[:], &frameHeader{
+	putFrame(b, &frameHeader{
 		kind: kindMark, length: markHeadLen, pos: uint32(w.pos), durable: uint32(w.pos),
 		tag: w.seg.tag, index: w.at.index - 1, epoch: w.at.epoch,
 	})
-	return b
 }
 
 // sealEnd leaves the active file so that the next open knows at once where it
@@ -168,6 +173,11 @@ func (l *Log) takeCheckpoint() *checkpoint {
 	l.mu.Unlock()
 	if l.snapshot != nil {
 		c.state = l.snapshot(nil)
+	}
+	if c.len() > maxCheckpoint {
+		// The next open would refuse it, and the log with it.
+		l.logger.Error("the owner's state is too large for a checkpoint and is left out", "bytes", len(c.state))
+		c.state = nil
 	}
 	return c
 }

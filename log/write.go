@@ -41,6 +41,7 @@ type writerState struct {
 	maxTimestamp int64 // of the active segment, and its index's view
 	indexedPos   int64 // position of the newest index entry, staged ones included
 	runway       *runway
+	markBytes    [markLen]byte
 	marked       int64 // where the end mark lies, if it lies behind the last frame
 }
 
@@ -63,6 +64,9 @@ func (l *Log) StageRecords(epoch uint64, h *BatchHeader, recs []Record) error {
 	group, err := AppendBatch(slices.Grow(w.group, frameHeaderLen)[:at+frameHeaderLen], h, recs)
 	if err != nil {
 		return err
+	}
+	if len(group)-at-frameHeaderLen > maxFrameBytes {
+		return h.fail(posLength, "batch is larger than a frame may be", nil)
 	}
 	return l.stage(KindData, 0, epoch, group, at)
 }
@@ -139,9 +143,10 @@ func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) 
 	if kind == KindData {
 		offsets = int64(be32(payload[posLastOffsetDelta:])) + 1
 	}
-	if full, err := l.wantsRoll(at, int64(len(group)), offsets); err != nil {
-		return err
-	} else if full {
+	if offsets > math.MaxInt64-w.staged.offset {
+		return fmt.Errorf("stage: %d records at offset %d: offsets end at 2^63-1", offsets, w.staged.offset)
+	}
+	if l.wantsRoll(at, int64(len(group)), offsets) {
 		if at > 0 {
 			w.group = group[:at]
 			return ErrGroupFull
@@ -152,6 +157,10 @@ func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) 
 		w.staged, w.newest = w.at, noTimestamp
 	}
 	pos := w.pos + int64(at)
+	if pos+int64(len(group)-at) > maxPosition {
+		// Only entries without offsets come that far: they cannot begin a segment.
+		return fmt.Errorf("stage: %s is full of entries without offsets", w.seg.name)
+	}
 	h := frameHeader{
 		kind: kind, length: length, pos: uint32(pos), durable: w.seg.durableMark(), span: span,
 		tag: w.seg.tag, index: w.staged.index + uint64(span), epoch: epoch,
@@ -178,18 +187,18 @@ func be32(b []byte) uint32 {
 // wantsRoll says whether the group, with a frame that has this many offsets, has
 // to begin a new segment. at is 0 for the group's first frame: only then is the
 // clock asked, once for each group.
-func (l *Log) wantsRoll(at int, groupLen, offsets int64) (bool, error) {
+func (l *Log) wantsRoll(at int, groupLen, offsets int64) bool {
 	w := &l.w
 	if w.at.offset == w.seg.baseOffset && (at == 0 || w.staged.offset == w.seg.baseOffset) {
 		// Nothing in it yet that has an offset: a new one would have the same name.
-		return false, nil
+		return false
 	}
 	cfg := l.cfg.Load()
 	end := w.pos + groupLen
 	return end > cfg.SegmentBytes ||
 		w.staged.offset+offsets-w.seg.baseOffset > math.MaxInt32 ||
 		w.staged.index-w.seg.baseIndex >= math.MaxInt32 ||
-		at == 0 && l.expired(cfg), nil
+		at == 0 && l.expired(cfg)
 }
 
 // StagedOffset is the offset that the next staged record gets. Writer.
@@ -240,6 +249,9 @@ func (l *Log) Write() error {
 	}
 	if err != nil {
 		l.Discard()
+		if w.marked == 0 {
+			l.remark()
+		}
 		return err
 	}
 	invariant.True(w.staged.offset >= w.at.offset && w.staged.index > w.at.index, "log goes back: %+v to %+v", w.at, w.staged)
@@ -336,6 +348,7 @@ func (l *Log) undoWrite(f vfs.File, n int, cause error) error {
 	if seed.Is(seed.FailedWriteStays) {
 		return cause
 	}
+	w.marked = 0 // it goes with the rest
 	if err := f.Truncate(w.pos); err != nil {
 		return l.fail("append to "+w.seg.name, errors.Join(cause, err))
 	}

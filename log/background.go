@@ -110,7 +110,8 @@ func (b *background) period() time.Duration {
 // written for a second.
 func (b *background) tick() {
 	b.mu.Lock()
-	if b.stopped {
+	if b.stopped || b.ticking {
+		// A retimed timer may fire while the tick before it runs, which sets it again.
 		b.mu.Unlock()
 		return
 	}
@@ -119,18 +120,18 @@ func (b *background) tick() {
 	b.ticking = true
 	period := b.period()
 	b.mu.Unlock()
-	again := b.look(period)
+	b.look(period)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ticking = false
-	if again && !b.stopped {
+	if b.armed.Load() && !b.stopped { // or again: an append may have come since the log was settled
 		b.timer.Reset(b.period())
 	}
 }
 
-// look is what a tick does. It is false when the log is settled and needs none
-// until something is written.
-func (b *background) look(period time.Duration) (again bool) {
+// look is what a tick does. When the log is settled it needs none until something
+// is written.
+func (b *background) look(period time.Duration) {
 	l := b.l
 	b.clock.Store(l.now().UnixMilli())
 	if l.cfg.Load().Level == Interval {
@@ -148,10 +149,8 @@ func (b *background) look(period time.Duration) (again bool) {
 		if quiet {
 			l.settleIdle()
 			b.armed.Store(false)
-			return false
 		}
 	}
-	return true
 }
 
 // settleIdle syncs data and the mark behind it, and gives back the memory that
@@ -229,9 +228,9 @@ func (l *Log) catchUp(c *checkpoint) error {
 	if err := l.syncData(); err != nil {
 		return err
 	}
-	if !l.keepReserve() {
+	if err := l.keepReserve(); err != nil {
 		// What little room there is belongs to deletion, which needs it for a checkpoint.
-		return fmt.Errorf("indexes not written: %w", ErrNoSpace)
+		return fmt.Errorf("indexes not written: %w", err)
 	}
 	segs := *l.segs.Load()
 	for i, s := range segs {

@@ -28,13 +28,18 @@ type checkpoint struct {
 	state         []byte // the owner's
 }
 
-// maxCheckpoint bounds what is believed of a checkpoint's length.
+// maxCheckpoint bounds one copy of a checkpoint, and so what open reads of one.
 const maxCheckpoint = 64 << 20
+
+// len is the size of one copy.
+func (c *checkpoint) len() int {
+	size := checkpointHeader + len(c.state) + 4
+	return (size + vfs.SectorBytes - 1) &^ (vfs.SectorBytes - 1)
+}
 
 // encode returns both copies.
 func (c *checkpoint) encode() []byte {
-	size := checkpointHeader + len(c.state) + 4
-	size = (size + vfs.SectorBytes - 1) &^ (vfs.SectorBytes - 1)
+	size := c.len()
 	b := make([]byte, 2*size)
 	copy(b, checkpointMagic)
 	binary.BigEndian.PutUint16(b[8:], formatVersion)

@@ -59,6 +59,9 @@ func (p *pending) joins(h *frameHeader, bh *BatchHeader, codec compress.Codec, r
 		b.LastOffset()-a.BaseOffset <= math.MaxInt32
 }
 
+// incompressible is by how much a codec may make a batch of maxFrameBytes larger.
+const incompressible = maxFrameBytes / 64
+
 // flush writes the pending batch.
 func (c *cleaner) flush() error {
 	p := &c.pending
@@ -66,8 +69,9 @@ func (c *cleaner) flush() error {
 		return nil
 	}
 	batch, codec := p.raw, p.codec
-	// Without its compression a segment could outgrow what a segment may be.
-	if c.p.Recompress && c.out.size()+int64(p.bytes) <= c.limit {
+	// Without its compression a segment could outgrow what a segment may be, and a batch
+	// what a frame may be.
+	if c.p.Recompress && c.out.size()+int64(p.bytes) <= c.limit && p.bytes <= maxFrameBytes-incompressible {
 		codec = c.p.Codec
 	}
 	var err error

@@ -154,7 +154,7 @@ func (r *Reader) follow(segs *[]*segment) error {
 	i := segmentFor(*segs, r.at.offset)
 	// The segment that we are in may start at the very offset that is next, or be the
 	// one before it whose end we reached.
-	for ; i >= 0; i-- {
+	for ; i >= 0 && r.c.pos <= r.c.seg.end.Load(); i-- { // otherwise it was truncated below us
 		if (*segs)[i] == r.c.seg {
 			r.segs, r.i = segs, i
 			return nil
@@ -163,7 +163,7 @@ func (r *Reader) follow(segs *[]*segment) error {
 			break
 		}
 	}
-	if i > 0 && (*segs)[i-1] == r.c.seg {
+	if i > 0 && (*segs)[i-1] == r.c.seg && r.c.pos <= r.c.seg.end.Load() {
 		r.segs, r.i = segs, i-1
 		return nil
 	}

@@ -232,6 +232,9 @@ func (r *recovery) create() error {
 	}
 	none := []*segment{}
 	l.segs.Store(&none)
+	if err := l.allow(4096); err != nil {
+		return err
+	}
 	seg, err := l.createSegment(segmentHeader{
 		logID: l.logID, tag: newTag(), baseOffset: at.offset, baseIndex: at.index, prevEpoch: at.epoch,
 		created: l.now().UnixMilli(),
@@ -508,7 +511,9 @@ func (r *recovery) finish() error {
 			return err
 		}
 	}
-	l.keepReserve()
+	if err := l.keepReserve(); err != nil {
+		l.logger.Warn("no reserve; appends wait for it", "error", err)
+	}
 	return nil
 }
 

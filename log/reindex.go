@@ -14,6 +14,9 @@ func (l *Log) reindex(ctx context.Context, n int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if l.closed.Load() {
+			return ErrClosed
+		}
 		_, ok, err := s.index.floorPlace(func(placeEntry) bool { return false })
 		if err != nil && !errors.Is(err, errIndex) {
 			return err

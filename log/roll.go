@@ -19,6 +19,14 @@ func (l *Log) Roll() error {
 }
 
 func (l *Log) roll() error {
+	if err := l.allow(4096); err != nil {
+		return fmt.Errorf("begin segment %d: %w", l.w.at.offset, err)
+	}
+	return l.begin()
+}
+
+// begin is roll that asks nobody for room.
+func (l *Log) begin() error {
 	w := &l.w
 	seg, err := l.createSegment(segmentHeader{
 		logID: l.logID, tag: newTag(), baseOffset: w.at.offset, baseIndex: w.at.index,
@@ -52,9 +60,6 @@ func (l *Log) activate(seg *segment, pos int64, at place, maxTimestamp int64) {
 // createSegment makes a segment's file with its header. Neither is durable before
 // the next syncData; until then the name counts as unsynced.
 func (l *Log) createSegment(h segmentHeader) (*segment, error) {
-	if err := l.allow(4096); err != nil {
-		return nil, err
-	}
 	s := newSegment(l.fs, l.files, h)
 	if ok, err := l.useSpare(s); ok || err != nil {
 		return s, err
@@ -85,8 +90,8 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 // while the reserve is there. A disk filled without it could not even be emptied:
 // deleting needs room for a checkpoint.
 func (l *Log) allow(grow int64) error {
-	if !l.keepReserve() {
-		return fmt.Errorf("no room for the reserve of %d bytes: %w", l.cfg.Load().ReserveBytes, ErrNoSpace)
+	if err := l.keepReserve(); err != nil {
+		return err
 	}
 	limit := l.cfg.Load().CapBytes
 	if limit == 0 {
@@ -122,21 +127,20 @@ func (l *Log) takeReserve() bool {
 	return l.fs.Remove(reserveName) == nil
 }
 
-// keepReserve lays the reserve if it is wanted and not there. It answers false when
-// that cannot be done.
-func (l *Log) keepReserve() bool {
+// keepReserve lays the reserve if it is wanted and not there.
+func (l *Log) keepReserve() error {
 	size := l.cfg.Load().ReserveBytes
 	if size == 0 || l.reserved.Load() {
-		return true
+		return nil
 	}
 	l.reserve.Lock()
 	defer l.reserve.Unlock()
 	if l.reserved.Load() {
-		return true
+		return nil
 	}
 	f, err := openOrCreate(l.fs, reserveName)
 	if err != nil {
-		return false
+		return fmt.Errorf("reserve of %d bytes: %w", size, err)
 	}
 	err = f.Allocate(0, size)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -145,10 +149,10 @@ func (l *Log) keepReserve() bool {
 	f.Close()
 	if err != nil {
 		l.fs.Remove(reserveName)
-		return false
+		return fmt.Errorf("reserve of %d bytes: %w", size, err)
 	}
 	l.reserveBytes = size
 	l.otherBytes.Add(size)
 	l.reserved.Store(true)
-	return true
+	return nil
 }

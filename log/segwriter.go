@@ -72,6 +72,9 @@ func (w *segmentWriter) add(kind Kind, index, epoch uint64, payload []byte) erro
 	if span > math.MaxUint32 || pos+frameHeaderLen+int64(len(payload)) > maxPosition {
 		return fmt.Errorf("write %s: %d bytes with %d left out entries do not fit a segment", w.seg.name, pos, span)
 	}
+	if len(payload) > maxFrameBytes {
+		return fmt.Errorf("write %s: %d bytes are more than a frame may hold", w.seg.name, len(payload))
+	}
 	if len(w.buf) > 0 && len(w.buf)+frameHeaderLen+len(payload) > segmentWriterBuffer {
 		if err := w.flush(); err != nil {
 			return err
@@ -265,6 +268,9 @@ func (l *Log) swap(w *segmentWriter, old []*segment) (ok bool, err error) {
 		return false, nil
 	}
 
+	if err := l.settleState(); err != nil {
+		return false, err
+	}
 	// From the rename on, entries below the end cannot be read singly. Whoever opens
 	// the log must know that before it is so.
 	c := l.takeCheckpoint()

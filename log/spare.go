@@ -74,23 +74,25 @@ func (l *Log) laySpare() {
 		!l.laying.CompareAndSwap(false, true) {
 		return
 	}
+	l.otherBytes.Add(size) // it counts while it grows: the writer must not take the room below the cap twice
 	l.bg.running.Add(1)
 	go func() {
 		defer l.bg.running.Done()
 		defer l.laying.Store(false)
 		if err := l.layFile(size); err != nil {
 			l.fs.Remove(spareName + tmpSuffix) // a full disk, or closing: segments grow as they are written
+			l.otherBytes.Add(-size)
 			return
 		}
 		l.Lock()
 		defer l.Unlock()
 		if l.closed.Load() || l.spareBytes.Load() != 0 || l.fs.Rename(spareName+tmpSuffix, spareName) != nil {
 			l.fs.Remove(spareName + tmpSuffix)
+			l.otherBytes.Add(-size)
 			return
 		}
 		// As when recycling: the names must be settled before the file is written to.
 		l.spareLaid = true
-		l.otherBytes.Add(size)
 		l.spareBytes.Store(size)
 		if l.fs.SyncDir(".") != nil {
 			l.dropSpare()

@@ -182,6 +182,16 @@ func (l *Log) takeCheckpoint() *checkpoint {
 	return c
 }
 
+// settleState makes durable what the owner's state is about to be of. A state that is
+// ahead of what a power cut leaves says nothing about it, and what it was made of
+// below the log start offset is gone. Writer, without syncing held.
+func (l *Log) settleState() error {
+	if l.snapshot == nil || l.DurableOffset() >= l.w.at.offset {
+		return nil
+	}
+	return l.syncData()
+}
+
 // writeCheckpoint makes c the checkpoint. On a full disk it takes the reserve.
 func (l *Log) writeCheckpoint(c *checkpoint) error {
 	err := writeCheckpoint(l.fs, c)

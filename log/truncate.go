@@ -40,6 +40,9 @@ func (l *Log) TruncateFrom(index uint64) error {
 		return fmt.Errorf("truncate: %w", err)
 	}
 	l.bg.quiesce()
+	if err := l.settleState(); err != nil {
+		return err
+	}
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	if err := l.truncate(seg, pos, at); err != nil {
@@ -78,7 +81,10 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 
 	// Readers stop at the new end before the bytes go.
 	l.next.Store(at.offset)
+	seg.end.Store(pos)
 	kept := append([]*segment(nil), segs[:i+1]...)
+	shorter := kept
+	l.segs.Store(&shorter)
 	for j := len(segs) - 1; j > i; j-- {
 		if err := removeSegment(l.fs, segs[j]); err != nil {
 			return err
@@ -91,7 +97,6 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 	if at.offset == seg.baseOffset {
 		return l.replaceTail(kept, pos, at)
 	}
-	seg.end.Store(pos)
 	f, err := seg.handle.acquire()
 	if err != nil {
 		return err
@@ -106,9 +111,8 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 	seg.allocated.Store(pos)
 	seg.durable.Store(pos)
 	seg.maxTimestamp.Store(unknownTimestamp)
-	l.segs.Store(&kept)
 	w.seg, w.pos, w.at = seg, pos, at
-	if err := l.roll(); err != nil {
+	if err := l.begin(); err != nil { // on a full disk, too, in the room that was freed
 		return err
 	}
 	return l.syncCreated()
@@ -203,6 +207,9 @@ func (l *Log) dropSegments(n int, start int64) error {
 		if err := l.syncData(); err != nil {
 			return err
 		}
+	}
+	if err := l.settleState(); err != nil {
+		return err
 	}
 	c := l.takeCheckpoint()
 	c.start = start

@@ -127,6 +127,9 @@ func (l *Log) saveRan(age time.Duration, deleted int) error {
 	if age <= 0 || len(*l.segs.Load()) < 2 || ran-l.ranSaved < every {
 		return nil
 	}
+	if err := l.settleState(); err != nil {
+		return err
+	}
 	if err := l.writeCheckpoint(l.takeCheckpoint()); err != nil {
 		return err
 	}

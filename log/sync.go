@@ -186,7 +186,7 @@ func (l *Log) takeCheckpoint() *checkpoint {
 // ahead of what a power cut leaves says nothing about it, and what it was made of
 // below the log start offset is gone. Writer, without syncing held.
 func (l *Log) settleState() error {
-	if l.snapshot == nil || l.DurableOffset() >= l.w.at.offset {
+	if l.snapshot == nil || l.DurableOffset() >= l.w.at.offset || seed.Is(seed.StateAhead) || seed.Is(seed.StartUnsynced) {
 		return nil
 	}
 	return l.syncData()

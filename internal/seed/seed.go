@@ -30,6 +30,13 @@ var All = []Bug{
 	{CloseHidesFailure, "log", "TestEveryOperationFailsOnce"},
 	{StaleFrames, "log", "TestCrashStates"},
 	{CutAtBadChecksum, "log", "TestFlipEveryBit"},
+	{StateAhead, "partition", "TestCrashStates"},
+	{AckBeforeFsync, "partition", "TestCrashStates"},
+	{WatermarkBack, "partition", "TestCrashStates"},
+	{ForgetProducers, "partition", "TestCrashStates"},
+	{ForgetEpochs, "partition", "TestCrashStates"},
+	{SnapshotUncommitted, "partition", "TestCrashStates"},
+	{VisibleMarker, "partition", "TestCrashStates"},
 }
 
 // The bugs, by what is wrong.
@@ -50,4 +57,11 @@ const (
 	CloseHidesFailure    = "close-hides-failure"
 	StaleFrames          = "stale-frames-count"
 	CutAtBadChecksum     = "cut-at-bad-checksum"
+	StateAhead           = "state-ahead-of-data"
+	AckBeforeFsync       = "acknowledge-before-fsync"
+	WatermarkBack        = "watermark-goes-back"
+	ForgetProducers      = "producers-not-recovered"
+	ForgetEpochs         = "epochs-not-recovered"
+	SnapshotUncommitted  = "snapshot-of-uncommitted"
+	VisibleMarker        = "undecided-is-visible"
 )

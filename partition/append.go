@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/x/embedlog/compress"
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -281,6 +282,12 @@ func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	if pr := o.Producer; pr != nil {
 		r.plain = false
 		r.header.ProducerID, r.header.ProducerEpoch, r.header.BaseSequence = pr.ID, pr.Epoch, pr.Sequence
+		// The producer's state keeps it, and is made before the batch is encoded.
+		for i := range recs {
+			if ms := recs[i].Timestamp; i == 0 || ms > r.header.MaxTimestamp {
+				r.header.MaxTimestamp = ms
+			}
+		}
 		if pr.Transactional {
 			r.header.Attributes |= log.Transactional
 		}
@@ -471,7 +478,7 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		p.failStaged(staged, base, err)
 		return n
 	}
-	if p.log.Level() == log.Durable {
+	if p.log.Level() == log.Durable && !seed.Is(seed.AckBeforeFsync) {
 		if err := p.log.Sync(); err != nil {
 			// The records are in the log and may be on the disk, now or after a restart.
 			w.pending.discard()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog/internal/invariant"
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -106,7 +107,7 @@ func (p *Partition) takeSnapshot(dst []byte) []byte {
 		// what the next open needs.
 		return append(dst, p.log.Recovered().State...)
 	}
-	if p.base != nil {
+	if p.base != nil && !seed.Is(seed.SnapshotUncommitted) {
 		return p.base.appendTo(dst)
 	}
 	return p.state.appendTo(dst)
@@ -240,6 +241,9 @@ func (p *Partition) LastStable() int64 {
 	// In this order: a transaction is seen by the time its records are visible.
 	hw := p.highWatermark.Load()
 	stable := min(hw, p.unstable.Load())
+	if seed.Is(seed.VisibleMarker) {
+		stable = hw
+	}
 	return max(stable, min(p.log.StartOffset(), hw))
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -166,6 +167,9 @@ func (p *Partition) Commit(index uint64) error {
 	}
 	p.stored = p.stored[n:]
 	p.base.txns.advance(next)
+	if seed.Is(seed.WatermarkBack) && n == 0 {
+		p.highWatermark.Store(p.log.StartOffset())
+	}
 	if next > p.highWatermark.Load() {
 		p.advanceLocked(next)
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -46,7 +47,7 @@ func (s *state) replay(h *log.BatchHeader, now int64, control func() (m marker, 
 	if h.LastOffset() < s.end {
 		return nil
 	}
-	if h.ProducerID >= 0 && h.ProducerEpoch >= 0 {
+	if h.ProducerID >= 0 && h.ProducerEpoch >= 0 && !seed.Is(seed.ForgetProducers) {
 		// A snapshot ends between two batches, and compaction joins no batches of producers.
 		if h.BaseOffset < s.end {
 			return &log.BadBatchError{BaseOffset: h.BaseOffset, LastOffset: h.LastOffset(), Reason: fmt.Sprintf("a producer's batch lies across offset %d, where another ended", s.end)}
@@ -80,7 +81,9 @@ func (s *state) replay(h *log.BatchHeader, now int64, control func() (m marker, 
 	if h.Attributes.Has(log.AppendTime) {
 		s.appendTime = max(s.appendTime, h.MaxTimestamp)
 	}
-	s.epochs.assign(h.LeaderEpoch, h.BaseOffset)
+	if !seed.Is(seed.ForgetEpochs) {
+		s.epochs.assign(h.LeaderEpoch, h.BaseOffset)
+	}
 	s.end = h.LastOffset() + 1
 	return nil
 }

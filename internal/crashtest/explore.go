@@ -20,6 +20,12 @@ type Store interface {
 	Abandon()
 }
 
+// Judge is a Store that has more to say than its contents, such as what it knows
+// of producers and transactions. tr is of what it shows: all of it is durable.
+type Judge interface {
+	Judge(tr *Trace) error
+}
+
 // Workload is what is run and crashed.
 type Workload struct {
 	Name string
@@ -255,6 +261,11 @@ func (s *state) live(m *vfs.Mem, tr *Trace, e Event) (next *Trace, done bool, er
 		return nil, false, err
 	}
 	tr = tr.Reopened(c)
+	if j, ok := store.(Judge); ok {
+		if err := j.Judge(tr); err != nil {
+			return tr, false, unless("judge", err)
+		}
+	}
 	if err := store.Append(tr); err != nil {
 		return tr, false, unless("append after open", err)
 	}
@@ -299,7 +310,13 @@ func (s *state) again(m *vfs.Mem, tr *Trace, e Event, closed bool) error {
 	if err != nil {
 		return fmt.Errorf("read again: %w", err)
 	}
-	return tr.Check(c, e)
+	if err := tr.Check(c, e); err != nil {
+		return err
+	}
+	if j, ok := store.(Judge); ok {
+		return j.Judge(tr.Reopened(c))
+	}
+	return nil
 }
 
 // panicked is a panic on the way.

@@ -29,6 +29,12 @@ type sent struct {
 	last bool // of its batch
 }
 
+// Batch is a batch that was sent and has its place.
+type Batch struct {
+	Base, Next int64 // half-open
+	Meta       any   // what the workload has said of it
+}
+
 // ErrBroken is matched by what contradicts a promise, as opposed to a failure that
 // a workload may live with.
 var ErrBroken = errors.New("promise broken")
@@ -47,6 +53,8 @@ type Trace struct {
 
 	mu        sync.Mutex
 	sent      []sent
+	placed    []Batch
+	loose     []*Offer
 	batches   int   // sent so far, failed ones too: makes values unique
 	written   int64 // acknowledged at a level that survives a kill, below this offset
 	durable   int64 // acknowledged at a level that survives a power cut
@@ -61,17 +69,43 @@ func NewTrace() *Trace { return &Trace{floor: math.MaxInt64} }
 
 // Sending notes a batch that is about to be sent; it gets the offsets from at on,
 // which must be the next ones.
-func (t *Trace) Sending(at int64, recs ...Rec) error {
+func (t *Trace) Sending(at int64, recs ...Rec) error { return t.SendingAs(at, nil, recs...) }
+
+// SendingAs is Sending with what the workload wants to know of the batch later.
+func (t *Trace) SendingAs(at int64, meta any, recs ...Rec) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if at != int64(len(t.sent)) {
 		return broken("the log gives out offset %d, the next one is %d", at, len(t.sent))
 	}
+	t.placeLocked(meta, recs)
+	t.batches++
+	return nil
+}
+
+func (t *Trace) placeLocked(meta any, recs []Rec) {
+	base := int64(len(t.sent))
 	for i, r := range recs {
 		t.sent = append(t.sent, sent{r, i == len(recs)-1})
 	}
-	t.batches++
-	return nil
+	t.placed = append(t.placed, Batch{base, int64(len(t.sent)), meta})
+}
+
+// cutLocked forgets what was sent from offset end on.
+func (t *Trace) cutLocked(end int64) {
+	if end < int64(len(t.sent)) {
+		t.sent = t.sent[:end]
+	}
+	for n := len(t.placed); n > 0 && t.placed[n-1].Next > end; n-- {
+		t.placed = t.placed[:n-1]
+	}
+}
+
+// Placed are the batches that were sent, in the order of their offsets.
+func (t *Trace) Placed() []Batch {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.placed)
 }
 
 // Batches is how many were sent so far: a number that makes values unique.
@@ -100,7 +134,7 @@ func (t *Trace) Written() {
 func (t *Trace) Failed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sent = t.sent[:t.written]
+	t.cutLocked(t.written)
 }
 
 // Durable says that all records below end survive a power cut.
@@ -128,9 +162,7 @@ func (t *Trace) Truncated() {
 	defer t.mu.Unlock()
 	end := t.floor
 	t.floor = math.MaxInt64
-	if end < int64(len(t.sent)) {
-		t.sent = t.sent[:end]
-	}
+	t.cutLocked(end)
 	t.written, t.durable = min(t.written, end), min(t.durable, end)
 	t.startLow, t.startHigh = min(t.startLow, end), min(t.startHigh, end)
 }
@@ -179,6 +211,13 @@ func (e Event) String() string { return [...]string{"kill", "power cut", "nothin
 func (t *Trace) Check(c *Contents, e Event) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.loose) > 0 {
+		found, err := t.foundLocked(c, e)
+		if err != nil {
+			return err
+		}
+		return found.Check(c, e)
+	}
 	least := int64(len(t.sent))
 	switch e {
 	case Kill:
@@ -234,10 +273,18 @@ func (t *Trace) mayMissLocked(from, to, end int64) error {
 func (t *Trace) Reopened(c *Contents) *Trace {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return &Trace{
-		sent: slices.Clip(t.sent[:c.End]), batches: t.batches, written: c.End, durable: c.End,
+	from := t
+	if len(t.loose) > 0 {
+		if found, err := t.foundLocked(c, Power); err == nil { // it was checked before
+			from = found
+		}
+	}
+	n := &Trace{
+		sent: slices.Clone(from.sent[:c.End]), placed: slices.Clone(from.placed), batches: t.batches, written: c.End, durable: c.End,
 		startLow: c.Start, startHigh: c.Start, floor: math.MaxInt64, compacted: t.compacted,
 	}
+	n.cutLocked(c.End)
+	return n
 }
 
 // Adopt goes on with a log that was opened again within the run and showed c: what
@@ -246,6 +293,6 @@ func (t *Trace) Adopt(c *Contents) {
 	n := t.Reopened(c)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sent, t.written, t.durable = n.sent, n.written, n.durable
+	t.sent, t.placed, t.loose, t.written, t.durable = n.sent, n.placed, nil, n.written, n.durable
 	t.startLow, t.startHigh, t.floor = n.startLow, n.startHigh, n.floor
 }

@@ -38,7 +38,12 @@ func oursConfig(r *rep) (partition.Config, error) {
 	if !ok {
 		return partition.Config{}, fmt.Errorf("level %q", r.Level)
 	}
-	return partition.Config{MaxBatchBytes: largestBatchBytes, Log: log.Config{Level: level, SyncInterval: 100 * time.Millisecond}}, nil
+	cfg := partition.Config{MaxBatchBytes: largestBatchBytes, Log: log.Config{Level: level, SyncInterval: 100 * time.Millisecond}}
+	if level == log.Durable && r.Batch > 1 {
+		// Zeros for large groups are laid in the next segment's file, so there has to be one.
+		cfg.Log.SegmentBytes = 64 << 20
+	}
+	return cfg, nil
 }
 
 func openOurs(r *rep) (*partition.Partition, error) {

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math"
 
 	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/internal/vfs"
@@ -95,7 +96,7 @@ func decodeCheckpointCopy(b []byte) (*checkpoint, error) {
 	if n > size-4-checkpointHeader {
 		return nil, errCheckpoint
 	}
-	return &checkpoint{
+	c := &checkpoint{
 		logID:         binary.BigEndian.Uint64(b[16:]),
 		start:         int64(binary.BigEndian.Uint64(b[24:])),
 		boundaryIndex: binary.BigEndian.Uint64(b[32:]),
@@ -107,8 +108,15 @@ func decodeCheckpointCopy(b []byte) (*checkpoint, error) {
 		cutPos:        int64(binary.BigEndian.Uint32(b[68:])),
 		cutTag:        binary.BigEndian.Uint64(b[72:]),
 		state:         append([]byte(nil), b[checkpointHeader:checkpointHeader+n]...),
-	}, nil
+	}
+	if c.start < 0 || c.durableBase < 0 || c.boundaryIndex > math.MaxInt64 || c.ran < 0 || c.ran > maxRan {
+		return nil, errCheckpoint // no log comes that far: sums of these must not overflow
+	}
+	return c, nil
 }
+
+// maxRan is more than any log runs, in milliseconds: a thousand centuries.
+const maxRan = 100_000 * 365 * 24 * 3600 * 1000
 
 // readCheckpoint returns nil without an error when there is none.
 func readCheckpoint(fsys vfs.FS) (*checkpoint, error) {

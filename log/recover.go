@@ -469,6 +469,12 @@ func (r *recovery) finish() error {
 	if end := (mark{cut, t.end}); end.below(r.highest) && !seed.Is(seed.CutAtBadChecksum) || t.end < segmentHeaderLen {
 		return r.corrupt(cut, t)
 	}
+	if e := r.missingStart(); e != nil {
+		// Nothing is cut either: what is left goes to whoever repairs it.
+		r.segs = r.segs[:cut+1]
+		r.damaged(e, t.end, t.at)
+		return nil
+	}
 	clean := intact && t.marked && t.size == t.end+markLen && len(r.remove) == 0
 	if err := r.clean(); err != nil {
 		return err
@@ -653,7 +659,6 @@ func (r *recovery) publish(pos int64, at place, maxTimestamp int64) {
 // corrupt opens the log for reading only: bytes that were durable are damaged at
 // the end of t.
 func (r *recovery) corrupt(cut int, t *tail) error {
-	l := r.l
 	s := r.segs[cut]
 	e := &CorruptionError{File: s.name, Position: t.end, End: -1, FirstOffset: t.at.offset, EndOffset: -1, Cause: t.reason}
 	if e.Cause == nil {
@@ -673,12 +678,28 @@ func (r *recovery) corrupt(cut int, t *tail) error {
 			e.End, e.EndOffset = found.first, found.firstOffset
 		}
 	}
+	r.damaged(e, end, at)
+	return nil
+}
+
+// damaged publishes what there is for reading only.
+func (r *recovery) damaged(e *CorruptionError, end int64, at place) {
+	l := r.l
 	r.settle()
 	r.report.Corruption = e
 	l.failed.Store(&failure{e})
 	r.publish(end, at, unknownTimestamp)
 	l.logger.Error("log is damaged below what was durable; open for reading only", "error", e)
-	return nil
+}
+
+// missingStart says that the first segments are not there: a log start offset is
+// moved in the checkpoint before any file goes.
+func (r *recovery) missingStart() *CorruptionError {
+	if r.ckpt == nil || len(r.segs) == 0 || r.ckpt.start >= r.segs[0].baseOffset {
+		return nil
+	}
+	return &CorruptionError{File: segmentName(r.ckpt.start, logSuffix), End: -1,
+		FirstOffset: r.ckpt.start, EndOffset: r.segs[0].baseOffset, Cause: errors.New("the segment is missing")}
 }
 
 // behind is what lies behind damage in the last segment.

@@ -281,6 +281,9 @@ func (r *repair) judge() error {
 		r.report.LostEnd = len(r.report.Damage) > 0
 		return nil
 	}
+	if e := v.missingStart(); e != nil {
+		r.report.Damage = append(r.report.Damage, e)
+	}
 	if err := v.scan(); err != nil {
 		return err
 	}

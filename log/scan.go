@@ -75,7 +75,7 @@ type cursor struct {
 
 const (
 	minChunk = 32 << 10
-	maxChunk = 1 << 20
+	maxChunk = 256 << 10 // it stays in the cache between the read and the checksum
 )
 
 // moved is a cursor over another segment that reads in the same way.

@@ -40,7 +40,9 @@ func (l *Log) TruncateFrom(index uint64) error {
 		return fmt.Errorf("truncate: %w", err)
 	}
 	l.bg.quiesce()
-	if err := l.settleState(); err != nil {
+	// What is kept is called durable in the end, and segments before the one that is
+	// cut may not be yet.
+	if err := l.syncData(); err != nil {
 		return err
 	}
 	l.syncing.Lock()

@@ -167,11 +167,11 @@ func (p *Partition) Commit(index uint64) error {
 	}
 	p.stored = p.stored[n:]
 	p.base.txns.advance(next)
-	if seed.Is(seed.WatermarkBack) && n == 0 {
-		p.highWatermark.Store(p.log.StartOffset())
-	}
 	if next > p.highWatermark.Load() {
 		p.advanceLocked(next)
+	}
+	if seed.Is(seed.WatermarkBack) && n == 0 {
+		p.highWatermark.Store(p.log.StartOffset())
 	}
 	p.mu.Unlock()
 	p.waiters.wake(p)

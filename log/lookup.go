@@ -119,6 +119,14 @@ func (l *Log) MaxTimestamp() (found TimePosition, ok bool, err error) {
 	if newest == noTimestamp {
 		return found, false, nil
 	}
+	if found, ok, err = l.OffsetForTime(newest); ok || err != nil {
+		return found, ok, err
+	}
+	// An index by time that is left over from before a truncation knows of records that
+	// are gone. The records themselves know better.
+	if newest, err = l.newestIn(start, l.next.Load()); err != nil || newest == noTimestamp {
+		return found, false, err
+	}
 	return l.OffsetForTime(newest)
 }
 
@@ -188,6 +196,13 @@ func (l *Log) segmentMaxTimestamp(i int, segs []*segment) (int64, error) {
 			return 0, err
 		}
 		if err != nil || h.kind == kindMark || at.follows(&h, frame[frameHeaderLen:], s.compacted()) != nil {
+			if from.pos > segmentHeaderLen && i+1 < len(segs) {
+				// The index is a cache, and a power cut can bring back what a truncation took out
+				// of it: it may have led astray.
+				newest, from = noTimestamp, placeEntry{s.baseOffset, s.baseIndex, segmentHeaderLen}
+				c.pos, at = from.pos, place{from.offset, from.index, 0}
+				continue
+			}
 			// The end, or damage, which whoever reads there is told of. What is unknown
 			// counts as new, so that retention by time does not delete it.
 			if i+1 < len(segs) {

@@ -47,7 +47,7 @@ func TestIndexFromBeforeTruncation(t *testing.T) {
 			p.pos += bad.shift
 			var place, time [indexEntryLen]byte
 			s.index.putPlace(place[:], p)
-			s.index.putTime(time[:], timeEntry{bad.time, p.offset - 1})
+			s.index.putTime(time[:], timeEntry{bad.time, p.offset})
 			for name, b := range map[string][]byte{s.index.places.name: place[:], s.index.times.name: time[:]} {
 				if err := writeEntries(fs, name, 0, b, true); err != nil {
 					t.Fatal(err)

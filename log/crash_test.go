@@ -319,6 +319,7 @@ func (s crashScript) workload(level Level) crashtest.Workload {
 			}
 			defer func() { c.Abandon() }()
 			if err := s.run(c); err != nil {
+				tr.Stopping()
 				return err
 			}
 			if err := c.close(); err != nil && !tr.Tolerant && !errors.Is(err, ErrNoSpace) {

@@ -130,11 +130,13 @@ func (x *Explorer) FaultPoint(i, k int, effect vfs.Effect, tolerant bool) (done 
 	f := vfs.NewFault(m, vfs.Rule{Op: vfs.OpAny, Skip: k, Effect: effect})
 	tr := NewTrace()
 	tr.Tolerant = tolerant
+	left := m
+	tr.stopping = func() { left = m.AfterKill() }
 	err = guard(func() error { return w.Run(f, tr) })
 	if err != nil && (tolerant || f.Hits() == 0 || isBroken(err)) {
 		return false, t, fmt.Errorf("%s, fault at %d: run: %w", w.Name, k, err)
 	}
-	if err = x.states(w, m, tr, rng, &t); err != nil {
+	if err = x.states(w, left, tr, rng, &t); err != nil {
 		err = fmt.Errorf("%s, fault at %d: %w", w.Name, k, err)
 	}
 	return f.Hits() == 0, t, err

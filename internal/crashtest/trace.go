@@ -51,6 +51,8 @@ type Trace struct {
 	// the log can, with a reopened log when it cannot.
 	Tolerant bool
 
+	stopping func() // by the explorer: see Stopping
+
 	mu        sync.Mutex
 	sent      []sent
 	placed    []Batch
@@ -66,6 +68,14 @@ type Trace struct {
 
 // NewTrace is the trace of an empty log.
 func NewTrace() *Trace { return &Trace{floor: math.MaxInt64} }
+
+// Stopping says that the workload ends with an error. What it does after that, such
+// as closing what it had open, does not happen: the process is killed here.
+func (t *Trace) Stopping() {
+	if t.stopping != nil {
+		t.stopping()
+	}
+}
 
 // Sending notes a batch that is about to be sent; it gets the offsets from at on,
 // which must be the next ones.

@@ -53,6 +53,7 @@ type handle struct {
 	file       vfs.File
 	refs       int
 	gone       bool
+	over       bool    // closed for good: what is opened from now on closes with its last user
 	prev, next *handle // nil when not in the ring
 }
 
@@ -95,6 +96,7 @@ func (h *handle) adopt(f vfs.File) {
 	c.mu.Lock()
 	h.file = f
 	h.refs++
+	h.gone = h.gone || h.over
 	c.open++
 	c.touchLocked(h)
 	victims := c.shrinkLocked(nil)
@@ -136,6 +138,15 @@ func (h *handle) forget() {
 	for _, v := range victims {
 		v.Close()
 	}
+}
+
+// shut is forget for ever: a reader that still comes holds the file open no longer
+// than it uses it.
+func (h *handle) shut() {
+	h.cache.mu.Lock()
+	h.over = true
+	h.cache.mu.Unlock()
+	h.forget()
 }
 
 func (c *FileCache) touchLocked(h *handle) {

@@ -46,8 +46,9 @@ type Log struct {
 	reserved   atomic.Bool // it lies on the disk
 	otherBytes atomic.Int64
 	// reserveBytes is what the reserve takes, while it is there.
-	reserveBytes int64
-	bg           background
+	reserveBytes    int64
+	checkpointBytes atomic.Int64
+	bg              background
 	maintenance
 
 	mu            sync.Mutex
@@ -156,7 +157,7 @@ func (l *Log) release() error {
 	var err error
 	if segs := l.segs.Load(); segs != nil {
 		for _, s := range *segs {
-			s.handle.forget()
+			s.handle.shut()
 		}
 	}
 	if l.lock != nil {

@@ -269,6 +269,9 @@ func (l *Log) ReadBefore(offset int64) (*Backward, error) {
 // Next returns the frame before the last one. io.EOF says that the log start
 // offset is reached. The payload stays valid as long as it is held.
 func (b *Backward) Next() (*Frame, error) {
+	if b.l.closed.Load() {
+		return nil, ErrClosed
+	}
 	for len(b.stack) == 0 {
 		start := b.l.start.Load()
 		if b.before <= start {

@@ -87,6 +87,9 @@ func (r *Reader) Offset() int64 { return r.at.offset }
 // Next returns the next frame. io.EOF says that the end is reached, for now. A
 // *CorruptionError says that what comes next is damaged: Skip goes behind it.
 func (r *Reader) Next() (*Frame, error) {
+	if r.l.closed.Load() {
+		return nil, ErrClosed
+	}
 	for try := 0; ; try++ {
 		f, err := r.next()
 		if err == nil || err == io.EOF {
@@ -228,6 +231,9 @@ func (r *Reader) Skip() (int64, error) {
 // that is not 0.
 func (r *Reader) seek(offset int64, index uint64) error {
 	l := r.l
+	if l.closed.Load() {
+		return ErrClosed
+	}
 	for try := 0; ; try++ {
 		segs := l.segs.Load()
 		start, end := l.start.Load(), l.next.Load()

@@ -55,10 +55,18 @@ func (l *Log) recover() error {
 	if len(r.segs) == 0 {
 		return r.create()
 	}
-	if err := r.scan(); err != nil {
-		return err
+	all := r.segs
+	err := r.scan()
+	if err == nil {
+		err = r.finish()
 	}
-	return r.finish()
+	for i, s := range all {
+		// What was only looked at must not stay open in a cache that logs share.
+		if err != nil || i >= len(r.segs) {
+			s.handle.shut()
+		}
+	}
+	return err
 }
 
 // read lists the directory and reads what is needed to know what is there.
@@ -88,6 +96,9 @@ func (r *recovery) read() error {
 				l.reserveBytes = info.Allocated
 				l.otherBytes.Add(info.Allocated)
 				l.reserved.Store(true)
+			}
+			if info.Name == checkpointName {
+				l.checkpointBytes.Store(info.Size)
 			}
 			if info.Name == spareName {
 				l.keepSpare(info)

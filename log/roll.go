@@ -107,7 +107,7 @@ func (l *Log) allow(grow int64) error {
 // laid ahead of the writer, indexes, checkpoint, reserve and spare segment.
 func (l *Log) AllocatedBytes() int64 {
 	const block = 4096
-	used := l.otherBytes.Load()
+	used := l.otherBytes.Load() + l.checkpointBytes.Load()
 	for _, s := range *l.segs.Load() {
 		size := max(s.allocated.Load(), s.end.Load())
 		used += (size+block-1)&^(block-1) + s.index.bytes()

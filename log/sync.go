@@ -30,11 +30,16 @@ func (l *Log) Sync() error {
 // Flush makes everything durable that was written before the call, without the
 // writer's lock.
 func (l *Log) Flush() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
 	if err := l.syncData(); err != nil {
 		return err
 	}
 	if l.TryLock() {
-		l.mark()
+		if !l.closed.Load() { // the directory may be another's by now
+			l.mark()
+		}
 		l.Unlock()
 	}
 	return nil
@@ -201,5 +206,6 @@ func (l *Log) writeCheckpoint(c *checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
+	l.checkpointBytes.Store(2 * int64(c.len()))
 	return nil
 }

@@ -272,6 +272,14 @@ func (r *recovery) create() error {
 
 // clean removes what the crash left over.
 func (r *recovery) clean() error {
+	if len(r.remove) > 0 {
+		// The process before may have been killed between the rename of the checkpoint that
+		// says what goes and the sync of the directory. A power cut could then bring the old
+		// one back, which begins with a segment that is gone.
+		if err := r.l.fs.SyncDir("."); err != nil {
+			return err
+		}
+	}
 	for _, name := range r.remove {
 		if err := r.l.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

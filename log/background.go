@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/x/embedlog/internal/seed"
 )
 
 // background is the work that follows the writer: syncing behind it, flushing
@@ -240,9 +239,6 @@ func (l *Log) catchUp(c *checkpoint) error {
 		sealed := i < len(segs)-1 && durable >= s.end.Load()
 		if sealed && s.settled.Load() {
 			continue
-		}
-		if seed.Is(seed.IndexAheadOfData) {
-			durable = s.end.Load()
 		}
 		if err := s.index.flush(durable, true); err != nil {
 			l.logger.Warn("index not written", "segment", s.name, "error", err)

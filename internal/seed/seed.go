@@ -24,11 +24,10 @@ var All = []Bug{
 	{CheckpointNoDirFsync, "log", "TestCrashStates"},
 	{CutUnnamed, "log", "TestCrashStates"},
 	{FailedWriteStays, "log", "TestEveryOperationFailsOnce"},
-	{OpenNoDirFsync, "log", "TestCrashStates"},
-	{IndexAheadOfData, "log", "TestCrashStates"},
+	{OpenNoDirFsync, "log", "TestOpenKeepsWhatItShows"},
 	{StartUnsynced, "log", "TestCrashStates"},
 	{CloseHidesFailure, "log", "TestEveryOperationFailsOnce"},
-	{StaleFrames, "log", "TestCrashStates"},
+	{StaleFrames, "log", "TestFrameOfAnotherLife"},
 	{CutAtBadChecksum, "log", "TestFlipEveryBit"},
 	{StateAhead, "partition", "TestCrashStates"},
 	{AckBeforeFsync, "partition", "TestCrashStates"},
@@ -52,7 +51,6 @@ const (
 	CutUnnamed           = "truncate-without-naming-the-cut"
 	FailedWriteStays     = "failed-write-stays"
 	OpenNoDirFsync       = "open-no-directory-fsync"
-	IndexAheadOfData     = "index-ahead-of-data"
 	StartUnsynced        = "start-past-synced-end"
 	CloseHidesFailure    = "close-hides-failure"
 	StaleFrames          = "stale-frames-count"

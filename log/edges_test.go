@@ -44,9 +44,15 @@ func TestReaderBehindTruncation(t *testing.T) {
 // Readers that come while a truncation takes files away see the longer or the
 // shorter log, never a missing file or damage.
 func TestReadDuringTruncation(t *testing.T) {
-	for _, keep := range []uint64{1, 11, 31, 41} {
+	for _, keep := range []uint64{2, 3, 11, 31, 41} {
 		fault := vfs.NewFault(vfs.NewMem())
 		l, err := Open("", &Options{FS: fault, Files: NewFileCache(1), Config: Config{SegmentBytes: 1024}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Lock()
+		err = errors.Join(l.StageEntry(KindNoop, 0, 1, []byte("first")), l.Write())
+		l.Unlock()
 		if err != nil {
 			t.Fatal(err)
 		}

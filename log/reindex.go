@@ -38,6 +38,9 @@ func (l *Log) reindexSegment(ctx context.Context, s *segment) error {
 	at := place{s.baseOffset, s.baseIndex, s.prevEpoch}
 	newest, indexed, every := int64(noTimestamp), int64(0), int64(l.cfg.Load().IndexIntervalBytes)
 	for ctx.Err() == nil {
+		if l.closed.Load() { // Close waits for us
+			return ErrClosed
+		}
 		var h frameHeader
 		pos := c.pos
 		frame, err := c.next(&h)

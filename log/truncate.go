@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/x/embedlog/internal/seed"
 )
@@ -85,7 +86,7 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 	l.next.Store(at.offset)
 	seg.end.Store(pos)
 	kept := append([]*segment(nil), segs[:i+1]...)
-	shorter := kept
+	shorter := slices.Clone(kept) // readers have it: replaceTail changes the other
 	l.segs.Store(&shorter)
 	for j := len(segs) - 1; j > i; j-- {
 		if err := removeSegment(l.fs, segs[j]); err != nil {
@@ -125,6 +126,11 @@ func (l *Log) truncate(seg *segment, pos int64, at place) error {
 // offsets that are kept.
 func (l *Log) replaceTail(kept []*segment, pos int64, at place) error {
 	old := kept[len(kept)-1]
+	// Between the rename and the new list a reader must find the old file open.
+	if _, err := old.handle.acquire(); err != nil {
+		return err
+	}
+	defer old.handle.release()
 	h := old.segmentHeader
 	h.tag, h.flags, h.endOffset, h.endIndex = newTag(), 0, 0, 0
 	b := h.encode()

@@ -200,6 +200,9 @@ func (v *verifier) frames(end int64) error {
 		if err := v.ctx.Err(); err != nil {
 			return err
 		}
+		if v.l.closed.Load() { // Close waits for us
+			return ErrClosed
+		}
 		var h frameHeader
 		from, was := cur.pos, at
 		frame, err := cur.next(&h)

@@ -25,7 +25,7 @@ var All = []Bug{
 	{CutUnnamed, "log", "TestCrashStates"},
 	{FailedWriteStays, "log", "TestEveryOperationFailsOnce"},
 	{OpenNoDirFsync, "log", "TestOpenKeepsWhatItShows"},
-	{StartUnsynced, "log", "TestCrashStates"},
+	{StartUnsynced, "partition", "TestCrashStates"},
 	{CloseHidesFailure, "log", "TestEveryOperationFailsOnce"},
 	{StaleFrames, "log", "TestFrameOfAnotherLife"},
 	{CutAtBadChecksum, "log", "TestFlipEveryBit"},

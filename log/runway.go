@@ -167,18 +167,21 @@ func (r *runway) yieldLocked() {
 	r.moved.Broadcast()
 }
 
-// past runs f, which writes or truncates at or past ready, and leaves ready at
-// what it returns. Writer.
-func (r *runway) past(f func(ready int64) (int64, error)) error {
+// enter waits until nobody else touches the file at or past ready, and returns
+// ready. The caller may then write or truncate there, and calls leave. Writer.
+func (r *runway) enter() (ready int64) {
 	r.mu.Lock()
 	r.claimLocked()
 	r.mu.Unlock()
-	ready, err := f(r.ready.Load())
+	return r.ready.Load()
+}
+
+// leave ends what enter began, with the file ready up to there.
+func (r *runway) leave(ready int64) {
 	r.set(ready)
 	r.mu.Lock()
 	r.yieldLocked()
 	r.mu.Unlock()
-	return err
 }
 
 // reach makes the file ready up to need, and a piece further if that is not past

@@ -118,10 +118,9 @@ func (l *Log) mark() {
 	if w.pos+markLen <= w.runway.ready.Load() {
 		_, err = f.WriteAt(b, w.pos)
 	} else if err = l.allow(markLen); err == nil {
-		err = w.runway.past(func(ready int64) (int64, error) {
-			_, err := f.WriteAt(b, w.pos)
-			return max(ready, w.pos+markLen), err
-		})
+		ready := w.runway.enter()
+		_, err = f.WriteAt(b, w.pos)
+		w.runway.leave(max(ready, w.pos+markLen))
 	}
 	if err == nil {
 		w.marked = w.pos
@@ -159,13 +158,12 @@ func (l *Log) sealEnd() error {
 		return err
 	}
 	defer w.seg.handle.release()
-	return w.runway.past(func(int64) (int64, error) {
-		ready := w.pos + markLen
-		if err := errors.Join(f.Truncate(ready), f.Sync()); err != nil {
-			return ready, l.fail("sync "+w.seg.name, err)
-		}
-		return ready, nil
-	})
+	w.runway.enter()
+	defer w.runway.leave(w.pos + markLen)
+	if err := errors.Join(f.Truncate(w.pos+markLen), f.Sync()); err != nil {
+		return l.fail("sync "+w.seg.name, err)
+	}
+	return nil
 }
 
 // takeCheckpoint describes the log as it is now. Writer.

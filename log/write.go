@@ -313,25 +313,30 @@ func (l *Log) put(group []byte) error {
 	}
 	defer w.seg.handle.release()
 	if need <= r.ready.Load() {
-		if n, err := f.WriteAt(group, w.pos); err != nil {
-			return r.past(func(ready int64) (int64, error) { return w.pos, l.undoWrite(f, n, err) })
+		n, err := f.WriteAt(group, w.pos)
+		if err == nil {
+			return nil
 		}
-		return nil
+		r.enter()
+		defer r.leave(w.pos)
+		return l.undoWrite(f, n, err)
 	}
 	if len(group) > maxZeroedGroup && cfg.Level == Durable {
 		l.laySpare()
 	}
-	return r.past(func(ready int64) (int64, error) {
-		if need > ready {
-			if err := l.allow(need - ready); err != nil {
-				return ready, fmt.Errorf("append to %s: %w", w.seg.name, err)
-			}
+	ready := r.enter()
+	defer func() { r.leave(ready) }()
+	if need > ready {
+		if err := l.allow(need - ready); err != nil {
+			return fmt.Errorf("append to %s: %w", w.seg.name, err)
 		}
-		if n, err := f.WriteAt(group, w.pos); err != nil {
-			return w.pos, l.undoWrite(f, n, err)
-		}
-		return max(ready, need), nil
-	})
+	}
+	if n, err := f.WriteAt(group, w.pos); err != nil {
+		ready = w.pos
+		return l.undoWrite(f, n, err)
+	}
+	ready = max(ready, need)
+	return nil
 }
 
 // maxZeroedGroup is the largest write that zeros are laid ahead of, maxZeroed how

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"sync"
 
 	"github.com/x/embedlog/internal/vfs"
 )
@@ -175,9 +176,7 @@ func (r *Reader) follow(segs *[]*segment) error {
 
 // enter goes to the beginning of a segment.
 func (r *Reader) enter(i int, s *segment) error {
-	if err := r.c.close(); err != nil {
-		return err
-	}
+	r.c.close()
 	r.i = i
 	r.c = r.c.moved(s, segmentHeaderLen)
 	if s.baseIndex != r.at.index {
@@ -268,9 +267,7 @@ func (r *Reader) seek(offset int64, index uint64) error {
 // seekIn places the reader in segment i, from the index entry below on.
 func (r *Reader) seekIn(i int, offset int64, index uint64) error {
 	s := (*r.segs)[i]
-	if err := r.c.close(); err != nil {
-		return err
-	}
+	r.c.close()
 	r.i = i
 	after := func(e placeEntry) bool { return e.offset > offset }
 	if index != 0 {
@@ -352,7 +349,9 @@ func (r *Reader) skipTo(offset int64, index uint64) error {
 // payload, so it should hold no lock.
 func (l *Log) Scan(offset, end int64, f func(*Frame) error) error {
 	r := &Reader{l: l}
-	r.c.mapped, r.c.reuse = l.mappable(), true
+	var unmaps sync.WaitGroup
+	r.c.mapped, r.c.reuse, r.c.unmaps = l.mappable(), true, &unmaps
+	defer unmaps.Wait()
 	defer func() { r.c.close() }()
 	walk := func() error {
 		if err := r.seek(offset, 0); err != nil {

@@ -118,7 +118,7 @@ func (r *Reader) next() (*Frame, error) {
 			}
 		}
 		if r.i+1 < len(*r.segs) {
-			if next := (*r.segs)[r.i+1]; r.at.index >= next.baseIndex {
+			if next := (*r.segs)[r.i+1]; next.reached(r.at) {
 				if err := r.enter(r.i+1, next); err != nil {
 					return nil, err
 				}
@@ -133,6 +133,9 @@ func (r *Reader) next() (*Frame, error) {
 			return nil, io.EOF
 		}
 		if isReadError(err) {
+			if errors.Is(err, errSegmentHeader) {
+				return nil, r.damage(errSegmentHeader)
+			}
 			return nil, fmt.Errorf("%s at byte %d: %w", r.c.seg.name, from, err)
 		}
 		if err == nil && h.kind == kindMark {
@@ -179,6 +182,9 @@ func (r *Reader) enter(i int, s *segment) error {
 	r.c.close()
 	r.i = i
 	r.c = r.c.moved(s, segmentHeaderLen)
+	if s.tag == 0 {
+		return r.damage(errSegmentHeader)
+	}
 	if s.baseIndex != r.at.index {
 		return r.damage(fmt.Errorf("segment begins at log index %d, expected %d", s.baseIndex, r.at.index))
 	}
@@ -291,10 +297,10 @@ func (r *Reader) seekIn(i int, offset int64, index uint64) error {
 		if err == nil {
 			return nil
 		}
-		if isReadError(err) {
+		if isReadError(err) && !errors.Is(err, errSegmentHeader) {
 			return err
 		}
-		if start.pos == segmentHeaderLen {
+		if start.pos == segmentHeaderLen || isReadError(err) {
 			// Damage in front of what is looked for: stand on it, and let Next say so.
 			return nil
 		}
@@ -309,7 +315,7 @@ func (r *Reader) skipTo(offset int64, index uint64) error {
 		if index != 0 && r.at.index >= index || index == 0 && r.at.offset > offset {
 			return nil
 		}
-		if r.i+1 < len(*r.segs) && r.at.index >= (*r.segs)[r.i+1].baseIndex {
+		if r.i+1 < len(*r.segs) && (*r.segs)[r.i+1].reached(r.at) {
 			return nil
 		}
 		from, at := r.c.pos, r.at

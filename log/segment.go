@@ -100,6 +100,15 @@ func (s *segment) openFile() (vfs.File, error) {
 // errReplaced says that a file has another segment's bytes by now: look it up again.
 var errReplaced = errors.New("segment was replaced")
 
+// reached says whether the log has come to the segment at that place. Of one whose
+// header is damaged only the name is known.
+func (s *segment) reached(at place) bool {
+	if s.tag == 0 {
+		return at.offset >= s.baseOffset
+	}
+	return at.index >= s.baseIndex
+}
+
 // readSegmentHeader reads and checks the first bytes of a segment's file.
 func readSegmentHeader(f vfs.File) (segmentHeader, error) {
 	var h segmentHeader

@@ -154,6 +154,12 @@ func writeCheckpoint(fsys vfs.FS, c *checkpoint) error {
 	return replaceFile(fsys, checkpointName, c.encode())
 }
 
+// notReplacedError says that a file could not be written beside its name: what has
+// the name is what had it before, whatever happens next.
+type notReplacedError struct{ error }
+
+func (e notReplacedError) Unwrap() error { return e.error }
+
 // replaceFile writes a file beside its name, makes it durable, and gives it the name.
 func replaceFile(fsys vfs.FS, name string, b []byte) error {
 	tmp := name + tmpSuffix
@@ -162,7 +168,7 @@ func replaceFile(fsys vfs.FS, name string, b []byte) error {
 	}
 	f, err := fsys.Create(tmp)
 	if err != nil {
-		return err
+		return notReplacedError{err}
 	}
 	_, err = f.WriteAt(b, 0)
 	if err == nil && !seed.Is(seed.CheckpointNoFsync) {
@@ -170,7 +176,7 @@ func replaceFile(fsys vfs.FS, name string, b []byte) error {
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		fsys.Remove(tmp) // on a full disk the leftover would hold the room that the retry needs; open removes it otherwise
-		return fmt.Errorf("write %s: %w", name, err)
+		return notReplacedError{fmt.Errorf("write %s: %w", name, err)}
 	}
 	if err := fsys.Rename(tmp, name); err != nil {
 		return err

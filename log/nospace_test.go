@@ -2,6 +2,7 @@ package log
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -59,4 +60,36 @@ func TestJobsHealWhenThereIsRoom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A truncation that finds no room even for its checkpoint leaves the log as it was,
+// and succeeds when there is room.
+func TestTruncationOnAFullDisk(t *testing.T) {
+	fs := vfs.NewMem()
+	l := openTest(t, fs, Config{SegmentBytes: 2048})
+	for i := range 40 {
+		appendTest(t, l, 1, fmt.Sprint("v", i))
+	}
+	fs.SetCapacity(1)
+	l.Lock()
+	err := l.TruncateFrom(11)
+	l.Unlock()
+	if !errors.Is(err, ErrNoSpace) || errors.Is(err, ErrStorageFailed) || l.Err() != nil {
+		t.Fatalf("truncate on a full disk: %v, then %v", err, l.Err())
+	}
+	wantContents(t, l, 0, 40)
+	fs.SetCapacity(1 << 20)
+	appendTest(t, l, 1, "v40")
+	wantContents(t, l, 0, 41)
+	l.Lock()
+	err = l.TruncateFrom(11)
+	l.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantContents(t, l, 0, 10)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantContents(t, openTest(t, fs.AfterKill(), Config{SegmentBytes: 2048}), 0, 10)
 }

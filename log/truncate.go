@@ -48,40 +48,55 @@ func (l *Log) TruncateFrom(index uint64) error {
 	}
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
-	if err := l.truncate(seg, pos, at); err != nil {
+	begun, err := l.truncate(seg, pos, at)
+	if err != nil && !begun {
+		return fmt.Errorf("truncate: %w", err)
+	}
+	if err != nil {
 		return l.fail("truncate", err)
 	}
 	return nil
 }
 
-func (l *Log) truncate(seg *segment, pos int64, at place) error {
-	w := &l.w
+// truncate is false with an error when there was no room even to begin: the log is
+// as it was.
+func (l *Log) truncate(seg *segment, pos int64, at place) (begun bool, err error) {
 	segs := *l.segs.Load()
 	i := 0
 	for segs[i] != seg {
 		i++
 	}
-	w.runway.close()
 
 	// First of all nothing may say any more that what is about to go was durable.
-	l.mu.Lock()
-	if l.durable.base > seg.baseOffset || l.durable.base == seg.baseOffset && l.durable.pos > pos {
-		l.durable = durability{base: seg.baseOffset, pos: pos, offset: at.offset}
-	}
-	l.mu.Unlock()
-	if l.start.Load() > at.offset {
-		l.start.Store(at.offset)
-	}
 	c := l.takeCheckpoint()
+	c.start = min(c.start, at.offset)
+	lower := c.durableBase > seg.baseOffset || c.durableBase == seg.baseOffset && c.durablePos > pos
+	if lower {
+		c.durableBase, c.durablePos = seg.baseOffset, pos
+	}
 	if at.offset != seg.baseOffset && !seed.Is(seed.CutUnnamed) {
 		// A power cut can leave the file with its old size and some sectors of its tail
 		// gone already, and frames behind them that say they were durable.
 		c.cutTag, c.cutPos = seg.tag, pos
 	}
 	if err := l.writeCheckpoint(c); err != nil {
-		return err
+		var untouched notReplacedError
+		return !errors.Is(err, ErrNoSpace) || !errors.As(err, &untouched), err
 	}
+	l.w.runway.close()
+	l.mu.Lock()
+	if lower {
+		l.durable = durability{base: seg.baseOffset, pos: pos, offset: at.offset}
+	}
+	l.mu.Unlock()
+	l.start.Store(c.start)
 
+	return true, l.cutTail(segs, i, pos, at)
+}
+
+// cutTail removes what lies behind pos of segment i, and all segments behind it.
+func (l *Log) cutTail(segs []*segment, i int, pos int64, at place) error {
+	w, seg := &l.w, segs[i]
 	// Readers stop at the new end before the bytes go.
 	l.next.Store(at.offset)
 	seg.end.Store(pos)

@@ -58,6 +58,7 @@ type Config struct {
 const (
 	defaultMaxBatchBytes  = 1 << 20
 	largestMaxBatchBytes  = 64 << 20
+	largestDecompressed   = 256 << 20 // the log itself looks into no larger batch, for lookups by time
 	defaultProducerExpiry = 24 * time.Hour
 )
 
@@ -73,8 +74,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxDecompressedBytes == 0 {
 		c.MaxDecompressedBytes = log.DefaultMaxDecompressedBytes
 	}
-	if c.MaxDecompressedBytes < 0 {
-		bad = append(bad, fmt.Errorf("partition config: MaxDecompressedBytes is %d: must not be negative", c.MaxDecompressedBytes))
+	if c.MaxDecompressedBytes < 0 || c.MaxDecompressedBytes > largestDecompressed {
+		bad = append(bad, fmt.Errorf("partition config: MaxDecompressedBytes is %d: must lie in 0 to %d", c.MaxDecompressedBytes, largestDecompressed))
 	}
 	if !c.Compression.Valid() {
 		bad = append(bad, fmt.Errorf("partition config: Compression is %d: not known", c.Compression))

@@ -26,7 +26,6 @@ func BenchmarkStore(b *testing.B) {
 			continue
 		}
 		must(b, err)
-		must(b, w.Populate(0, 1<<20))
 		b.Run("fs="+disk.name+"/by=copy", func(b *testing.B) {
 			buf, at := w.Bytes(), 0
 			b.ReportAllocs()

@@ -55,7 +55,7 @@ func TestFaults(t *testing.T) {
 		{"truncate fails", vfs.OpTruncate, vfs.Fail(nil), doErr(func(_ vfs.FS, f vfs.File) error { return f.Truncate(1) }), 0, syscall.EIO, "0123456789"},
 		{"allocate on a full disk", vfs.OpAllocate, vfs.Full(0), doErr(func(_ vfs.FS, f vfs.File) error { return f.Allocate(0, 99) }), 0, vfs.ErrNoSpace, "0123456789"},
 		{"map fails", vfs.OpMap, vfs.Fail(nil), doErr(func(_ vfs.FS, f vfs.File) error { return second(f.Map(0, 9)) }), 0, syscall.EIO, "0123456789"},
-		{"populate fails", vfs.OpPopulate, vfs.Fail(nil), func(_ vfs.FS, _ vfs.File, w vfs.Mapping) (int, error) { return 0, w.Populate(0, 9) }, 0, syscall.EIO, "0123456789"},
+		{"load fails", vfs.OpRead, vfs.Fail(nil), func(_ vfs.FS, _ vfs.File, w vfs.Mapping) (int, error) { return 0, w.Load(0, make([]byte, 9)) }, 0, syscall.EIO, "0123456789"},
 		{"open fails", vfs.OpOpen, vfs.Fail(nil), doErr(func(fs vfs.FS, _ vfs.File) error { return second(fs.Open("a")) }), 0, syscall.EIO, ""},
 		{"create on a full disk", vfs.OpCreate, vfs.Full(0), doErr(func(fs vfs.FS, _ vfs.File) error { return second(fs.Create("c")) }), 0, vfs.ErrNoSpace, "0123456789"},
 		{"mkdir fails", vfs.OpMkdir, vfs.Fail(nil), doErr(func(fs vfs.FS, _ vfs.File) error { return fs.Mkdir("d") }), 0, syscall.EIO, "0123456789"},

@@ -201,10 +201,3 @@ func (m *faultMapping) Load(off int, p []byte) error {
 	}
 	return err
 }
-
-func (m *faultMapping) Populate(off, n int) error {
-	if _, err := m.fault.check(OpPopulate, m.name); err != nil {
-		return err
-	}
-	return m.Mapping.Populate(off, n)
-}

@@ -131,9 +131,6 @@ type Mapping interface {
 	// Load copies the bytes at offset off of the window to p. A fault is a
 	// *FaultError. It is a read to rules and crashes, and needs no Guard.
 	Load(off int, p []byte) error
-	// Populate makes the pages of [off, off+n) present and writable, so that a
-	// Store there takes no page fault. Advice only: it may do nothing.
-	Populate(off, n int) error
 	// Close unmaps. No one may touch Bytes afterwards.
 	Close() error
 }

@@ -64,7 +64,7 @@ func CrashByte(n int) Option { return CrashCut(func(int) int { return n }) }
 // Locks are held: f must not use the file system.
 func CrashCut(f func(length int) int) Option { return func(m *Mem) { m.cut = f } }
 
-// CountReads counts the operations that change nothing too: read, stat, list, populate.
+// CountReads counts the operations that change nothing too: read, stat, list.
 func CountReads() Option { return func(m *Mem) { m.countReads = true } }
 
 // Capacity is the size of the disk. Only blocks of 4 KiB that were written, zeroed

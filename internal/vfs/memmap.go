@@ -127,28 +127,6 @@ func (v *memMapping) Load(off int, p []byte) error {
 	return nil
 }
 
-// Populate reserves the blocks of a range, as a page fault for writing does.
-func (v *memMapping) Populate(off, count int) error {
-	if err := v.check(OpPopulate, off, count); err != nil {
-		return err
-	}
-	n, at := v.node, v.off+int64(off)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, err := n.mem.step(OpPopulate, v.name, 0); err != nil {
-		return err
-	}
-	if count == 0 {
-		return nil
-	}
-	// Like the system, take the last page whole, past the end of the file.
-	pages := (n.size + pageSize - 1) / pageSize
-	if at+int64(count) > pages*pageSize || !n.allocateLocked(at, int64(count)) {
-		return &FaultError{Name: v.name}
-	}
-	return nil
-}
-
 func (v *memMapping) Close() error {
 	if v.closed.Swap(true) {
 		return &fs.PathError{Op: "unmap", Path: v.name, Err: fs.ErrClosed}

@@ -27,14 +27,13 @@ const (
 	OpRead
 	OpStat
 	OpList
-	OpPopulate
 	opCount
 )
 
 var opNames = [opCount]string{
 	"any", "open", "create", "mkdir", "rename", "link", "remove", "syncdir", "lock",
 	"write", "append", "zero", "truncate", "allocate", "sync", "datasync", "map", "store",
-	"read", "stat", "list", "populate",
+	"read", "stat", "list",
 }
 
 func (o Op) String() string {

@@ -120,28 +120,6 @@ func (m *osMapping) outside(op string) error {
 	return &fs.PathError{Op: op, Path: m.name, Err: fs.ErrInvalid}
 }
 
-var pageBytes = os.Getpagesize()
-
-// Populate faults the pages in for writing. A range past the end of the file, or
-// a disk too full to back the pages, is the EFAULT that a store would meet.
-func (m *osMapping) Populate(off, n int) error {
-	if off < 0 || n < 0 || off > len(m.buf)-n {
-		return m.outside("populate")
-	}
-	if n == 0 {
-		return nil
-	}
-	start := off &^ (pageBytes - 1)
-	err := retryEINTR(func() error { return unix.Madvise(m.buf[start:off+n], unix.MADV_POPULATE_WRITE) })
-	switch err {
-	case nil, unix.EINVAL, unix.ENOSYS: // before Linux 5.14 there is no such advice
-		return nil
-	case unix.EFAULT, unix.EHWPOISON:
-		return &FaultError{Name: m.name}
-	}
-	return osError(&fs.PathError{Op: "populate", Path: m.name, Err: err})
-}
-
 func (m *osMapping) Close() error {
 	m.close.Lock()
 	defer m.close.Unlock()

@@ -30,12 +30,15 @@ func testMap(t *testing.T, fsys vfs.FS) {
 	if got := len(m.Bytes()); got != vfs.MapAlign {
 		t.Fatalf("the window has %d bytes, want %d", got, vfs.MapAlign)
 	}
-	must(t, m.Populate(0, vfs.MapAlign))
-	must(t, m.Populate(5, 5))
-	must(t, m.Populate(7, 0))
 	must(t, m.Store(0, []byte("start")))
 	must(t, m.Store(vfs.MapAlign-3, []byte("end")))
 	must(t, m.Store(vfs.MapAlign, nil))
+	var loaded [5]byte
+	must(t, m.Load(0, loaded[:]))
+	if string(loaded[:]) != "start" {
+		t.Fatalf("loaded %q", loaded)
+	}
+	must(t, m.Load(vfs.MapAlign, nil))
 	must(t, f.Datasync())
 	want := make([]byte, 3*vfs.MapAlign)
 	copy(want[vfs.MapAlign:], "start")
@@ -44,7 +47,8 @@ func testMap(t *testing.T, fsys vfs.FS) {
 
 	wantErr(t, "store past the window", m.Store(vfs.MapAlign-2, []byte("abc")), fs.ErrInvalid)
 	wantErr(t, "store before the window", m.Store(-1, []byte("abc")), fs.ErrInvalid)
-	wantErr(t, "populate past the window", m.Populate(vfs.MapAlign-2, 3), fs.ErrInvalid)
+	wantErr(t, "load past the window", m.Load(vfs.MapAlign-2, loaded[:]), fs.ErrInvalid)
+	wantErr(t, "load before the window", m.Load(-1, loaded[:]), fs.ErrInvalid)
 	for _, c := range []struct {
 		off int64
 		n   int
@@ -55,7 +59,7 @@ func testMap(t *testing.T, fsys vfs.FS) {
 	must(t, m.Close())
 	wantErr(t, "second close", m.Close(), fs.ErrClosed)
 	wantErr(t, "store after close", m.Store(0, []byte("x")), fs.ErrClosed)
-	wantErr(t, "populate after close", m.Populate(0, 1), fs.ErrClosed)
+	wantErr(t, "load after close", m.Load(0, loaded[:]), fs.ErrClosed)
 }
 
 // testMapCoherent checks that two windows and reads and writes of the file show
@@ -120,9 +124,10 @@ func testMapEnd(t *testing.T, fsys vfs.FS) {
 		}
 	}
 	isFault("store past the end", m.Store(2*vfs.MapAlign+5, []byte("x")))
-	isFault("populate past the end", m.Populate(2*vfs.MapAlign, vfs.MapAlign))
+	isFault("load past the end", m.Load(2*vfs.MapAlign, make([]byte, vfs.MapAlign)))
 	must(t, f.Truncate(vfs.MapAlign))
 	isFault("store after the file was cut", m.Store(vfs.MapAlign+5, []byte("y")))
+	isFault("load after the file was cut", m.Load(vfs.MapAlign+5, make([]byte, 1)))
 	isFault("store that crosses the end", m.Store(vfs.MapAlign-2, []byte("abcd")))
 	must(t, m.Store(vfs.MapAlign-5, []byte("fine")))
 	wantFileAt(t, fsys, "a", vfs.MapAlign-5, "fine")

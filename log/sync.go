@@ -30,8 +30,8 @@ func (l *Log) Sync() error {
 // Flush makes everything durable that was written before the call, without the
 // writer's lock.
 func (l *Log) Flush() error {
-	if l.closed.Load() {
-		return ErrClosed
+	if err := l.Err(); err != nil { // what failed first, if that is why it is closed
+		return err
 	}
 	if err := l.syncData(); err != nil {
 		return err

@@ -88,9 +88,12 @@ func TestDrawingsAreTrue(t *testing.T) {
 		"payload length": BatchHeaderLen, "position": 12, "durable": 13, "span": 14, "segment tag": 15, "index": 16, "epoch": 17,
 	})
 
-	x := sparseIndex{baseOffset: 100, baseIndex: 200, tag: 18}
+	var x sparseIndex
+	x.init(nil, 100, 200, 18)
 	entry := make([]byte, indexEntryLen)
-	sum := func() uint64 { return uint64(x.sum(entry)) }
+	sum := func() uint64 {
+		return uint64(crc32c(append(binary.BigEndian.AppendUint64(nil, 18), entry[:12]...)))
+	}
 	x.putPlace(entry, placeEntry{offset: 119, index: 220, pos: 21})
 	checkDrawing(t, "index", entry, drawing(t, "## Index", 0), map[string]uint64{
 		"first offset of the frame": 19, "first index of the frame": 20, "position": 21, "CRC of the segment tag": sum(),

@@ -41,7 +41,7 @@ type sparseIndex struct {
 	fs         vfs.FS
 	baseOffset int64
 	baseIndex  uint64
-	tag        uint64
+	tagSum     uint32 // CRC of the segment's tag
 
 	flushing sync.Mutex // held while entries go to the files; taken before mu
 
@@ -62,7 +62,8 @@ type fileEntries[E any] struct {
 }
 
 func (x *sparseIndex) init(fs vfs.FS, baseOffset int64, baseIndex, tag uint64) {
-	x.fs, x.baseOffset, x.baseIndex, x.tag = fs, baseOffset, baseIndex, tag
+	x.fs, x.baseOffset, x.baseIndex = fs, baseOffset, baseIndex
+	x.tagSum = crc32.Checksum(binary.BigEndian.AppendUint64(nil, tag), castagnoli)
 	x.places.name = segmentName(baseOffset, indexSuffix)
 	x.times.name = segmentName(baseOffset, timeIndexSuffix)
 	x.lastPos, x.lastTime = -1, noTimestamp
@@ -150,11 +151,7 @@ func (x *sparseIndex) getTime(b []byte) (timeEntry, error) {
 	}, nil
 }
 
-func (x *sparseIndex) sum(b []byte) uint32 {
-	var tag [8]byte
-	binary.BigEndian.PutUint64(tag[:], x.tag)
-	return crc32.Update(crc32.Update(0, castagnoli, tag[:]), castagnoli, b[:12])
-}
+func (x *sparseIndex) sum(b []byte) uint32 { return crc32.Update(x.tagSum, castagnoli, b[:12]) }
 
 func (x *sparseIndex) sign(b []byte) { binary.BigEndian.PutUint32(b[12:], x.sum(b)) }
 

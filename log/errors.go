@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/x/embedlog/internal/vfs"
 )
@@ -46,7 +47,19 @@ type CorruptionError struct {
 }
 
 func (e *CorruptionError) Error() string {
-	return fmt.Sprintf("%s: corrupt at byte %d (to %d, offsets %d to %d): %v", e.File, e.Position, e.End, e.FirstOffset, e.EndOffset, e.Cause)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: corrupt at byte %d", e.File, e.Position)
+	if e.End >= 0 {
+		fmt.Fprintf(&b, " to %d", e.End)
+	}
+	if e.FirstOffset >= 0 {
+		fmt.Fprintf(&b, ", from offset %d", e.FirstOffset)
+	}
+	if e.EndOffset >= 0 {
+		fmt.Fprintf(&b, ", up to offset %d", e.EndOffset)
+	}
+	fmt.Fprintf(&b, ": %v", e.Cause)
+	return b.String()
 }
 
 // Is matches ErrCorrupt.

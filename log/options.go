@@ -91,6 +91,12 @@ const (
 	maxSegmentBytes = 2 << 30 // positions in a segment are 32 bits wide, and one group may lie past the limit
 )
 
+// Validate reports every field that is out of bounds, joined.
+func (c Config) Validate() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 // withDefaults fills zero fields and reports every bad one.
 func (c Config) withDefaults() (Config, error) {
 	var bad []error

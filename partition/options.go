@@ -62,7 +62,7 @@ const (
 	defaultProducerExpiry = 24 * time.Hour
 )
 
-// withDefaults fills zero fields and reports every bad one. The log checks its own.
+// withDefaults fills zero fields and reports every bad one, the log's too.
 func (c Config) withDefaults() (Config, error) {
 	var bad []error
 	if c.MaxBatchBytes == 0 {
@@ -83,5 +83,5 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ProducerExpiry == 0 {
 		c.ProducerExpiry = defaultProducerExpiry
 	}
-	return c, errors.Join(bad...)
+	return c, errors.Join(append(bad, c.Log.Validate())...)
 }

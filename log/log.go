@@ -46,7 +46,8 @@ type Log struct {
 	reserved   atomic.Bool // it lies on the disk
 	otherBytes atomic.Int64
 	// reserveBytes is what the reserve takes, while it is there.
-	reserveBytes    int64
+	reserveBytes    atomic.Int64
+	spending        atomic.Bool // a small internal append may use a part of the reserve
 	checkpointBytes atomic.Int64
 	bg              background
 	maintenance

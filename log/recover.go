@@ -93,7 +93,7 @@ func (r *recovery) read() error {
 			}
 			if info.Name == reserveName && info.Allocated >= l.cfg.Load().ReserveBytes {
 				// A crash may have left the name and not the blocks: then it is laid again.
-				l.reserveBytes = info.Allocated
+				l.reserveBytes.Store(info.Allocated)
 				l.otherBytes.Add(info.Allocated)
 				l.reserved.Store(true)
 			}

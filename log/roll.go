@@ -90,8 +90,10 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 // while the reserve is there. A disk filled without it could not even be emptied:
 // deleting needs room for a checkpoint.
 func (l *Log) allow(grow int64) error {
-	if err := l.keepReserve(); err != nil {
-		return err
+	if !l.spending.Load() {
+		if err := l.keepReserve(); err != nil {
+			return err
+		}
 	}
 	limit := l.cfg.Load().CapBytes
 	if limit == 0 {
@@ -113,46 +115,4 @@ func (l *Log) AllocatedBytes() int64 {
 		used += (size+block-1)&^(block-1) + s.index.bytes()
 	}
 	return used
-}
-
-// takeReserve gives the reserve back to the disk, once, for a write that must not
-// fail when it is full. The next growth of the log lays it again, or fails.
-func (l *Log) takeReserve() bool {
-	l.reserve.Lock()
-	defer l.reserve.Unlock()
-	if !l.reserved.CompareAndSwap(true, false) {
-		return false
-	}
-	l.otherBytes.Add(-l.reserveBytes)
-	return l.fs.Remove(reserveName) == nil
-}
-
-// keepReserve lays the reserve if it is wanted and not there.
-func (l *Log) keepReserve() error {
-	size := l.cfg.Load().ReserveBytes
-	if size == 0 || l.reserved.Load() {
-		return nil
-	}
-	l.reserve.Lock()
-	defer l.reserve.Unlock()
-	if l.reserved.Load() {
-		return nil
-	}
-	f, err := openOrCreate(l.fs, reserveName)
-	if err != nil {
-		return fmt.Errorf("reserve of %d bytes: %w", size, err)
-	}
-	err = f.Allocate(0, size)
-	if errors.Is(err, errors.ErrUnsupported) {
-		err = f.Zero(0, size)
-	}
-	f.Close()
-	if err != nil {
-		l.fs.Remove(reserveName)
-		return fmt.Errorf("reserve of %d bytes: %w", size, err)
-	}
-	l.reserveBytes = size
-	l.otherBytes.Add(size)
-	l.reserved.Store(true)
-	return nil
 }

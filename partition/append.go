@@ -45,6 +45,9 @@ type AppendOptions struct {
 	// record gets ExpectedOffset.
 	Expect         bool
 	ExpectedOffset int64
+	// Internal lets a small append use half of the log's reserve when the disk is
+	// full: for what must go on then, such as offset commits.
+	Internal bool
 }
 
 // Result says where records went.
@@ -69,6 +72,8 @@ type request struct {
 	expect bool
 	offset int64 // expected
 	plain  bool  // nothing tells its records from a neighbour's
+	// internal may use the reserve of a full disk.
+	internal bool
 
 	result Result
 	err    error
@@ -172,7 +177,7 @@ func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch 
 	r.header.ProducerID, r.header.ProducerEpoch = producerID, epoch
 	r.header.Attributes = log.Transactional | log.Control
 	r.marker = &marker{commit: commit, coordinatorEpoch: coordinatorEpoch}
-	r.origin, r.plain = fromCoordinator, false
+	r.origin, r.plain, r.internal = fromCoordinator, false, true
 	if txnV2 {
 		r.origin |= withTxnV2
 	}
@@ -270,11 +275,14 @@ func (p *Partition) appendCompressed(ctx context.Context, recs []log.Record, o *
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.recs, r.batch, r.marker, r.origin = recs, batch, nil, fromProducer
-	r.expect, r.plain = false, true
+	r.expect, r.plain, r.internal = false, true, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
 	if o == nil {
 		return
+	}
+	if o.Internal {
+		r.internal, r.plain = true, false
 	}
 	if o.Expect {
 		r.expect, r.offset, r.plain = true, o.ExpectedOffset, false
@@ -447,7 +455,21 @@ type groupWriter struct {
 func (p *Partition) writeGroups(requests []*request) {
 	for len(requests) > 0 {
 		n := p.writeGroup(requests)
+		p.spendReserve(requests[:n])
 		requests = requests[n:]
+	}
+}
+
+// spendReserve tries those again, each by itself, that found the disk full and may
+// use the reserve.
+func (p *Partition) spendReserve(requests []*request) {
+	for i, r := range requests {
+		if !r.internal || !errors.Is(r.err, log.ErrNoSpace) || !p.log.SpendReserve() {
+			continue
+		}
+		r.err = nil
+		p.writeGroup(requests[i : i+1])
+		p.log.SaveReserve()
 	}
 }
 

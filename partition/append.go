@@ -414,6 +414,9 @@ func (r *request) outcome(cause error) (Result, error) {
 	if r.taken.Load() == cancelled {
 		return Result{}, cause
 	}
+	if r.internal && errors.Is(r.err, log.ErrNoSpace) {
+		return Result{}, &UnknownOutcomeError{BaseOffset: -1, LastOffset: -1, Err: cause} // it may be tried again, in the reserve
+	}
 	if r.err != nil {
 		return Result{}, r.err
 	}
@@ -467,7 +470,9 @@ func (p *Partition) spendReserve(requests []*request) {
 		if !r.internal || !errors.Is(r.err, log.ErrNoSpace) || !p.log.SpendReserve() {
 			continue
 		}
+		p.queue.staging.Lock() // a caller that leaves reads it
 		r.err = nil
+		p.queue.staging.Unlock()
 		p.writeGroup(requests[i : i+1])
 		p.log.SaveReserve()
 	}

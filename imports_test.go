@@ -21,7 +21,8 @@ var rank = map[string]int{
 	module + "/internal/vfs":       1,
 	module + "/log":                2,
 	module + "/partition":          3,
-	module:                         4,
+	module:                         5,
+	module + "/codec":              6,
 }
 
 // allowed are the modules that a program takes on with embedlog.

@@ -8,22 +8,21 @@ import (
 	"github.com/x/embedlog/log"
 )
 
-// waiters are the readers that wait for an offset to become readable. Whoever
-// moves the high watermark wakes them directly; while nobody waits that is one
-// atomic load.
+// waiters are those who wait for an offset to become readable. Whoever moves the
+// high watermark wakes them directly; while nobody waits that is one atomic load.
 type waiters struct {
 	waiting atomic.Int32
-	pool    sync.Pool // of *waiter, the partition's own: see getRequest
+	pool    sync.Pool // of *lone, the partition's own: see getRequest
 
 	mu     sync.Mutex
-	list   []*waiter
+	list   []*Wait
 	closed bool
 }
 
-type waiter struct {
-	offset    int64 // wakes when it lies below the bound
-	isolation Isolation
-	wake      chan struct{} // holds one token
+// lone waits for one partition.
+type lone struct {
+	Wait
+	Waiter
 }
 
 // bound is the offset below which a reader may read.
@@ -34,7 +33,8 @@ func (p *Partition) bound(i Isolation) int64 {
 	return p.highWatermark.Load()
 }
 
-// wake wakes those whose offset became readable.
+// wake wakes those whose offset became readable. A log start that moved wakes,
+// too: it lies below the bound, so who waits below it waits below the bound.
 func (w *waiters) wake(p *Partition) {
 	if w.waiting.Load() == 0 {
 		return
@@ -43,7 +43,7 @@ func (w *waiters) wake(p *Partition) {
 	for i := 0; i < len(w.list); {
 		if x := w.list[i]; x.offset < p.bound(x.isolation) {
 			w.removeLocked(i)
-			x.wake <- struct{}{}
+			x.w.push(x)
 			continue
 		}
 		i++
@@ -58,14 +58,18 @@ func (w *waiters) wakeAll() {
 	for len(w.list) > 0 {
 		x := w.list[0]
 		w.removeLocked(0)
-		x.wake <- struct{}{}
+		x.w.push(x)
 	}
 	w.mu.Unlock()
 }
 
 func (w *waiters) removeLocked(i int) {
 	last := len(w.list) - 1
-	w.list[i] = w.list[last]
+	w.list[i].at = -1
+	if i != last {
+		w.list[i] = w.list[last]
+		w.list[i].at = i
+	}
 	w.list[last] = nil
 	w.list = w.list[:last]
 	w.waiting.Add(-1)
@@ -74,51 +78,27 @@ func (w *waiters) removeLocked(i int) {
 // waitFor waits until everything below end is readable. It fails with the
 // context's error, and with log.ErrClosed when the partition closes.
 func (p *Partition) waitFor(ctx context.Context, end int64, i Isolation) error {
-	for p.bound(i) < end {
-		w := &p.waiters
-		x, ok := w.pool.Get().(*waiter)
-		if !ok {
-			x = &waiter{wake: make(chan struct{}, 1)}
-		}
-		x.offset, x.isolation = end-1, i
-		w.mu.Lock()
-		if w.closed {
-			w.mu.Unlock()
-			return log.ErrClosed
-		}
-		w.list = append(w.list, x)
-		w.waiting.Add(1)
-		w.mu.Unlock()
-		// The bound may have moved before we were in the list.
-		if p.bound(i) >= end {
-			w.leave(x)
-			return nil
-		}
-		select {
-		case <-x.wake:
-			w.pool.Put(x)
-			if p.closed.Load() && p.bound(i) < end {
-				return log.ErrClosed
+	if p.bound(i) >= end {
+		return nil
+	}
+	x, ok := p.waiters.pool.Get().(*lone)
+	if !ok {
+		x = &lone{Waiter: Waiter{c: make(chan struct{}, 1)}}
+	}
+	defer p.waiters.pool.Put(x)
+	for x.Arm(&x.Waiter, p, end-1, i) {
+		for x.armed {
+			select {
+			case <-x.c:
+				x.Waiter.Next()
+			case <-ctx.Done():
+				x.Disarm()
+				return ctx.Err()
 			}
-		case <-ctx.Done():
-			w.leave(x)
-			return ctx.Err()
 		}
+	}
+	if p.bound(i) < end {
+		return log.ErrClosed
 	}
 	return nil
-}
-
-// leave takes a waiter out that need not be woken any more.
-func (w *waiters) leave(x *waiter) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i := range w.list {
-		if w.list[i] == x {
-			w.removeLocked(i)
-			w.pool.Put(x)
-			return
-		}
-	}
-	<-x.wake // it was woken meanwhile
-	w.pool.Put(x)
 }

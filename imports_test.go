@@ -22,6 +22,7 @@ var rank = map[string]int{
 	module + "/log":                2,
 	module + "/partition":          3,
 	module + "/internal/engine":    4,
+	module + "/internal/dump":      4,
 	module:                         5,
 	module + "/codec":              6,
 }

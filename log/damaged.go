@@ -4,10 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/x/embedlog/internal/vfs"
 )
 
 // What recovery does when bytes that were durable are damaged: the log opens for
 // reading only, and what lies behind the damage is found.
+
+// Failed is an empty log that stands for one that could not be opened, because of
+// err: it has no files, and whoever writes gets err.
+func Failed(err error) *Log {
+	l, oerr := Open("", &Options{FS: vfs.NewMem(), Files: NewFileCache(1), NoLock: true})
+	if oerr != nil {
+		panic("log: an empty log in memory does not open: " + oerr.Error()) // nothing there can fail
+	}
+	l.failed.Store(&failure{err})
+	return l
+}
 
 // corrupt opens the log for reading only: bytes that were durable are damaged at
 // the end of t.

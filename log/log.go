@@ -146,7 +146,7 @@ func Open(dir string, options *Options) (opened *Log, err error) {
 	}
 	l.bg.init(l)
 	l.opened = time.Now()
-	if err := l.recover(); err != nil {
+	if err := l.recover(o.MustExist); err != nil {
 		return nil, err
 	}
 	l.snapshot = o.Snapshot // not before: the owner has not got l yet

@@ -48,6 +48,9 @@ type Options struct {
 	Files *FileCache
 	// NoLock leaves out the directory's lock: the caller holds one above it.
 	NoLock bool
+	// MustExist refuses a directory that holds no log with a *CorruptionError,
+	// instead of making one there: for an owner who knows that there was one.
+	MustExist bool
 	// Logger is told what recovery cut and what failed in the background; nil is silent.
 	Logger *slog.Logger
 	// Now is the wall clock; nil is time.Now.

@@ -47,12 +47,17 @@ type tail struct {
 	reason       error // why it ends there; nil when the file just ends
 }
 
-func (l *Log) recover() error {
+func (l *Log) recover(mustExist bool) error {
 	r := &recovery{l: l}
 	if err := r.read(); err != nil {
 		return err
 	}
 	if len(r.segs) == 0 {
+		if mustExist && r.ckpt == nil {
+			// A log that was ever opened has a checkpoint, durable before Open returned.
+			return &CorruptionError{File: checkpointName, End: -1, FirstOffset: -1, EndOffset: -1,
+				Cause: errors.New("checkpoint and segments are missing")}
+		}
 		return r.create()
 	}
 	all := r.segs

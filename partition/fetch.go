@@ -102,7 +102,7 @@ func (p *Partition) outOfRange(offset int64) error {
 
 func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error) {
 	if p.closed.Load() {
-		return res, 0, log.ErrClosed
+		return res, 0, p.closedError()
 	}
 	stable := p.LastStable()
 	hw := p.highWatermark.Load() // behind stable, which is never above it
@@ -202,7 +202,7 @@ type ReaderOptions struct {
 // much of its log is committed.
 func (p *Partition) ReadFrom(offset int64, o *ReaderOptions) (*Reader, error) {
 	if p.closed.Load() {
-		return nil, log.ErrClosed
+		return nil, p.closedError()
 	}
 	r, err := p.log.ReadFrom(offset)
 	if err != nil {
@@ -239,7 +239,7 @@ func (r *Reader) Next(ctx context.Context) (log.Batch, error) {
 func (r *Reader) TryNext() (log.Batch, error) {
 	for {
 		if r.p.closed.Load() {
-			return nil, log.ErrClosed
+			return nil, r.p.closedError()
 		}
 		if r.next >= r.bound {
 			if r.bound = r.p.bound(r.isolation); r.next >= r.bound {

@@ -20,6 +20,8 @@ type Options struct {
 	Files *log.FileCache
 	// NoLock leaves out the directory's lock: the caller holds one above it.
 	NoLock bool
+	// MustExist refuses a directory that holds no log with a *log.CorruptionError.
+	MustExist bool
 	// Logger is told what recovery cut and what failed in the background; nil is silent.
 	Logger *slog.Logger
 	// Now is the wall clock; nil is time.Now.

@@ -54,7 +54,8 @@ type Partition struct {
 	proposing sync.Mutex    // replicated: held by who proposes
 
 	closed atomic.Bool
-	life   context.Context // ends with Close
+	reason atomic.Pointer[error] // why it is closed; nil is log.ErrClosed
+	life   context.Context       // ends with Close
 	die    context.CancelFunc
 }
 
@@ -79,7 +80,7 @@ func Open(dir string, options *Options) (*Partition, error) {
 	p.life, p.die = context.WithCancel(context.Background())
 	p.cfg.Store(&cfg)
 	p.log, err = log.Open(dir, &log.Options{
-		FS: o.FS, Files: o.Files, NoLock: o.NoLock, Logger: o.Logger, Now: o.Now,
+		FS: o.FS, Files: o.Files, NoLock: o.NoLock, MustExist: o.MustExist, Logger: o.Logger, Now: o.Now,
 		Snapshot: p.takeSnapshot, Config: cfg.Log,
 	})
 	if err != nil {
@@ -205,6 +206,42 @@ func readMarker(batch []byte) (m marker, ok bool, err error) {
 		return m, false, err
 	}
 	return marker{commit: t == log.ControlCommit, coordinatorEpoch: epoch}, t == log.ControlCommit || t == log.ControlAbort, nil
+}
+
+// Failed is a partition that could not be opened, because of err. It holds
+// nothing; reads, appends and Err answer err. It lets the owner of many go on with
+// the others.
+func Failed(err error) *Partition {
+	p := &Partition{now: time.Now, log: log.Failed(err)}
+	p.life, p.die = context.WithCancel(context.Background())
+	p.die()
+	cfg, _ := Config{}.withDefaults() // the zero Config holds
+	p.cfg.Store(&cfg)
+	p.turn = p.log
+	p.state = newState(0)
+	p.clock = newClock(p.state.producers.lastAppend())
+	p.advance(0)
+	p.reason.Store(&err)
+	p.closed.Store(true)
+	p.waiters.wakeAll()
+	return p
+}
+
+// CloseFor is Close that tells readers why: what waits or reads later fails with
+// reason, joined with log.ErrClosed. Of a partition that is closed already it
+// changes nothing.
+func (p *Partition) CloseFor(reason error) error {
+	reason = fmt.Errorf("%w: %w", reason, log.ErrClosed)
+	p.reason.CompareAndSwap(nil, &reason)
+	return p.Close()
+}
+
+// closedError is what readers of a closed partition get.
+func (p *Partition) closedError() error {
+	if r := p.reason.Load(); r != nil {
+		return *r
+	}
+	return log.ErrClosed
 }
 
 // Close makes everything durable and gives the directory free. Appends that wait
@@ -419,7 +456,7 @@ func (p *Partition) SetLeaderEpoch(epoch int32) error {
 // in milliseconds since 1970. ok is false when there is none.
 func (p *Partition) OffsetForTime(ms int64) (found log.TimePosition, ok bool, err error) {
 	if p.closed.Load() {
-		return found, false, log.ErrClosed
+		return found, false, p.closedError()
 	}
 	found, ok, err = p.log.OffsetForTime(ms)
 	if found.Offset >= p.HighWatermark() {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-
-	"github.com/x/embedlog/log"
 )
 
 // waiters are those who wait for an offset to become readable. Whoever moves the
@@ -98,7 +96,7 @@ func (p *Partition) waitFor(ctx context.Context, end int64, i Isolation) error {
 		}
 	}
 	if p.bound(i) < end {
-		return log.ErrClosed
+		return p.closedError()
 	}
 	return nil
 }

@@ -136,3 +136,30 @@ func (l *Log) saveRan(age time.Duration, deleted int) error {
 	l.ranSaved = ran
 	return nil
 }
+
+// OldestSegment is the segment that retention would take next.
+type OldestSegment struct {
+	BaseOffset, EndOffset int64 // half-open
+	// Bytes is what its frames take, AllocatedBytes what its files take on the disk.
+	Bytes, AllocatedBytes int64
+	// MaxTimestamp is its largest timestamp in milliseconds since 1970; -1 is none.
+	MaxTimestamp int64
+	// Active says that it is the one that is written to.
+	Active bool
+}
+
+// Oldest describes the log's first segment.
+func (l *Log) Oldest() (OldestSegment, error) {
+	segs := *l.segs.Load()
+	s := segs[0]
+	info := OldestSegment{
+		BaseOffset: s.baseOffset, EndOffset: l.next.Load(), Bytes: s.end.Load(),
+		AllocatedBytes: s.allocatedBytes(), Active: len(segs) == 1,
+	}
+	if !info.Active {
+		info.EndOffset = segs[1].baseOffset
+	}
+	newest, err := l.segmentMaxTimestamp(0, segs)
+	info.MaxTimestamp = newest
+	return info, err
+}

@@ -108,11 +108,16 @@ func (l *Log) allow(grow int64) error {
 // AllocatedBytes is what the log's files take on the disk: segments with what is
 // laid ahead of the writer, indexes, checkpoint, reserve and spare segment.
 func (l *Log) AllocatedBytes() int64 {
-	const block = 4096
 	used := l.otherBytes.Load() + l.checkpointBytes.Load()
 	for _, s := range *l.segs.Load() {
-		size := max(s.allocated.Load(), s.end.Load())
-		used += (size+block-1)&^(block-1) + s.index.bytes()
+		used += s.allocatedBytes()
 	}
 	return used
+}
+
+// allocatedBytes is what the segment's file and its indexes take on the disk.
+func (s *segment) allocatedBytes() int64 {
+	const block = 4096
+	size := max(s.allocated.Load(), s.end.Load())
+	return (size+block-1)&^(block-1) + s.index.bytes()
 }

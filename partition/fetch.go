@@ -144,7 +144,9 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 		res.Next = f.NextOffset
 	}
 	if q.Isolation == ReadCommitted && len(res.Batches) > 0 {
-		res.Aborted = p.abortedIn(q.Offset, res.Next)
+		for _, a := range p.abortedIn(q.Offset, res.Next) {
+			res.Aborted = append(res.Aborted, AbortedTxn{a.producerID, a.first})
+		}
 		if start := p.LogStart(); start > q.Offset {
 			// The records were deleted while they were read, and with them what is known of
 			// their transactions.
@@ -161,14 +163,10 @@ func (p *Partition) readError(err error, offset int64) error {
 	return fmt.Errorf("fetch: %w", err)
 }
 
-func (p *Partition) abortedIn(from, to int64) []AbortedTxn {
+func (p *Partition) abortedIn(from, to int64) []abortedTxn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var list []AbortedTxn
-	for _, a := range p.state.txns.abortedIn(nil, from, to) {
-		list = append(list, AbortedTxn{a.producerID, a.first})
-	}
-	return list
+	return p.state.txns.abortedIn(nil, from, to)
 }
 
 // Reader walks a partition's batches forward and waits for more at the end. One
@@ -180,10 +178,11 @@ type Reader struct {
 	next      int64 // the first offset that was not returned yet
 	bound     int64 // below it nothing need be asked
 	// aborted are the transactions that are open for the reader: producer id to the
-	// offset of the marker that ends them.
-	aborted map[int64]bool
+	// offset of the marker that ends them. The marker itself may be gone by the time
+	// the reader gets there: compaction drops those that it has left nothing of.
+	aborted map[int64]int64
 	known   int64 // aborted transactions are known below this offset
-	list    []AbortedTxn
+	list    []abortedTxn
 	control bool
 }
 
@@ -294,7 +293,7 @@ func (r *Reader) skips(f *log.Frame) (bool, error) {
 		r.list = r.p.abortedIn(r.known, r.bound)
 		r.known = r.bound
 		if r.aborted == nil && len(r.list) > 0 {
-			r.aborted = make(map[int64]bool)
+			r.aborted = make(map[int64]int64)
 		}
 	}
 	if len(r.list) == 0 && len(r.aborted) == 0 {
@@ -305,8 +304,8 @@ func (r *Reader) skips(f *log.Frame) (bool, error) {
 		return false, err
 	}
 	for i := 0; i < len(r.list); {
-		if r.list[i].FirstOffset <= h.LastOffset() {
-			r.aborted[r.list[i].ProducerID] = true
+		if r.list[i].first <= h.LastOffset() {
+			r.aborted[r.list[i].producerID] = r.list[i].marker
 			r.list = append(r.list[:i], r.list[i+1:]...)
 			continue
 		}
@@ -319,7 +318,8 @@ func (r *Reader) skips(f *log.Frame) (bool, error) {
 		delete(r.aborted, h.ProducerID)
 		return false, nil
 	}
-	return r.aborted[h.ProducerID], nil
+	marker, ok := r.aborted[h.ProducerID]
+	return ok && h.LastOffset() < marker, nil
 }
 
 func batchAttributes(batch []byte) log.Attributes {

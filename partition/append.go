@@ -45,6 +45,19 @@ type AppendOptions struct {
 	// Internal lets a small append use half of the log's reserve when the disk is
 	// full: for what must go on then, such as offset commits.
 	Internal bool
+	// Compression and CompressionLevel are what Append compresses the records with
+	// where the partition keeps what producers send (Config.Recompress is false and
+	// Config.Compression none). Zero is none, and the codec's default level.
+	Compression      compress.Codec
+	CompressionLevel int
+}
+
+// codec is what records are compressed with.
+func (o *AppendOptions) codec(cfg *Config) (compress.Codec, int) {
+	if o == nil || cfg.Recompress || cfg.Compression != compress.None {
+		return cfg.Compression, cfg.CompressionLevel
+	}
+	return o.Compression, o.CompressionLevel
 }
 
 // Result says where records went.
@@ -68,14 +81,15 @@ type Result struct {
 // the disk, whatever the context says.
 func (p *Partition) Append(ctx context.Context, recs []log.Record, o *AppendOptions) (Result, error) {
 	cfg := p.cfg.Load()
-	if err := p.checkRecords(recs, cfg); err != nil {
+	codec, level := o.codec(cfg)
+	if err := p.checkRecords(recs, cfg, codec); err != nil {
 		return Result{}, err
 	}
 	if o != nil && o.Producer != nil && o.Producer.ID < 0 {
 		return Result{}, &InvalidRecordError{Records: []InvalidRecord{{Index: -1, Reason: "a producer without an id"}}}
 	}
-	if cfg.Compression != compress.None {
-		return p.appendCompressed(ctx, recs, o, cfg)
+	if codec != compress.None {
+		return p.appendCompressed(ctx, recs, o, cfg, codec, level)
 	}
 	// A group that is open goes first: whoever overtook it would write and sync one
 	// record while many wait.
@@ -155,7 +169,7 @@ func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch 
 }
 
 // checkRecords refuses what can be refused without the writer's lock.
-func (p *Partition) checkRecords(recs []log.Record, cfg *Config) error {
+func (p *Partition) checkRecords(recs []log.Record, cfg *Config, codec compress.Codec) error {
 	size := 0
 	for i := range recs {
 		r := &recs[i]
@@ -174,7 +188,7 @@ func (p *Partition) checkRecords(recs []log.Record, cfg *Config) error {
 	}
 	// Compressed records only have to be small enough to be read back.
 	limit := cfg.MaxBatchBytes
-	if cfg.Compression != compress.None {
+	if codec != compress.None {
 		limit = max(limit, cfg.MaxDecompressedBytes)
 	}
 	// The exact size is only computed where it might matter: a record and a header
@@ -222,13 +236,13 @@ func checkError(err error, size int, cfg *Config) error {
 }
 
 // appendCompressed encodes and compresses before it takes a turn in writing.
-func (p *Partition) appendCompressed(ctx context.Context, recs []log.Record, o *AppendOptions, cfg *Config) (Result, error) {
+func (p *Partition) appendCompressed(ctx context.Context, recs []log.Record, o *AppendOptions, cfg *Config, codec compress.Codec, level int) (Result, error) {
 	r := p.getRequest()
 	r.reset(recs, nil, o)
 	h := r.header
 	plain, err := log.AppendBatch(nil, &h, recs)
 	if err == nil {
-		r.batch, err = log.CompressBatch(nil, plain, cfg.Compression, cfg.CompressionLevel)
+		r.batch, err = log.CompressBatch(nil, plain, codec, level)
 	}
 	if err == nil {
 		r.header, err = log.ParseBatchHeader(r.batch)

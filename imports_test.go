@@ -23,6 +23,7 @@ var rank = map[string]int{
 	module + "/partition":          3,
 	module + "/internal/engine":    4,
 	module + "/internal/dump":      4,
+	module + "/internal/kafkafile": 4,
 	module:                         5,
 	module + "/codec":              6,
 }

@@ -1,0 +1,285 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog/internal/vfs"
+	"github.com/x/embedlog/log"
+)
+
+// Options are what Open takes. They are copied. Nil is all defaults.
+type Options struct {
+	// FS is the file system; nil is the operating system's. It is not closed.
+	FS vfs.FS
+	// Logger is told what recovery found and what failed in the background; nil is silent.
+	Logger *slog.Logger
+	// Now is the wall clock; nil is time.Now.
+	Now func() time.Time
+	// LockTimeout is how long Open waits while somebody else has the directory open.
+	// Zero is not at all.
+	LockTimeout time.Duration
+	// OpenFiles bounds the open files of all partitions. Zero means log.DefaultOpenFiles.
+	OpenFiles int
+	// MaxBytes is the most that the database may take on the disk. Zero is no cap.
+	MaxBytes int64
+	// Defaults are settings of topics, under Kafka's names, for those that do not set
+	// them. Internal topics do not follow them.
+	Defaults map[string]string
+	// InternalPartitions is how many partitions an internal topic gets when it is first
+	// made. Zero means 1.
+	InternalPartitions int
+	// OffsetsRetention is how long a group's offsets are kept when nobody uses them.
+	// Zero means 7 days, negative for ever.
+	OffsetsRetention time.Duration
+	// MaintenanceInterval is how often retention, compaction and the disk cap are
+	// looked at. Zero means 30 s; negative is never by itself.
+	MaintenanceInterval time.Duration
+	// Hooks are called on what happens; nil ones cost nothing.
+	Hooks *Hooks
+}
+
+// Hooks are functions that are called on what happens. They are called by whoever
+// does it, so they must be quick, and must not call back.
+type Hooks struct {
+	// OnProduce is called after each append, with the bytes of keys and values, or of
+	// the batch where it came encoded.
+	OnProduce func(topic string, partition int32, records int, bytes int64, d time.Duration, err error)
+	// OnFetch is called after each fetch of a partition.
+	OnFetch func(topic string, partition int32, batches int, bytes int64, d time.Duration, err error)
+	// OnCommit is called after each commit of a group's offsets.
+	OnCommit func(group string, offsets int, d time.Duration, err error)
+	// OnRebalance is called when a group has another assignment.
+	OnRebalance func(group string, epoch int32, members int)
+}
+
+// Engine is an open database.
+type Engine struct {
+	dir                string
+	fs                 vfs.FS
+	ownFS              bool
+	lock               io.Closer
+	identity           identity
+	files              *log.FileCache
+	logger             *slog.Logger
+	now                func() time.Time
+	hooks              Hooks
+	defaults           map[string]string
+	internalPartitions int
+	options            Options // for what is not above
+
+	meta        *metaLog
+	producerIDs producerIDs
+	view        atomic.Pointer[topicView]
+	watchers    watchers
+	admin       chan struct{} // holds a token while topics are being changed
+
+	groups *Groups
+	txns   *Txns
+
+	closed  atomic.Bool
+	closing sync.Once
+	life    context.Context // ends with Close
+	die     context.CancelFunc
+	ticker  ticker
+}
+
+// Open opens the database in dir, and makes one there if the directory is empty.
+// With Options.FS, dir is used in messages only.
+//
+// It fails with a *vfs.LockedError that names the holder when somebody else has it
+// open, with log.ErrNewerFormat when a newer version wrote it, with a
+// *WrongDirectoryError when it holds something else, and with a
+// *log.CorruptionError when the metadata is damaged; none of these changes
+// anything. Damage to a partition is the error of that partition alone.
+func Open(dir string, options *Options) (opened *Engine, err error) {
+	e := &Engine{dir: dir, admin: make(chan struct{}, 1)}
+	if options != nil {
+		e.options = *options
+	}
+	o := &e.options
+	e.fs, e.logger, e.now, e.defaults = o.FS, o.Logger, o.Now, maps.Clone(o.Defaults)
+	e.internalPartitions = max(o.InternalPartitions, 1)
+	if o.Hooks != nil {
+		e.hooks = *o.Hooks
+	}
+	if e.logger == nil {
+		e.logger = slog.New(slog.DiscardHandler)
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	if _, err := ParseSettings(nil, e.defaults); err != nil {
+		return nil, fmt.Errorf("open %s: default settings: %w", dir, err)
+	}
+	e.files = log.NewFileCache(o.OpenFiles)
+	e.life, e.die = context.WithCancel(context.Background())
+	e.view.Store(&topicView{})
+	if e.fs == nil {
+		if e.fs, err = vfs.OS(dir); err != nil {
+			return nil, fmt.Errorf("open %s: %w", dir, err)
+		}
+		e.ownFS = true
+	}
+	if err := e.open(); err != nil {
+		e.closed.Store(true)
+		return nil, fmt.Errorf("open %s: %w", dir, errors.Join(err, e.release()))
+	}
+	return e, nil
+}
+
+func (e *Engine) open() (err error) {
+	// Twice: a directory that is not ours, or too new, does not even get a lock file.
+	if _, err := e.identify(); err != nil {
+		return err
+	}
+	if e.lock, err = lockDirectory(e.life, e.fs, e.options.LockTimeout); err != nil {
+		return err
+	}
+	found, err := e.identify()
+	if err != nil {
+		return err
+	}
+	if found {
+		e.meta, err = openMetaLog(e.fs, true, e.files, e.logger, e.now)
+	} else {
+		err = e.create()
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.openTopics(); err != nil {
+		return err
+	}
+	if err := e.openParts(); err != nil {
+		return err
+	}
+	e.ticker.start(e)
+	return nil
+}
+
+// identify reads FORMAT. found is false in a directory where a database can be made.
+func (e *Engine) identify() (found bool, err error) {
+	if e.identity, found, err = readIdentity(e.fs); err != nil || found {
+		return found, err
+	}
+	return false, checkEmpty(e.fs, e.dir)
+}
+
+// create makes a database. A crash before FORMAT is durable leaves a directory in
+// which it is made again.
+func (e *Engine) create() (err error) {
+	for _, name := range []string{metaName, topicsName} {
+		if err := e.fs.Mkdir(name); err != nil {
+			return err
+		}
+	}
+	if e.meta, err = openMetaLog(e.fs, false, e.files, e.logger, e.now); err != nil {
+		return err
+	}
+	if e.meta.part.LogEnd() > 0 {
+		return damaged(formatName, errors.New("the file is missing, and there is metadata"))
+	}
+	e.identity = identity{cluster: newID(), directory: newID()}
+	if err := e.fs.SyncDir("."); err != nil {
+		return err
+	}
+	return replaceFile(e.fs, ".", formatName, e.identity.encode())
+}
+
+// openParts opens what keeps its own state in internal topics.
+func (e *Engine) openParts() (err error) {
+	if e.groups, err = openGroups(e); err != nil {
+		return fmt.Errorf("groups: %w", err)
+	}
+	if e.txns, err = openTxns(e); err != nil {
+		return fmt.Errorf("transactions: %w", err)
+	}
+	return nil
+}
+
+// Close makes everything durable and gives the directory free. Calls that are under
+// way end with an error that matches log.ErrClosed. It ends all goroutines of the
+// engine. A second Close waits for the first and returns nil.
+func (e *Engine) Close() (err error) {
+	e.closing.Do(func() {
+		e.closed.Store(true)
+		e.die()
+		if err = e.release(); err != nil {
+			err = fmt.Errorf("close %s: %w", e.dir, err)
+		}
+	})
+	return err
+}
+
+// release gives back what open took, in the opposite order.
+func (e *Engine) release() error {
+	e.die()
+	e.ticker.stop()
+	e.admin <- struct{}{} // whoever changes topics comes to an end; who comes later finds it closed
+	defer e.endAdmin()
+	var errs []error
+	if e.txns != nil {
+		e.txns.close()
+	}
+	if e.groups != nil {
+		e.groups.close()
+	}
+	errs = append(errs, e.closeTopics()...)
+	if e.meta != nil {
+		errs = append(errs, e.meta.close())
+	}
+	if e.lock != nil {
+		errs = append(errs, e.lock.Close())
+	}
+	if e.ownFS {
+		errs = append(errs, e.fs.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closedError is nil while the engine is open.
+func (e *Engine) closedError() error {
+	if e.closed.Load() {
+		return log.ErrClosed
+	}
+	return nil
+}
+
+// beginAdmin makes the caller the only one who changes topics, until endAdmin.
+func (e *Engine) beginAdmin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case e.admin <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := e.closedError(); err != nil {
+		e.endAdmin()
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) endAdmin() { <-e.admin }
+
+// Now is the wall clock.
+func (e *Engine) Now() time.Time { return e.now() }
+
+// Logger is never nil.
+func (e *Engine) Logger() *slog.Logger { return e.logger }
+
+// Groups are the consumer groups.
+func (e *Engine) Groups() *Groups { return e.groups }
+
+// Txns are the transactions.
+func (e *Engine) Txns() *Txns { return e.txns }

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/x/embedlog/internal/vfs"
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// metaLog is the metadata and the log that it is made from.
+type metaLog struct {
+	part   *partition.Partition
+	logger *slog.Logger
+
+	mu    sync.Mutex // held from the check of a command until it is applied
+	state *metadata
+	since int   // bytes of commands since the last snapshot
+	lost  error // the outcome of an append is unknown: the state may not be the log's any more
+}
+
+const (
+	metaSegmentBytes = 4 << 20
+	// metaReserveBytes lets deletion, which is what helps, go on when the disk is full.
+	metaReserveBytes = 256 << 10
+	// A snapshot is written when the commands since the last one are more than
+	// snapshotAfter and snapshotTimes the state.
+	snapshotAfter = 1 << 20
+	snapshotTimes = 4
+)
+
+// openMetaLog opens the log in meta/ and replays it. Damage makes it fail with a
+// *log.CorruptionError, a command of a newer version with log.ErrNewerFormat, and
+// neither changes anything.
+func openMetaLog(fsys vfs.FS, mustExist bool, files *log.FileCache, logger *slog.Logger, now func() time.Time) (m *metaLog, err error) {
+	part, err := partition.Open("", &partition.Options{
+		FS: vfs.Sub(fsys, metaName), Files: files, NoLock: true, MustExist: mustExist, Logger: logger, Now: now,
+		Config: partition.Config{
+			Log:           log.Config{Level: log.Durable, SegmentBytes: metaSegmentBytes, SegmentAge: -1, ReserveBytes: metaReserveBytes},
+			MaxBatchBytes: 2 * maxCommandBytes,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metadata: %w", err)
+	}
+	m = &metaLog{part: part, logger: logger, state: newMetadata()}
+	err = m.replay()
+	if damage := part.Recovered().Corruption; damage != nil {
+		err = damage
+	}
+	if err != nil {
+		part.Close()
+		return nil, fmt.Errorf("metadata: %w", err)
+	}
+	return m, nil
+}
+
+func (m *metaLog) replay() error {
+	r, err := m.part.ReadFrom(m.part.LogStart(), nil)
+	if err != nil {
+		return err
+	}
+	var records log.RecordReader
+	for {
+		batch, err := r.TryNext()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for err = records.Reset(batch, 0); err == nil && records.Next(); {
+			rec := records.Record()
+			if err := m.state.replay(rec.Value); err != nil {
+				if errors.Is(err, log.ErrNewerFormat) {
+					return err
+				}
+				return &log.CorruptionError{File: metaName, End: -1, FirstOffset: rec.Offset, EndOffset: rec.Offset + 1, Cause: err}
+			}
+			m.since += len(rec.Value)
+		}
+		if err := errors.Join(err, records.Err()); err != nil {
+			return err
+		}
+	}
+}
+
+// do makes a command so: checked, durable in the log, applied. It returns the first
+// of the producer ids that the command allocates. An error that matches
+// partition.ErrUnknownOutcome says that the next open will tell; nothing more is
+// accepted until then. Whatever happens to ctx then, the command is waited for:
+// it would be in the log and not in the state.
+func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.state.check(c); err != nil {
+		return 0, err
+	}
+	if m.lost != nil {
+		return 0, m.lost
+	}
+	b := c.encode()
+	if err := m.append(b); err != nil {
+		return 0, err
+	}
+	firstID, err = m.state.apply(c)
+	if err != nil {
+		panic("engine: a command that was checked does not hold: " + err.Error())
+	}
+	m.since += len(b)
+	if m.since > snapshotAfter && m.since > snapshotTimes*m.state.bytes {
+		if err := m.snapshotLocked(); err != nil {
+			// The commands are all there. It is tried again when as much has been added.
+			m.logger.Warn("no metadata snapshot was written", "error", err)
+		}
+		m.since = 0
+	}
+	return firstID, nil
+}
+
+func (m *metaLog) append(b []byte) error {
+	_, err := m.part.Append(context.Background(), []log.Record{{Timestamp: -1, Value: b}}, &partition.AppendOptions{Internal: true})
+	if err != nil && (errors.Is(err, partition.ErrUnknownOutcome) || errors.Is(err, log.ErrStorageFailed)) {
+		m.lost = fmt.Errorf("metadata: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return nil
+}
+
+// snapshotLocked writes the state and lets go of what lies before it. After a crash
+// anywhere in between, replay gives the same state: a snapshot counts when its last
+// part is there, and the log start offset moves afterwards.
+func (m *metaLog) snapshotLocked() error {
+	l := m.part.Log()
+	l.Lock()
+	err := l.Roll() // whole segments are deleted only
+	l.Unlock()
+	if err != nil {
+		return err
+	}
+	start := m.part.LogEnd()
+	for _, c := range m.state.snapshot() {
+		if err := m.append(c.encode()); err != nil {
+			return err
+		}
+	}
+	_, err = m.part.DeleteRecords(context.Background(), start)
+	return err
+}
+
+// holds says why a command would be refused now.
+func (m *metaLog) holds(c *command) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.state.check(c); err != nil {
+		return err
+	}
+	return m.lost
+}
+
+func (m *metaLog) close() error { return m.part.Close() }
+
+// view calls f with the state, which f must not change or keep.
+func (m *metaLog) view(f func(*metadata)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m.state)
+}

@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// Partition is a partition of a topic. What it adds to partition.Partition is the
+// name in errors ("append orders/3: ..."), and the reason when the topic was deleted.
+type Partition struct {
+	*partition.Partition
+	engine  *Engine
+	topic   string
+	topicID TopicID
+	id      int32
+	gone    atomic.Bool // the topic was deleted
+}
+
+// Topic is the name of the topic.
+func (p *Partition) Topic() string { return p.topic }
+
+// TopicID is the id of the topic.
+func (p *Partition) TopicID() TopicID { return p.topicID }
+
+// ID is the partition's number within its topic.
+func (p *Partition) ID() int32 { return p.id }
+
+// String is topic/number.
+func (p *Partition) String() string { return fmt.Sprintf("%s/%d", p.topic, p.id) }
+
+// failed says of an error what was tried on which partition.
+func (p *Partition) failed(what string, err error) error {
+	if p.gone.Load() && errors.Is(err, log.ErrClosed) && !errors.Is(err, ErrUnknownTopic) {
+		err = fmt.Errorf("%w: %w", p.deleted(), err)
+	}
+	return fmt.Errorf("%s %s: %w", what, p, err)
+}
+
+func (p *Partition) deleted() error {
+	return &UnknownTopicError{Name: p.topic, ID: p.topicID, Deleted: true}
+}
+
+// Append appends recs as one batch: see partition.Partition. When the disk cap of
+// the database is reached, the oldest data that may go makes room.
+func (p *Partition) Append(ctx context.Context, recs []log.Record, o *partition.AppendOptions) (partition.Result, error) {
+	hook := p.engine.hooks.OnProduce
+	if hook == nil {
+		res, err := p.Partition.Append(ctx, recs, o)
+		if err != nil {
+			return p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
+		}
+		return res, nil
+	}
+	began := time.Now()
+	res, err := p.Partition.Append(ctx, recs, o)
+	if err != nil {
+		res, err = p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
+	}
+	var size int64
+	for i := range recs {
+		size += int64(len(recs[i].Key) + len(recs[i].Value))
+	}
+	hook(p.topic, p.id, len(recs), size, time.Since(began), err)
+	return res, err
+}
+
+// AppendBatch appends a record batch as it came: see partition.Partition.
+func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.AppendOptions) (partition.Result, error) {
+	began := time.Now()
+	res, err := p.Partition.AppendBatch(ctx, batch, o)
+	if err != nil {
+		res, err = p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.AppendBatch(ctx, batch, o) })
+	}
+	if hook := p.engine.hooks.OnProduce; hook != nil {
+		hook(p.topic, p.id, int(res.LastOffset-res.BaseOffset+1), int64(len(batch)), time.Since(began), err)
+	}
+	return res, err
+}
+
+// appendAgain is what an append that failed comes to.
+func (p *Partition) appendAgain(ctx context.Context, err error, o *partition.AppendOptions, again func() (partition.Result, error)) (partition.Result, error) {
+	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) && p.engine.makeRoom(ctx, p) {
+		res, err := again()
+		if err == nil {
+			return res, nil
+		}
+		return res, p.failed("append", err)
+	}
+	return partition.Result{}, p.failed("append", err)
+}
+
+// EndTransaction appends the marker that ends a transaction: see partition.Partition.
+func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch int16, commit bool, coordinatorEpoch int32, txnV2 bool) (partition.Result, error) {
+	res, err := p.Partition.EndTransaction(ctx, producerID, epoch, commit, coordinatorEpoch, txnV2)
+	if err != nil {
+		return res, p.failed("end transaction", err)
+	}
+	return res, nil
+}
+
+// Fetch returns batches from an offset on: see partition.Partition.
+func (p *Partition) Fetch(ctx context.Context, q partition.FetchRequest) (partition.FetchResult, error) {
+	hook := p.engine.hooks.OnFetch
+	var began time.Time
+	if hook != nil {
+		began = time.Now()
+	}
+	res, err := p.Partition.Fetch(ctx, q)
+	if err != nil {
+		err = p.failed("fetch", err)
+	}
+	if hook != nil {
+		var size int64
+		for _, b := range res.Batches {
+			size += int64(len(b))
+		}
+		hook(p.topic, p.id, len(res.Batches), size, time.Since(began), err)
+	}
+	return res, err
+}
+
+// ReadFrom returns a reader: see partition.Partition. When the topic is deleted it
+// fails with an error that matches ErrUnknownTopic and log.ErrClosed.
+func (p *Partition) ReadFrom(offset int64, o *partition.ReaderOptions) (*partition.Reader, error) {
+	r, err := p.Partition.ReadFrom(offset, o)
+	if err != nil {
+		return nil, p.failed("read", err)
+	}
+	return r, nil
+}
+
+// DeleteRecords moves the log start offset: see partition.Partition.
+func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, error) {
+	start, err := p.Partition.DeleteRecords(ctx, offset)
+	if err != nil {
+		return start, p.failed("delete records", err)
+	}
+	return start, nil
+}
+
+// OffsetForTime finds a record by its timestamp: see partition.Partition.
+func (p *Partition) OffsetForTime(ms int64) (log.TimePosition, bool, error) {
+	found, ok, err := p.Partition.OffsetForTime(ms)
+	if err != nil {
+		return found, ok, p.failed("offset for time", err)
+	}
+	return found, ok, nil
+}
+
+// Sync returns when all that was acknowledged is durable: see partition.Partition.
+func (p *Partition) Sync(ctx context.Context) error {
+	if err := p.Partition.Sync(ctx); err != nil {
+		return p.failed("sync", err)
+	}
+	return nil
+}
+
+// retire closes the partition of a topic that was deleted.
+func (p *Partition) retire() error {
+	p.gone.Store(true)
+	return p.Partition.CloseFor(p.deleted())
+}

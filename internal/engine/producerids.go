@@ -1,0 +1,37 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// producerIDBlock is how many producer ids one command takes, so that most
+// producers begin without a sync. What is left of a block at a restart is never
+// given to anybody.
+const producerIDBlock = 1000
+
+type producerIDs struct {
+	mu        sync.Mutex
+	next, end int64
+}
+
+// AllocateProducerID returns a producer id that nobody ever got or gets.
+func (e *Engine) AllocateProducerID(ctx context.Context) (int64, error) {
+	ids := &e.producerIDs
+	ids.mu.Lock()
+	defer ids.mu.Unlock()
+	if err := e.closedError(); err != nil {
+		return 0, err
+	}
+	if ids.next == ids.end {
+		first, err := e.meta.do(ctx, &command{kind: allocateIDsCommand, count: producerIDBlock})
+		if err != nil {
+			return 0, fmt.Errorf("allocate producer ids: %w", err)
+		}
+		ids.next, ids.end = first, first+producerIDBlock
+	}
+	id := ids.next
+	ids.next++
+	return id, nil
+}

@@ -1,0 +1,397 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// Topic is a topic as it was when it was asked for: its settings and its number of
+// partitions do not change. Its partitions are live.
+type Topic struct {
+	meta       *topicMeta
+	settings   Settings
+	partitions []*Partition
+}
+
+// Name is the topic's name.
+func (t *Topic) Name() string { return t.meta.name }
+
+// ID is what the topic is, whatever its name.
+func (t *Topic) ID() TopicID { return t.meta.id }
+
+// Internal says that the engine keeps it for itself.
+func (t *Topic) Internal() bool { return t.meta.internal }
+
+// Settings are the topic's settings.
+func (t *Topic) Settings() Settings { return t.settings }
+
+// Partitions are the topic's partitions, by number. The caller does not change the slice.
+func (t *Topic) Partitions() []*Partition { return t.partitions }
+
+// Partition is the partition with that number, or an *UnknownPartitionError.
+func (t *Topic) Partition(n int32) (*Partition, error) {
+	if n < 0 || int(n) >= len(t.partitions) {
+		return nil, &UnknownPartitionError{Topic: t.meta.name, Partition: n, Partitions: len(t.partitions)}
+	}
+	return t.partitions[n], nil
+}
+
+// topicView is what readers see of the topics: it is replaced, never changed.
+type topicView struct {
+	byName map[string]*Topic
+	byID   map[TopicID]*Topic
+}
+
+// TopicSpec describes a topic to be made.
+type TopicSpec struct {
+	Name       string
+	Partitions int               // 0 means 1
+	Settings   map[string]string // under Kafka's names, as text
+}
+
+// Topic returns the topic of that name, or an *UnknownTopicError. It takes no lock.
+func (e *Engine) Topic(name string) (*Topic, error) {
+	if t := e.view.Load().byName[name]; t != nil {
+		return t, nil
+	}
+	if err := e.closedError(); err != nil {
+		return nil, err
+	}
+	return nil, &UnknownTopicError{Name: name}
+}
+
+// TopicByID returns the topic with that id, or an *UnknownTopicError. It takes no lock.
+func (e *Engine) TopicByID(id TopicID) (*Topic, error) {
+	if t := e.view.Load().byID[id]; t != nil {
+		return t, nil
+	}
+	if err := e.closedError(); err != nil {
+		return nil, err
+	}
+	return nil, &UnknownTopicError{ID: id}
+}
+
+// Topics are all topics, internal ones too, by name.
+func (e *Engine) Topics() []*Topic {
+	return slices.SortedFunc(maps.Values(e.view.Load().byName), func(a, b *Topic) int {
+		return strings.Compare(a.meta.name, b.meta.name)
+	})
+}
+
+// publish replaces what readers see, and tells the watchers. A nil add only
+// removes. Admin.
+func (e *Engine) publish(remove, add *Topic) {
+	old := e.view.Load()
+	v := &topicView{byName: maps.Clone(old.byName), byID: maps.Clone(old.byID)}
+	if remove != nil {
+		delete(v.byName, remove.meta.name)
+		delete(v.byID, remove.meta.id)
+	}
+	if add != nil {
+		v.byName[add.meta.name], v.byID[add.meta.id] = add, add
+	}
+	e.view.Store(v)
+	e.watchers.call()
+}
+
+// CreateTopic makes a topic: when it returns nil the topic is there after any
+// crash. It fails with a *TopicExistsError, an *InvalidTopicError for its name or
+// number of partitions, and an *InvalidSettingError for each bad setting, joined.
+func (e *Engine) CreateTopic(ctx context.Context, spec TopicSpec) (*Topic, error) {
+	if strings.HasPrefix(spec.Name, internalPrefix) {
+		return nil, fmt.Errorf("create topic: %w", &InvalidTopicError{Name: spec.Name, Reason: `names that begin with "__" are for internal topics`})
+	}
+	t, err := e.createTopic(ctx, spec, false)
+	if err != nil {
+		return nil, fmt.Errorf("create topic %s: %w", spec.Name, err)
+	}
+	return t, nil
+}
+
+// InternalTopic returns an internal topic, and makes it if there is none: always
+// Durable, whatever the database's defaults are.
+func (e *Engine) InternalTopic(ctx context.Context, name string, settings map[string]string) (*Topic, error) {
+	if t := e.view.Load().byName[name]; t != nil {
+		return t, nil
+	}
+	if !strings.HasPrefix(name, internalPrefix) {
+		return nil, fmt.Errorf("create topic: %w", &InvalidTopicError{Name: name, Reason: `names of internal topics begin with "__"`})
+	}
+	spec := TopicSpec{Name: name, Partitions: e.internalPartitions, Settings: maps.Clone(settings)}
+	if spec.Settings == nil {
+		spec.Settings = make(map[string]string)
+	}
+	spec.Settings[settingDurability] = log.Durable.String()
+	t, err := e.createTopic(ctx, spec, true)
+	if errors.Is(err, ErrTopicExists) {
+		return e.Topic(name) // somebody else was faster
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create topic %s: %w", name, err)
+	}
+	return t, nil
+}
+
+// parseSettings parses the settings of a topic. The database's defaults are for its
+// users' topics.
+func (e *Engine) parseSettings(m map[string]string, internal bool) (Settings, error) {
+	if internal {
+		return ParseSettings(m, nil)
+	}
+	return ParseSettings(m, e.defaults)
+}
+
+func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool) (*Topic, error) {
+	meta := &topicMeta{id: newID(), name: spec.Name, partitions: max(spec.Partitions, 0), internal: internal, settings: maps.Clone(spec.Settings)}
+	if spec.Partitions == 0 {
+		meta.partitions = 1
+	}
+	settings, serr := e.parseSettings(meta.settings, internal)
+	if err := errors.Join(checkTopicName(meta.name), checkPartitions(meta.name, meta.partitions), serr, checkSettingsSize(meta.name, meta.settings)); err != nil {
+		return nil, err
+	}
+	if err := e.beginAdmin(ctx); err != nil {
+		return nil, err
+	}
+	defer e.endAdmin()
+	c := &command{kind: createTopicCommand, topic: *meta}
+	if err := e.meta.holds(c); err != nil {
+		return nil, err
+	}
+	file := &topicFile{id: meta.id, name: meta.name, making: meta.partitions}
+	if err := makeTopicDir(e.fs, file); err != nil {
+		return nil, errors.Join(err, e.unmakeTopic(meta.id))
+	}
+	t := &Topic{meta: meta, settings: settings}
+	parts, err := e.makePartitions(ctx, t, 0, meta.partitions)
+	if err == nil {
+		_, err = e.meta.do(ctx, c)
+	}
+	if err != nil {
+		closeAll(parts)
+		if !undecided(err) {
+			err = errors.Join(err, e.unmakeTopic(meta.id))
+		}
+		return nil, err
+	}
+	t.partitions = parts
+	// It exists. That the file says so is for people, and the next open mends it.
+	file.made = meta.partitions
+	if err := file.write(e.fs); err != nil {
+		e.logger.Warn("topic file not written", "topic", meta.name, "id", meta.id.String(), "error", err)
+	}
+	e.publish(nil, t)
+	return t, nil
+}
+
+// undecided says that a command may be in the log, so that what it is about must stay.
+func undecided(err error) bool {
+	return errors.Is(err, partition.ErrUnknownOutcome) || errors.Is(err, log.ErrStorageFailed)
+}
+
+// unmakeTopic removes what a creation that failed has left. What cannot be removed
+// now is removed by the next open.
+func (e *Engine) unmakeTopic(id TopicID) error {
+	if err := removeTopicDir(context.Background(), e.fs, id); err != nil {
+		return fmt.Errorf("and what was made could not be removed: %w", err)
+	}
+	return nil
+}
+
+// makePartitions makes the directories of partitions from to end-1 of a topic whose
+// file says that they are being made, and opens them, durable.
+func (e *Engine) makePartitions(ctx context.Context, t *Topic, from, end int) ([]*Partition, error) {
+	parts := make([]*Partition, end-from)
+	errs := make([]error, len(parts))
+	parallel(len(parts), func(i int) {
+		if errs[i] = ctx.Err(); errs[i] != nil {
+			return
+		}
+		dir := partitionDir(t.meta.id, from+i)
+		if errs[i] = e.fs.Mkdir(dir); errs[i] != nil {
+			return
+		}
+		p, err := partition.Open("", e.partitionOptions(t, from+i, false))
+		if err != nil {
+			errs[i] = err
+			return
+		}
+		parts[i] = e.newPartition(t, from+i, p)
+	})
+	err := firstError(errs)
+	if err == nil {
+		err = e.fs.SyncDir(topicDir(t.meta.id)) // before the command that needs them
+	}
+	return parts, err
+}
+
+func (e *Engine) newPartition(t *Topic, n int, p *partition.Partition) *Partition {
+	return &Partition{Partition: p, engine: e, topic: t.meta.name, topicID: t.meta.id, id: int32(n)}
+}
+
+// closeAll closes partitions; nil ones were not opened.
+func closeAll(parts []*Partition) {
+	parallel(len(parts), func(i int) {
+		if parts[i] != nil {
+			parts[i].Partition.Close()
+		}
+	})
+}
+
+// AlterTopic changes settings of a live topic: set gives them values, unset makes
+// them what the database's defaults say.
+func (e *Engine) AlterTopic(ctx context.Context, name string, set map[string]string, unset []string) error {
+	if err := e.alterTopic(ctx, name, set, unset); err != nil {
+		return fmt.Errorf("alter topic %s: %w", name, err)
+	}
+	return nil
+}
+
+func (e *Engine) alterTopic(ctx context.Context, name string, set map[string]string, unset []string) error {
+	if err := e.beginAdmin(ctx); err != nil {
+		return err
+	}
+	defer e.endAdmin()
+	t, err := e.Topic(name)
+	if err != nil {
+		return err
+	}
+	c := &command{kind: alterTopicCommand, topic: topicMeta{id: t.meta.id}, set: maps.Clone(set), unset: slices.Compact(slices.Sorted(slices.Values(unset)))}
+	if err := checkAlter(t, c); err != nil {
+		return err
+	}
+	meta := *t.meta
+	meta.settings = altered(meta.settings, c.set, c.unset)
+	settings, err := e.parseSettings(meta.settings, meta.internal)
+	if err != nil {
+		return err
+	}
+	if _, err := e.meta.do(ctx, c); err != nil {
+		return err
+	}
+	config := settings.Partition()
+	for _, p := range t.partitions {
+		if err := p.SetConfig(config); err != nil {
+			// The topic is altered. A partition that failed has its settings when it is opened again.
+			e.logger.Warn("settings not in force", "partition", p.String(), "error", err)
+		}
+	}
+	e.publish(t, &Topic{meta: &meta, settings: settings, partitions: t.partitions})
+	return nil
+}
+
+// checkAlter refuses what would break an internal topic, and names that make no sense.
+func checkAlter(t *Topic, c *command) error {
+	var bad []error
+	for _, name := range c.unset {
+		if _, both := c.set[name]; both {
+			bad = append(bad, &InvalidSettingError{Name: name, Value: c.set[name], Reason: "is to be set and unset at once"})
+		}
+		if findSetting(name) == nil {
+			bad = append(bad, &InvalidSettingError{Name: name, Reason: unknownReason(name)})
+		}
+	}
+	if t.meta.internal {
+		for _, name := range []string{settingCleanup, settingDurability} {
+			if value, ok := c.set[name]; ok || slices.Contains(c.unset, name) {
+				bad = append(bad, &InvalidSettingError{Name: name, Value: value, Reason: "cannot be changed on an internal topic"})
+			}
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// AddPartitions makes the topic have total partitions. Their number only grows, and
+// a key may belong to another partition afterwards.
+func (e *Engine) AddPartitions(ctx context.Context, name string, total int) error {
+	if err := e.addPartitions(ctx, name, total); err != nil {
+		return fmt.Errorf("add partitions to topic %s: %w", name, err)
+	}
+	return nil
+}
+
+func (e *Engine) addPartitions(ctx context.Context, name string, total int) error {
+	if err := e.beginAdmin(ctx); err != nil {
+		return err
+	}
+	defer e.endAdmin()
+	t, err := e.Topic(name)
+	if err != nil {
+		return err
+	}
+	if t.meta.internal {
+		return &InvalidTopicError{Name: name, Reason: "the partitions of an internal topic cannot be changed: what is in them is found by their number"}
+	}
+	c := &command{kind: addPartitionsCommand, topic: topicMeta{id: t.meta.id}, total: total}
+	if err := e.meta.holds(c); err != nil {
+		return err
+	}
+	// What an attempt that failed has left is in the way.
+	if err := e.tidyTopicDir(t.meta); err != nil {
+		return err
+	}
+	file := &topicFile{id: t.meta.id, name: name, made: t.meta.partitions, making: total}
+	if err := file.write(e.fs); err != nil {
+		return err
+	}
+	parts, err := e.makePartitions(ctx, t, t.meta.partitions, total)
+	if err == nil {
+		_, err = e.meta.do(ctx, c)
+	}
+	if err != nil {
+		closeAll(parts)
+		if !undecided(err) {
+			err = errors.Join(err, e.tidyTopicDir(t.meta))
+		}
+		return err
+	}
+	file.made = total
+	if err := file.write(e.fs); err != nil {
+		e.logger.Warn("topic file not written", "topic", name, "id", t.meta.id.String(), "error", err)
+	}
+	meta := *t.meta
+	meta.partitions = total
+	e.publish(t, &Topic{meta: &meta, settings: t.settings, partitions: append(slices.Clip(t.partitions), parts...)})
+	return nil
+}
+
+// DeleteTopic deletes a topic: when it returns nil it is gone after any crash, its
+// name is free, and its readers have been woken. Its files go in the background.
+func (e *Engine) DeleteTopic(ctx context.Context, name string) error {
+	if err := e.deleteTopic(ctx, name); err != nil {
+		return fmt.Errorf("delete topic %s: %w", name, err)
+	}
+	return nil
+}
+
+func (e *Engine) deleteTopic(ctx context.Context, name string) error {
+	if err := e.beginAdmin(ctx); err != nil {
+		return err
+	}
+	defer e.endAdmin()
+	t, err := e.Topic(name)
+	if err != nil {
+		return err
+	}
+	if t.meta.internal {
+		return &InvalidTopicError{Name: name, Reason: "an internal topic cannot be deleted"}
+	}
+	if _, err := e.meta.do(ctx, &command{kind: deleteTopicCommand, topic: topicMeta{id: t.meta.id}}); err != nil {
+		return err
+	}
+	e.publish(t, nil)
+	parallel(len(t.partitions), func(i int) {
+		if err := t.partitions[i].retire(); err != nil {
+			e.logger.Warn("partition of a deleted topic did not close", "partition", t.partitions[i].String(), "error", err)
+		}
+	})
+	e.wake()
+	return nil
+}

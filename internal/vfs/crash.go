@@ -63,7 +63,7 @@ func (m *Mem) AfterCrash(c Choice, opts ...Option) *Mem {
 	if c == nil {
 		c = KeepNone
 	}
-	m.crashed.Store(true)
+	m.crash()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	to := m.heir()
@@ -75,11 +75,19 @@ func (m *Mem) AfterCrash(c Choice, opts ...Option) *Mem {
 	return to
 }
 
+// crash stops all operations.
+func (m *Mem) crash() {
+	if m.volatile {
+		panic("vfs: a crash of a volatile Mem, which keeps nothing for it")
+	}
+	m.crashed.Store(true)
+}
+
 // AfterKill is the file system as a killed process leaves it: all that was written
 // or stored is there, locks are free, and what was not synced still is not. If m
 // has not crashed, it crashes now; it stays as it is and can be asked again.
 func (m *Mem) AfterKill(opts ...Option) *Mem {
-	m.crashed.Store(true)
+	m.crash()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	to := m.heir()

@@ -42,6 +42,7 @@ type Mem struct {
 	cut        func(n int) int
 	countReads bool
 	mapBytes   int
+	volatile   bool
 
 	mu     sync.Mutex // guards the tree, links, opens; lock order: Mem.mu, memNode.mu
 	root   *memDir
@@ -75,6 +76,12 @@ func Capacity(bytes int64) Option { return func(m *Mem) { m.SetCapacity(bytes) }
 // errors.ErrUnsupported. Zero is no mapping at all. The default is 64 MiB; a
 // window costs its size in memory once it is used.
 func MapBytes(n int) Option { return func(m *Mem) { m.mapBytes = n } }
+
+// Volatile is for who wants the memory and no crash: nothing is kept of what a
+// power cut would leave, so a sync costs nothing and a file takes its size once.
+// There is no mapping, whose window would take memory that is not used yet.
+// AfterCrash and AfterKill of such a Mem panic.
+func Volatile() Option { return func(m *Mem) { m.volatile, m.mapBytes = true, 0 } }
 
 // NewMem makes an empty file system.
 func NewMem(opts ...Option) *Mem {

@@ -74,7 +74,9 @@ func (m *Mem) changeLocked(d *memDir, op Op, sets ...entry) {
 			m.freeLocked(before.file)
 		}
 	}
-	d.pending = append(d.pending, c)
+	if !m.volatile {
+		d.pending = append(d.pending, c)
+	}
 	d.modified = time.Now()
 }
 

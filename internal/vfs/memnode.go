@@ -195,6 +195,10 @@ func (n *memNode) allocateLocked(off, count int64) bool {
 // syncLocked makes what is dirty durable. A page of an earlier failed sync is not
 // dirty: the system forgot that it was never written.
 func (n *memNode) syncLocked() {
+	if n.mem.volatile {
+		n.dirty = span{}
+		return
+	}
 	for i := n.dirty.start; i < n.dirty.end; i++ {
 		s := &n.slots[i]
 		switch {

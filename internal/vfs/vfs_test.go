@@ -16,6 +16,10 @@ func TestMem(t *testing.T) {
 }
 
 // TestHeirs runs the suite on what crashes and kills leave: they are whole file systems.
+func TestVolatile(t *testing.T) {
+	vfstest.Run(t, func(*testing.T) vfs.FS { return vfs.NewMem(vfs.Volatile()) })
+}
+
 func TestHeirs(t *testing.T) {
 	vfstest.Run(t, func(*testing.T) vfs.FS { return vfs.NewMem().AfterCrash(nil).AfterKill() })
 }

@@ -31,9 +31,11 @@ const (
 	metaReserveBytes = 256 << 10
 	// A snapshot is written when the commands since the last one are more than
 	// snapshotAfter and snapshotTimes the state.
-	snapshotAfter = 1 << 20
 	snapshotTimes = 4
 )
+
+// snapshotAfter is in bytes. Tests lower it.
+var snapshotAfter = 1 << 20
 
 // openMetaLog opens the log in meta/ and replays it. Damage makes it fail with a
 // *log.CorruptionError, a command of a newer version with log.ErrNewerFormat, and

@@ -15,8 +15,8 @@ import (
 )
 
 // openers is how many goroutines open, make and close partitions at once: most of
-// the time goes by waiting for the disk.
-const openers = 16
+// the time goes by waiting for the disk. Tests that count operations make it 1.
+var openers = 16
 
 // parallel calls f for each number below n, from a few goroutines.
 func parallel(n int, f func(i int)) {
@@ -175,6 +175,11 @@ func (e *Engine) tidyTopicDir(meta *topicMeta) error {
 	}
 	removed := false
 	for _, info := range infos {
+		if info.Name == topicFileName+tmpSuffix {
+			if err := removeFile(e.fs, dir+"/"+info.Name); err != nil {
+				return err
+			}
+		}
 		n, ok := parsePartitionName(info.Name)
 		if !ok || !info.Dir || n < meta.partitions {
 			continue

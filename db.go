@@ -1,0 +1,131 @@
+package embedlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// DB is an open database: a directory of topics, of which this process is the only
+// user. All methods may be called from several goroutines.
+type DB struct {
+	engine      *engine.Engine
+	autoCreate  bool
+	partitions  int           // of topics that do not say
+	version     atomic.Uint64 // grows with each change of topics: see Topic.current
+	stopVersion func()
+
+	mu      sync.Mutex
+	closed  bool
+	closers map[closer]struct{} // what has to end before the engine does
+	done    chan struct{}       // closed when Close is through
+	err     error               // what Close found
+}
+
+// closer is something of the database's that is open: a producer, a consumer, a
+// transaction, the socket.
+type closer interface{ closeWithDB() }
+
+// Open opens the database in dir, and makes one there if there is none.
+//
+// It fails with a *LockedError when somebody else has it open, with ErrNewerFormat
+// when a newer version wrote it, and with *InvalidSettingError, joined, for each
+// option that is not valid. A partition with damage does not make it fail: see
+// Verify.
+func Open(dir string, o *Options) (*DB, error) {
+	if dir == "" {
+		return nil, errors.New("embedlog: open: no directory given; OpenMemory needs none")
+	}
+	return open(dir, nil, o)
+}
+
+// OpenMemory opens an empty database that is in memory alone and gone when it is
+// closed. It is otherwise the same; what is synced costs nothing.
+func OpenMemory(o *Options) (*DB, error) { return open("memory", vfs.NewMem(vfs.Volatile()), o) }
+
+// OpenFS opens the database in a file system of this module's, for its tests.
+func OpenFS(fs vfs.FS, o *Options) (*DB, error) { return open("memory", fs, o) }
+
+func open(dir string, fs vfs.FS, o *Options) (*DB, error) {
+	eo, err := o.engine()
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	eo.FS = fs
+	e, err := engine.Open(dir, eo)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{engine: e, partitions: 1, closers: make(map[closer]struct{}), done: make(chan struct{})}
+	if o != nil {
+		db.autoCreate = o.AutoCreateTopics
+		db.partitions = max(o.TopicDefaults.Partitions, 1)
+	}
+	db.stopVersion = e.OnMetadata(func() { db.version.Add(1) })
+	return db, nil
+}
+
+// Close ends what is open, producers with what they still hold, makes everything
+// durable and gives the directory free. Calls that wait end with ErrClosed. It may
+// be called more than once.
+func (db *DB) Close() error {
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		<-db.done
+		return db.err
+	}
+	db.closed = true
+	list := make([]closer, 0, len(db.closers))
+	for c := range db.closers {
+		list = append(list, c)
+	}
+	db.mu.Unlock()
+	for _, c := range list {
+		c.closeWithDB()
+	}
+	db.stopVersion()
+	db.err = db.engine.Close()
+	close(db.done)
+	return db.err
+}
+
+// opened registers something that ends before the engine does.
+func (db *DB) opened(c closer) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return ErrClosed
+	}
+	db.closers[c] = struct{}{}
+	return nil
+}
+
+// closing takes back what opened did.
+func (db *DB) closing(c closer) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	delete(db.closers, c)
+}
+
+// Engine is what the other packages of this module build on.
+func (db *DB) Engine() *engine.Engine { return db.engine }
+
+func (db *DB) isClosed() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.closed
+}
+
+func (db *DB) nowMillis() int64 { return db.engine.Now().UnixMilli() }
+
+// Sync returns when everything that was acknowledged before is durable, whatever
+// the topics' levels.
+func (db *DB) Sync(ctx context.Context) error {
+	return db.eachPartition(ctx, "sync", func(p *engine.Partition) error { return p.Sync(ctx) })
+}

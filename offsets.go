@@ -1,0 +1,134 @@
+package embedlog
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/x/embedlog/internal/engine"
+)
+
+// OffsetSpec names an offset of a partition by what lies there: Earliest, Latest,
+// MaxTimestamp, AtTime or AtOffset. The zero value is the natural end where it is
+// used: see ScanOptions.
+type OffsetSpec struct {
+	kind  specKind
+	value int64
+}
+
+type specKind uint8
+
+const (
+	specUnset specKind = iota
+	specEarliest
+	specLatest
+	specMaxTimestamp
+	specTime
+	specOffset
+)
+
+var (
+	// Earliest is the log start offset.
+	Earliest = OffsetSpec{kind: specEarliest}
+	// Latest is the offset behind the last record that can be read: the high
+	// watermark, or, for who reads committed records only, the last stable offset.
+	Latest = OffsetSpec{kind: specLatest}
+	// MaxTimestamp is the first record with the largest timestamp.
+	MaxTimestamp = OffsetSpec{kind: specMaxTimestamp}
+)
+
+// AtTime is the first record, in the order of offsets, with this timestamp or a
+// later one. Where there is none it is Latest.
+func AtTime(t time.Time) OffsetSpec {
+	ms := t.UnixMilli()
+	if t.After(time.UnixMilli(ms)) {
+		ms++ // a record has whole milliseconds: one of the same millisecond may be earlier
+	}
+	return OffsetSpec{kind: specTime, value: ms}
+}
+
+// AtOffset is the offset itself.
+func AtOffset(offset int64) OffsetSpec { return OffsetSpec{kind: specOffset, value: offset} }
+
+// String is for messages.
+func (s OffsetSpec) String() string {
+	switch s.kind {
+	case specEarliest:
+		return "earliest"
+	case specLatest:
+		return "latest"
+	case specMaxTimestamp:
+		return "max-timestamp"
+	case specTime:
+		return time.UnixMilli(s.value).UTC().Format(time.RFC3339Nano)
+	case specOffset:
+		return strconv.FormatInt(s.value, 10)
+	}
+	return "unset"
+}
+
+// ListOffsets finds an offset in each partition of the topic; the positions are in
+// the order of the partitions. An offset that AtOffset names is returned as it is.
+func (t *Topic) ListOffsets(ctx context.Context, at OffsetSpec) ([]Position, error) {
+	top, err := t.current()
+	if err != nil {
+		return nil, fmt.Errorf("list offsets of %s: %w", t.name, err)
+	}
+	parts := top.Partitions()
+	out := make([]Position, len(parts))
+	for i, p := range parts {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("list offsets of %s: %w", t.name, err)
+		}
+		offset, epoch, err := findOffset(p, at, true)
+		if err != nil {
+			return nil, fmt.Errorf("list offsets of %s/%d: %w", t.name, p.ID(), err)
+		}
+		out[i] = Position{Topic: t.name, Partition: p.ID(), LeaderEpoch: epoch, Offset: offset}
+	}
+	return out, nil
+}
+
+// findOffset resolves a spec in one partition. The epoch is that of the record
+// there, -1 where there is none or it is not known.
+func findOffset(p *engine.Partition, at OffsetSpec, uncommitted bool) (offset int64, epoch int32, err error) {
+	switch at.kind {
+	case specEarliest, specUnset:
+		offset = p.LogStart()
+	case specOffset:
+		offset = at.value
+	case specMaxTimestamp:
+		found, ok, err := p.Log().MaxTimestamp()
+		if err != nil {
+			return 0, 0, err
+		}
+		if ok {
+			return found.Offset, int32(found.Epoch), nil
+		}
+		offset = endOf(p, uncommitted)
+	case specTime:
+		found, ok, err := p.OffsetForTime(at.value)
+		if err != nil {
+			return 0, 0, err
+		}
+		if ok {
+			return found.Offset, int32(found.Epoch), nil
+		}
+		offset = endOf(p, uncommitted)
+	default:
+		offset = endOf(p, uncommitted)
+	}
+	if epoch, ok := p.EpochOf(offset); ok {
+		return offset, epoch, nil
+	}
+	return offset, -1, nil
+}
+
+// endOf is the offset behind the last record that can be read.
+func endOf(p *engine.Partition, uncommitted bool) int64 {
+	if uncommitted {
+		return p.HighWatermark()
+	}
+	return p.LastStable()
+}

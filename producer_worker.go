@@ -1,0 +1,262 @@
+package embedlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/x/embedlog/partition"
+)
+
+// work takes one queue after the other and writes its first batch, until there is
+// nothing to do.
+func (p *Producer) work() {
+	p.mu.Lock()
+	for len(p.ready) > 0 {
+		q := p.ready[0]
+		p.ready[0] = nil
+		p.ready = p.ready[1:]
+		q.state = queueBusy
+		b := q.batches[0]
+		b.sealed = true
+		drop := p.drop
+		p.mu.Unlock()
+		p.deliver(q, b, drop)
+		p.mu.Lock()
+		q.state = queueIdle
+		p.scheduleLocked(q, true)
+	}
+	p.workers--
+	p.mu.Unlock()
+}
+
+// deliver makes one attempt to write a batch. Afterwards its records are answered,
+// or it stays where it is to be tried again.
+func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
+	if drop && b.uncertain == nil {
+		p.answer(q, b, partition.Result{}, q.named(ErrClosed))
+		return
+	}
+	o, err := p.number(q, b)
+	var res partition.Result
+	if err == nil {
+		res, err = q.p.Append(p.appends, b.recs, o)
+	}
+	if err == nil {
+		if b.numbered {
+			q.producer.Sequence = nextSequence(b.producer.Sequence, len(b.recs))
+		}
+		q.backoff = 0
+		p.answer(q, b, res, nil)
+		return
+	}
+	if errors.Is(err, context.Canceled) { // Abort: it had not been taken
+		err = q.named(ErrClosed)
+	}
+	unknown := errors.Is(err, ErrUnknownOutcome)
+	if unknown {
+		b.uncertain = err
+	}
+	switch {
+	case b.uncertain == nil && p.split(q, b, err):
+		return
+	case p.again(b, err, unknown) && p.retryLater(q, b):
+		return
+	}
+	if b.uncertain != nil && !unknown {
+		err = q.named(&UnknownOutcomeError{BaseOffset: -1, LastOffset: -1, Err: fmt.Errorf("%w; then: %w", b.uncertain, err)})
+	}
+	// What comes next must not be taken for a repetition, nor for something that
+	// misses its predecessor.
+	if b.numbered && (b.uncertain != nil || errors.Is(err, ErrOutOfOrderSequence)) {
+		q.nextEpoch()
+	}
+	if errors.Is(err, ErrFenced) {
+		p.forgetID(&q.producer)
+	}
+	q.backoff = 0
+	p.answer(q, b, partition.Result{}, err)
+}
+
+// named says what was tried and on what.
+func (q *producerQueue) named(err error) error {
+	return fmt.Errorf("produce to %s/%d: %w", q.topic, q.p.ID(), err)
+}
+
+// number gives the batch its producer id, epoch and sequence, at its first attempt.
+func (p *Producer) number(q *producerQueue, b *producerBatch) (*partition.AppendOptions, error) {
+	o := &partition.AppendOptions{Compression: p.cfg.Compression, CompressionLevel: p.cfg.CompressionLevel}
+	if p.cfg.NoIdempotence {
+		return o, nil
+	}
+	if !b.numbered {
+		if q.producer.ID < 0 {
+			id, err := p.producerID(p.appends)
+			if err != nil {
+				return nil, q.named(err)
+			}
+			q.producer = partition.Producer{ID: id}
+		}
+		b.producer, b.numbered = q.producer, true
+	}
+	o.Producer = &b.producer
+	return o, nil
+}
+
+// nextEpoch begins the sequence anew, under the next epoch of the producer id in
+// this partition. Epochs of partitions need not be alike: each has its own state of
+// the producer. When they are used up, the id is another.
+func (q *producerQueue) nextEpoch() {
+	q.producer.Sequence = 0
+	if q.producer.Epoch == math.MaxInt16 {
+		q.producer = partition.Producer{ID: -1}
+		return
+	}
+	q.producer.Epoch++
+}
+
+// forgetID gives up a producer id that somebody else has.
+func (p *Producer) forgetID(used *partition.Producer) {
+	p.idMu.Lock()
+	defer p.idMu.Unlock()
+	if p.id == used.ID {
+		p.id = -1
+	}
+	*used = partition.Producer{ID: -1}
+}
+
+// nextSequence counts on from a sequence; behind the largest one comes 0.
+func nextSequence(s int32, n int) int32 { return int32((int64(s) + int64(n)) & math.MaxInt32) }
+
+// again says whether a batch that failed may be tried once more.
+func (p *Producer) again(b *producerBatch, err error, unknown bool) bool {
+	if errors.Is(err, ErrStorageFailed) || errors.Is(err, ErrClosed) || errors.Is(err, ErrUnknownTopic) {
+		return false // as it will be the next time
+	}
+	if unknown {
+		return b.numbered // the partition recognises it
+	}
+	return IsRetriable(err)
+}
+
+// retryLater leaves the batch where it is, for some time. It is false when the
+// batch is too old, or the producer has no time left.
+func (p *Producer) retryLater(q *producerQueue, b *producerBatch) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	q.backoff = min(max(2*q.backoff, firstBackoff), longestBackoff)
+	q.retryAt = now.Add(q.backoff)
+	if p.noRetry || p.cfg.DeliveryTimeout > 0 && q.retryAt.After(b.since.Add(p.cfg.DeliveryTimeout)) {
+		q.retryAt = time.Time{}
+		return false
+	}
+	return true
+}
+
+// split takes a batch apart that was refused for some of its records: the refused
+// ones are answered, or each half is tried by itself. It is false when there is
+// nothing to take apart.
+func (p *Producer) split(q *producerQueue, b *producerBatch, err error) bool {
+	if len(b.recs) == 1 {
+		return false
+	}
+	if errors.Is(err, ErrRecordTooLarge) { // the topic's limit was lowered
+		half := len(b.recs) / 2
+		rest := &producerBatch{
+			recs: b.recs[half:], answers: b.answers[half:], since: b.since, sealed: true,
+			size: b.size, limit: b.limit, held: b.held / 2, done: b.done,
+		}
+		b.recs, b.answers, b.done, b.numbered = b.recs[:half:half], b.answers[:half:half], nil, false
+		b.held -= rest.held
+		b.chunk = nil // both have records in it: neither may write there again
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		q.batches = append(q.batches[:1], append([]*producerBatch{rest}, q.batches[1:]...)...)
+		p.batches++
+		return true
+	}
+	var invalid *InvalidRecordError
+	if !errors.As(err, &invalid) {
+		return false
+	}
+	bad := make(map[int]string)
+	for _, r := range invalid.Records {
+		if r.Index >= 0 && r.Index < len(b.recs) {
+			bad[r.Index] = r.Reason
+		}
+	}
+	if len(bad) == 0 || len(bad) == len(b.recs) {
+		return false
+	}
+	var refused []answer
+	var reasons []string
+	recs, answers := b.recs[:0:0], b.answers[:0:0]
+	for i := range b.recs {
+		if reason, ok := bad[i]; ok {
+			refused, reasons = append(refused, b.answers[i]), append(reasons, reason)
+			continue
+		}
+		recs, answers = append(recs, b.recs[i]), append(answers, b.answers[i])
+	}
+	p.mu.Lock() // Flush looks at batches, though not at these fields
+	b.recs, b.answers, b.numbered = recs, answers, false
+	p.mu.Unlock()
+	for i, a := range refused {
+		p.tell(a, noPosition, q.named(&InvalidRecordError{Records: []InvalidRecord{{Index: 0, Reason: reasons[i]}}}))
+	}
+	return true
+}
+
+// answer says what became of the records of the queue's first batch, and takes it
+// off. The room is given back first, so that a done function may send.
+func (p *Producer) answer(q *producerQueue, b *producerBatch, res partition.Result, err error) {
+	p.mu.Lock()
+	p.giveRoomLocked(b.held)
+	b.held = 0
+	p.mu.Unlock()
+	pos := noPosition
+	if err == nil {
+		pos = Position{Topic: q.topic, Partition: q.p.ID(), LeaderEpoch: q.p.LeaderEpoch()}
+	}
+	for i := range b.answers {
+		if err == nil {
+			pos.Offset = res.BaseOffset + int64(i)
+		}
+		p.tell(b.answers[i], pos, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q.batches[0] = nil
+	q.batches = q.batches[1:]
+	q.retryAt = time.Time{}
+	if len(q.batches) == 0 {
+		q.batches = nil
+		delete(p.active, q)
+	}
+	if b.done != nil {
+		close(b.done)
+	}
+	p.freeBatchLocked(b)
+	if p.batches--; p.batches == 0 && p.closed {
+		close(p.drained)
+	}
+}
+
+// tell gives one record's outcome to whoever waits for it.
+func (p *Producer) tell(a answer, pos Position, err error) {
+	switch {
+	case a.group != nil:
+		a.group.answer(a.index, pos, err)
+	case a.done != nil:
+		a.done(pos, err)
+	case err != nil:
+		p.mu.Lock()
+		if p.failed == nil {
+			p.failed = err
+		}
+		p.mu.Unlock()
+	}
+}

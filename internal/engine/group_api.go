@@ -2,12 +2,6 @@ package engine
 
 import "time"
 
-// TopicPartitions are partitions of one topic.
-type TopicPartitions struct {
-	Topic      TopicID
-	Partitions []int32 // ascending, without repetition, in what the engine returns
-}
-
 // Member epochs with a meaning of their own in a HeartbeatRequest.
 const (
 	JoinEpoch        int32 = 0

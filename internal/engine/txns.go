@@ -112,7 +112,7 @@ func (x *txn) release() { x.turn <- struct{}{} }
 
 // openTxns reads the coordinator's records, and ends what an earlier run has left.
 func openTxns(e *Engine) (*Txns, error) {
-	t := &Txns{e: e, ids: make(map[string]*txn)}
+	t := &Txns{e: e, ids: make(map[string]*txn), ended: e.groups.txnEnded}
 	t.load()
 	return t, nil
 }

@@ -78,7 +78,11 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.
 		res, err = p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.AppendBatch(ctx, batch, o) })
 	}
 	if hook := p.engine.hooks.OnProduce; hook != nil {
-		hook(p.topic, p.id, int(res.LastOffset-res.BaseOffset+1), int64(len(batch)), time.Since(began), err)
+		records := 0
+		if err == nil {
+			records = int(res.LastOffset - res.BaseOffset + 1)
+		}
+		hook(p.topic, p.id, records, int64(len(batch)), time.Since(began), err)
 	}
 	return res, err
 }

@@ -149,7 +149,7 @@ func (e *Engine) parseSettings(m map[string]string, internal bool) (Settings, er
 }
 
 func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool) (*Topic, error) {
-	meta := &topicMeta{id: newID(), name: spec.Name, partitions: max(spec.Partitions, 0), internal: internal, settings: maps.Clone(spec.Settings)}
+	meta := &topicMeta{id: newID(), name: spec.Name, partitions: spec.Partitions, internal: internal, settings: maps.Clone(spec.Settings)}
 	if spec.Partitions == 0 {
 		meta.partitions = 1
 	}

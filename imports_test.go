@@ -24,6 +24,7 @@ var rank = map[string]int{
 	module + "/internal/engine":    4,
 	module + "/internal/dump":      4,
 	module + "/internal/kafkafile": 4,
+	module + "/internal/sock":      4, // frames and the socket; who serves it is above
 	module:                         5,
 	module + "/codec":              6,
 }

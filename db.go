@@ -67,6 +67,11 @@ func open(dir string, fs vfs.FS, o *Options) (*DB, error) {
 		db.partitions = max(o.TopicDefaults.Partitions, 1)
 	}
 	db.stopVersion = e.OnMetadata(func() { db.version.Add(1) })
+	if o != nil && o.Socket {
+		if err := db.listen(dir, fs == nil); err != nil {
+			return nil, errors.Join(fmt.Errorf("open %s: %w", dir, err), db.Close())
+		}
+	}
 	return db, nil
 }
 

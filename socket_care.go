@@ -1,0 +1,56 @@
+package embedlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/sock"
+)
+
+// verify checks the topics named, or all, and says after each partition how far it is.
+func (s *session) verify(ctx context.Context, q sock.VerifyRequest) (sock.Verified, error) {
+	var parts []*engine.Partition
+	for _, t := range s.db.engine.Topics() {
+		if len(q.Topics) == 0 || slices.Contains(q.Topics, t.Name()) {
+			parts = append(parts, t.Partitions()...)
+		}
+	}
+	for _, name := range q.Topics {
+		if _, err := s.db.engine.Topic(name); err != nil {
+			return sock.Verified{}, err
+		}
+	}
+	var total int64
+	for _, p := range parts {
+		total += p.Log().AllocatedBytes()
+	}
+	var report VerifyReport
+	done := int64(0)
+	for _, p := range parts {
+		s.progress(sock.Progress{What: p.String(), Done: done, Total: total})
+		done += p.Log().AllocatedBytes()
+		r, err := p.Log().Verify(ctx)
+		if err != nil {
+			return sock.Verified{}, fmt.Errorf("verify %s: %w", p, err)
+		}
+		report.Partitions++
+		report.add(p, &r)
+		if why := p.Err(); len(r.Problems) == 0 && errors.Is(why, ErrCorrupt) {
+			report.Problems = append(report.Problems, VerifyProblem{Topic: p.Topic(), Partition: p.ID(), Err: why})
+		}
+	}
+	v := sock.Verified{
+		Partitions: report.Partitions, Segments: report.Segments, Bytes: report.Bytes,
+		Batches: report.Batches, Records: report.Records, Problems: []sock.Problem{},
+	}
+	for i := range report.Problems {
+		p := &report.Problems[i]
+		v.Problems = append(v.Problems, sock.Problem{
+			Topic: p.Topic, Partition: p.Partition, File: p.File, Position: p.Position, Cache: p.Cache, Problem: p.Err.Error(),
+		})
+	}
+	return v, nil
+}

@@ -1,0 +1,147 @@
+package embedlog
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/sock"
+)
+
+type none = struct{}
+
+func (s *session) info(context.Context, none) (sock.Info, error) {
+	i := s.db.engine.Info()
+	info := sock.Info{
+		Dir: i.Dir, ClusterID: i.ClusterID, DirectoryID: i.DirectoryID, NodeID: i.NodeID, Format: i.Format,
+		PID: os.Getpid(), Topics: []sock.TopicBrief{},
+	}
+	for _, t := range s.db.engine.Topics() {
+		info.Topics = append(info.Topics, briefTopic(t))
+	}
+	return info, nil
+}
+
+func (s *session) topics(_ context.Context, q sock.TopicsRequest) ([]sock.Topic, error) {
+	list := s.db.engine.Topics()
+	if q.Topic != "" {
+		t, err := s.db.engine.Topic(q.Topic)
+		if err != nil {
+			return nil, err
+		}
+		list = []*engine.Topic{t}
+	}
+	topics := []sock.Topic{}
+	for _, t := range list {
+		topics = append(topics, showTopic(t))
+	}
+	return topics, nil
+}
+
+func briefTopic(t *engine.Topic) sock.TopicBrief {
+	b := sock.TopicBrief{Topic: t.Name(), ID: t.ID().String(), Internal: t.Internal(), Partitions: len(t.Partitions())}
+	for _, p := range t.Partitions() {
+		b.Records += p.HighWatermark() - p.LogStart()
+		b.Bytes += p.Log().AllocatedBytes()
+		b.Damaged = b.Damaged || errors.Is(p.Err(), ErrCorrupt)
+	}
+	return b
+}
+
+func showTopic(t *engine.Topic) sock.Topic {
+	topic := sock.Topic{TopicBrief: briefTopic(t), Settings: []sock.Setting{}, PartitionList: []sock.Partition{}}
+	explicit := t.Settings().Explicit()
+	for _, name := range slices.Sorted(maps.Keys(explicit)) {
+		topic.Settings = append(topic.Settings, sock.Setting{Name: name, Value: explicit[name]})
+	}
+	for _, p := range t.Partitions() {
+		part := sock.Partition{
+			Partition: p.ID(), LogStart: p.LogStart(), LastStable: p.LastStable(),
+			HighWatermark: p.HighWatermark(), LogEnd: p.LogEnd(), LeaderEpoch: p.LeaderEpoch(),
+			Bytes: p.Log().AllocatedBytes(),
+		}
+		if err := p.Err(); err != nil {
+			part.Error = err.Error()
+		}
+		topic.PartitionList = append(topic.PartitionList, part)
+	}
+	return topic
+}
+
+func (s *session) createTopic(ctx context.Context, q sock.CreateTopic) (sock.Topic, error) {
+	t, err := s.db.engine.CreateTopic(ctx, engine.TopicSpec{Name: q.Topic, Partitions: q.Partitions, Settings: q.Settings})
+	if q.IfNotExists && errors.Is(err, ErrTopicExists) {
+		// It may be another topic whose name is too much alike.
+		if old, e := s.db.engine.Topic(q.Topic); e == nil {
+			t, err = old, nil
+		}
+	}
+	if err != nil {
+		return sock.Topic{}, err
+	}
+	return showTopic(t), nil
+}
+
+// changed answers a change with the topic as it is now.
+func (s *session) changed(name string, err error) (sock.Topic, error) {
+	if err != nil {
+		return sock.Topic{}, err
+	}
+	t, err := s.db.engine.Topic(name)
+	if err != nil {
+		return sock.Topic{}, err
+	}
+	return showTopic(t), nil
+}
+
+func (s *session) alterTopic(ctx context.Context, q sock.AlterTopic) (sock.Topic, error) {
+	return s.changed(q.Topic, s.db.engine.AlterTopic(ctx, q.Topic, q.Set, q.Unset))
+}
+
+func (s *session) addPartitions(ctx context.Context, q sock.AddPartitions) (sock.Topic, error) {
+	return s.changed(q.Topic, s.db.engine.AddPartitions(ctx, q.Topic, q.Total))
+}
+
+func (s *session) deleteTopic(ctx context.Context, q sock.TopicName) (none, error) {
+	return none{}, s.db.DeleteTopic(ctx, q.Topic)
+}
+
+func (s *session) trim(ctx context.Context, q sock.Trim) (sock.Trimmed, error) {
+	t, err := s.db.Topic(q.Topic)
+	if err != nil {
+		return sock.Trimmed{}, err
+	}
+	start, err := t.DeleteRecords(ctx, q.Partition, q.Before)
+	return sock.Trimmed{Topic: q.Topic, Partition: q.Partition, LogStart: start}, err
+}
+
+func (s *session) listOffsets(ctx context.Context, q sock.ListOffsets) ([]sock.Position, error) {
+	t, err := s.db.engine.Topic(q.Topic)
+	if err != nil {
+		return nil, err
+	}
+	list := []sock.Position{}
+	for _, p := range t.Partitions() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		at := sock.Position{Topic: q.Topic, Partition: p.ID(), Offset: p.HighWatermark(), Epoch: -1}
+		switch q.At {
+		case sock.AtStart:
+			at.Offset = p.LogStart()
+		case sock.AtTime:
+			found, ok, err := p.OffsetForTime(q.Time.UnixMilli())
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				at.Offset = found.Offset
+			}
+		}
+		list = append(list, at)
+	}
+	return list, nil
+}

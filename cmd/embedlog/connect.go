@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/x/embedlog/internal/sock"
+	"github.com/x/embedlog/log"
+)
+
+// patience is how long a locked directory that nobody answers for is tried again:
+// its holder may be opening or closing it just now.
+const patience = 2 * time.Second
+
+// connect begins a session with the database in --data: with the program that
+// holds it, if one answers on its socket, otherwise by opening the directory. It
+// makes no database unless create says so.
+func (a *app) connect(ctx context.Context, create bool) (*client, error) {
+	dir, err := filepath.Abs(a.data)
+	if err != nil {
+		return nil, err
+	}
+	if !create {
+		if err := checkDatabase(dir, a.data); err != nil {
+			return nil, err
+		}
+	}
+	for start := time.Now(); ; {
+		c, err := dial(dir)
+		if err == nil {
+			return c, nil
+		}
+		if c, err = a.open(ctx, dir); err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, log.ErrLocked) {
+			return nil, err
+		}
+		if time.Since(start) > patience {
+			return nil, &exitError{exitLocked, lockedBy(a.data, err)}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(25 * time.Millisecond):
+		}
+	}
+}
+
+// with runs f in a session, and once more in another if the holder closed the
+// directory before it did anything.
+func (a *app) with(ctx context.Context, create bool, f func(*client) error) error {
+	for again := 3; ; again-- {
+		c, err := a.connect(ctx, create)
+		if err != nil {
+			return err
+		}
+		err = f(c)
+		if closeErr := c.Close(); err == nil {
+			err = closeErr
+		}
+		if again == 0 || !isClosing(err) {
+			return err
+		}
+	}
+}
+
+func dial(dir string) (*client, error) {
+	conn, err := sock.Dial(dir)
+	if err != nil {
+		return nil, err
+	}
+	// A program that accepts and says nothing is no answer.
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	c, err := newClient(conn, conn.Close)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return c, conn.SetDeadline(time.Time{})
+}
+
+// checkDatabase says so when there is no database, before anything is made.
+func checkDatabase(dir, shown string) error {
+	_, err := os.Stat(filepath.Join(dir, "FORMAT"))
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return notFoundf("%s: no such directory; --data or EMBEDLOG_DATA names it, `embedlog topic create` makes it", shown)
+	}
+	return notFoundf("%s: not an embedlog directory; --data or EMBEDLOG_DATA names it, `embedlog topic create` makes one", shown)
+}
+
+// lockedBy says who has the directory, and how the command would be let in.
+func lockedBy(dir string, err error) error {
+	const hint = "it does not answer commands (a program lets them in with Options.Socket)"
+	var l *log.LockedError
+	if !errors.As(err, &l) || l.PID == 0 {
+		return fmt.Errorf("%s: held by another program; %s", dir, hint)
+	}
+	return fmt.Errorf("%s: held by process %d on %s since %s; %s",
+		dir, l.PID, l.Host, l.Since.Local().Format(time.DateTime), hint)
+}
+
+// hangup closes several things in turn.
+func hangup(cs ...io.Closer) error {
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -35,6 +35,18 @@ var (
 // LockedError names who has the directory open.
 type LockedError = vfs.LockedError
 
+// CapError says that Config.CapBytes does not allow the log to grow.
+type CapError struct {
+	Limit, Used, Wanted int64 // bytes
+}
+
+func (e *CapError) Error() string {
+	return fmt.Sprintf("%d bytes of %d are taken, %d more wanted: %v", e.Used, e.Limit, e.Wanted, ErrNoSpace)
+}
+
+// Is matches ErrNoSpace.
+func (e *CapError) Is(target error) bool { return target == ErrNoSpace }
+
 // CorruptionError is damage to bytes that were known to be durable. The rest of
 // the log stays readable; Repair is the way to go on writing.
 type CorruptionError struct {

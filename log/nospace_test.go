@@ -93,3 +93,58 @@ func TestTruncationOnAFullDisk(t *testing.T) {
 	}
 	wantContents(t, openTest(t, fs.AfterKill(), Config{SegmentBytes: 2048}), 0, 10)
 }
+
+// What was laid ahead of need is given back, and the log goes on as if nothing had
+// been, also after a crash.
+func TestGiveBack(t *testing.T) {
+	for _, level := range []Level{Durable, OS} {
+		t.Run(level.String(), func(t *testing.T) {
+			mem := vfs.NewMem()
+			l := openTest(t, mem, Config{Level: level, SegmentBytes: 8 << 20})
+			for i := range 100 {
+				appendTest(t, l, 1, fmt.Sprint("v", i))
+			}
+			if l.AheadBytes() < 16<<10 {
+				t.Fatalf("only %d bytes lie ahead", l.AheadBytes())
+			}
+			took := l.AllocatedBytes()
+			l.Lock()
+			err := l.GiveBack()
+			l.Unlock()
+			if err != nil || l.AheadBytes() > 4096 || l.AllocatedBytes() > took-16<<10 {
+				t.Fatalf("%v; %d bytes lie ahead, the log takes %d, was %d", err, l.AheadBytes(), l.AllocatedBytes(), took)
+			}
+			for i := range 100 {
+				appendTest(t, l, 1, fmt.Sprint("v", 100+i))
+			}
+			wantContents(t, l, 0, 200)
+			wantContents(t, openTest(t, mem.AfterKill(), Config{}), 0, 200)
+		})
+	}
+}
+
+// A group that would fit is not refused because the zeros ahead of it would not.
+func TestAppendWithoutRoomForZeros(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewMem())
+	l := openTest(t, fault, Config{Level: OS})
+	fault.Add(vfs.Rule{Op: vfs.OpZero, Count: -1, Effect: vfs.Full(0)})
+	for i := range 100 {
+		appendTest(t, l, 1, fmt.Sprint("v", i))
+	}
+	fault.Clear()
+	for i := range 100 {
+		appendTest(t, l, 1, fmt.Sprint("v", 100+i))
+	}
+	wantContents(t, l, 0, 200)
+}
+
+func TestEssential(t *testing.T) {
+	for name, want := range map[string]bool{
+		"checkpoint.tmp": true, "topics/x/0/checkpoint.tmp": true, "a/reserve": true,
+		"checkpoint": false, "00000000000000000000.log": false, "reserve/x": false,
+	} {
+		if got := Essential(name); got != want {
+			t.Errorf("Essential(%q) = %t", name, got)
+		}
+	}
+}

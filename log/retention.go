@@ -24,6 +24,7 @@ type RetentionPolicy struct {
 	// Room deletes until an append of that many bytes fits below Config.CapBytes.
 	// It is for the caller whose Write failed with ErrNoSpace and who would rather
 	// lose the oldest records than the newest. The cap should be several segments.
+	// Whatever else lets a segment go, it is then not kept to be written over.
 	Room int64
 	// Now is the wall clock; zero is Options.Now.
 	Now time.Time
@@ -37,7 +38,7 @@ func (l *Log) Retain(p RetentionPolicy) (deleted int, err error) {
 		return 0, err
 	}
 	l.bg.quiesce() // a job that runs may be about to trim what goes
-	if l.lacks(p.Room, 0) {
+	if p.Room > 0 {
 		l.dropSpare()
 	}
 	l.tight = p.Room > 0

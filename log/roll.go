@@ -100,7 +100,7 @@ func (l *Log) allow(grow int64) error {
 		return nil
 	}
 	if used := l.AllocatedBytes(); used+grow > limit {
-		return fmt.Errorf("%d bytes of %d are taken, %d more wanted: %w", used, limit, grow, ErrNoSpace)
+		return &CapError{Limit: limit, Used: used, Wanted: grow}
 	}
 	return nil
 }

@@ -287,18 +287,14 @@ func (l *Log) put(group []byte) error {
 	cfg := l.cfg.Load()
 	need := w.pos + int64(len(group))
 	if cfg.Level != Durable && len(group) <= maxMappedGroup && r.cover(w.pos, need) {
-		if err := r.reach(need, cfg.SegmentBytes); err != nil {
+		err := r.reach(need, cfg.SegmentBytes)
+		if err == nil {
+			return l.store(group, need)
+		}
+		if !errors.Is(err, ErrNoSpace) {
 			return fmt.Errorf("append to %s: %w", w.seg.name, err)
 		}
-		if err := r.window.Store(int(w.pos-r.window.at), group); err != nil {
-			// Somebody truncated the file below us, or the disk is gone. How much of
-			// the group arrived is unknown.
-			return l.fail("append to "+w.seg.name, err)
-		}
-		if r.ready.Load()-need < r.amount.Load()/2 {
-			r.more(need, max(cfg.SegmentBytes, need))
-		}
-		return nil
+		// There is no room for zeros. There may be for the group, which is written then.
 	}
 	if need > r.ready.Load() && len(group) <= maxZeroedGroup && !cfg.NoZeroing {
 		// A larger group would only be written twice. On a full disk, or at the end of
@@ -336,6 +332,20 @@ func (l *Log) put(group []byte) error {
 		return l.undoWrite(f, n, err)
 	}
 	ready = max(ready, need)
+	return nil
+}
+
+// store puts group through the window, which covers it up to need.
+func (l *Log) store(group []byte, need int64) error {
+	w, r := &l.w, l.w.runway
+	if err := r.window.Store(int(w.pos-r.window.at), group); err != nil {
+		// Somebody truncated the file below us, or the disk is gone. How much of
+		// the group arrived is unknown.
+		return l.fail("append to "+w.seg.name, err)
+	}
+	if r.ready.Load()-need < r.amount.Load()/2 {
+		r.more(need, max(l.cfg.Load().SegmentBytes, need))
+	}
 	return nil
 }
 

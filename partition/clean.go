@@ -13,10 +13,11 @@ import (
 // carry the state of a producer that may go on.
 
 // Retain deletes the oldest segments that the policy lets go, and returns how many
-// went. Only what lies below the high watermark may, whatever the policy says.
-func (p *Partition) Retain(ctx context.Context, policy log.RetentionPolicy) (deleted int, err error) {
+// went and how much less the log then takes on the disk. Only what lies below the
+// high watermark may go, whatever the policy says.
+func (p *Partition) Retain(ctx context.Context, policy log.RetentionPolicy) (deleted int, freed int64, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	p.log.Lock()
 	defer p.log.Unlock()
@@ -24,15 +25,18 @@ func (p *Partition) Retain(ctx context.Context, policy log.RetentionPolicy) (del
 	if policy.Upto <= 0 || policy.Upto > hw {
 		policy.Upto = hw
 	}
-	start := p.log.StartOffset()
+	start, took := p.log.StartOffset(), p.log.AllocatedBytes()
 	deleted, err = p.log.Retain(policy)
 	if p.log.StartOffset() > start {
 		p.movedStart()
 	}
-	if err != nil {
-		return deleted, fmt.Errorf("retain: %w", err)
+	if deleted > 0 {
+		freed = max(took-p.log.AllocatedBytes(), 0) // zeros are laid ahead meanwhile
 	}
-	return deleted, nil
+	if err != nil {
+		return deleted, freed, fmt.Errorf("retain: %w", err)
+	}
+	return deleted, freed, nil
 }
 
 // Roll closes the active segment, so that retention and compaction get at it, and

@@ -209,9 +209,9 @@ func TestCompactKeepsProducers(t *testing.T) {
 func TestRetainMovesTheLogStart(t *testing.T) {
 	p := openTest(t, vfs.NewMem(), Config{})
 	keyed(t, p, "a1 7:a2 7A | b1 b2 | c1")
-	deleted, err := p.Retain(context.Background(), log.RetentionPolicy{Bytes: 1})
-	if err != nil || deleted != 2 || p.LogStart() != 5 {
-		t.Fatalf("retain: %d deleted, log start %d, %v; want 2, 5", deleted, p.LogStart(), err)
+	deleted, freed, err := p.Retain(context.Background(), log.RetentionPolicy{Bytes: 1})
+	if err != nil || deleted != 2 || p.LogStart() != 5 || freed < 2*4096 {
+		t.Fatalf("retain: %d deleted, %d bytes, log start %d, %v; want 2, two blocks, 5", deleted, freed, p.LogStart(), err)
 	}
 	if list := p.abortedIn(0, 100); len(list) != 0 {
 		t.Errorf("aborted %v is remembered below the log start", list)
@@ -222,7 +222,7 @@ func TestRetainMovesTheLogStart(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := p.Retain(ctx, log.RetentionPolicy{Bytes: 1}); !errors.Is(err, context.Canceled) {
+	if _, _, err := p.Retain(ctx, log.RetentionPolicy{Bytes: 1}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

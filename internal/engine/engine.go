@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,9 @@ type Options struct {
 	LockTimeout time.Duration
 	// OpenFiles bounds the open files of all partitions. Zero means log.DefaultOpenFiles.
 	OpenFiles int
-	// MaxBytes is the most that the database may take on the disk. Zero is no cap.
+	// MaxBytes is the most that the database may take on the disk, everything
+	// included. Zero is no cap; the smallest is MinMaxBytes. Topics whose segment.bytes
+	// nobody says get segments of a 32nd of it.
 	MaxBytes int64
 	// Defaults are settings of topics, under Kafka's names, for those that do not set
 	// them. Internal topics do not follow them.
@@ -40,7 +43,7 @@ type Options struct {
 	// Zero means 7 days, negative for ever.
 	OffsetsRetention time.Duration
 	// MaintenanceInterval is how often retention, compaction and the disk cap are
-	// looked at. Zero means 30 s; negative is never by itself.
+	// looked at. Zero means 30 s; negative is never by itself, only by Tick.
 	MaintenanceInterval time.Duration
 	// Hooks are called on what happens; nil ones cost nothing.
 	Hooks *Hooks
@@ -89,6 +92,8 @@ type Engine struct {
 	life    context.Context // ends with Close
 	die     context.CancelFunc
 	ticker  ticker
+	cleaner *cleaner
+	cap     *diskCap // nil without Options.MaxBytes
 }
 
 // Open opens the database in dir, and makes one there if the directory is empty.
@@ -120,6 +125,7 @@ func Open(dir string, options *Options) (opened *Engine, err error) {
 		return nil, fmt.Errorf("open %s: default settings: %w", dir, err)
 	}
 	e.files = log.NewFileCache(o.OpenFiles)
+	e.cleaner = newCleaner(e)
 	e.life, e.die = context.WithCancel(context.Background())
 	e.view.Store(&topicView{})
 	if e.fs == nil {
@@ -143,12 +149,15 @@ func (e *Engine) open() (err error) {
 	if e.lock, err = lockDirectory(e.life, e.fs, e.options.LockTimeout); err != nil {
 		return err
 	}
+	if err := e.bound(); err != nil {
+		return err
+	}
 	found, err := e.identify()
 	if err != nil {
 		return err
 	}
 	if found {
-		e.meta, err = openMetaLog(e.fs, true, e.files, e.logger, e.now)
+		err = e.openMeta(true)
 	} else {
 		err = e.create()
 	}
@@ -161,8 +170,33 @@ func (e *Engine) open() (err error) {
 	if err := e.openParts(); err != nil {
 		return err
 	}
+	e.cleaner.start()
 	e.ticker.start(e)
 	return nil
+}
+
+// bound puts the cap below everything that is opened from now on.
+func (e *Engine) bound() (err error) {
+	limit := e.options.MaxBytes
+	if e.cap, err = newDiskCap(e, e.fs, limit); err != nil || e.cap == nil {
+		return err
+	}
+	e.fs, _ = e.cap.view(e.fs, vfs.QuotaOrdinary)
+	if e.defaults == nil {
+		e.defaults = make(map[string]string)
+	}
+	if _, said := e.defaults[settingSegmentBytes]; !said {
+		e.defaults[settingSegmentBytes] = strconv.FormatInt(capSegment(limit), 10)
+	}
+	return nil
+}
+
+// openMeta opens the metadata, which may take what is kept back under a cap: without
+// it not even a topic could be deleted.
+func (e *Engine) openMeta(mustExist bool) (err error) {
+	fsys, _ := e.cap.view(e.fs, vfs.QuotaEssential)
+	e.meta, err = openMetaLog(fsys, mustExist, e.files, e.logger, e.now)
+	return err
 }
 
 // identify reads FORMAT. found is false in a directory where a database can be made.
@@ -181,7 +215,7 @@ func (e *Engine) create() (err error) {
 			return err
 		}
 	}
-	if e.meta, err = openMetaLog(e.fs, false, e.files, e.logger, e.now); err != nil {
+	if err = e.openMeta(false); err != nil {
 		return err
 	}
 	if e.meta.part.LogEnd() > 0 {
@@ -223,6 +257,7 @@ func (e *Engine) Close() (err error) {
 func (e *Engine) release() error {
 	e.die()
 	e.ticker.stop()
+	e.cleaner.running.Wait()
 	e.admin <- struct{}{} // whoever changes topics comes to an end; who comes later finds it closed
 	defer e.endAdmin()
 	var errs []error

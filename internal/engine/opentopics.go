@@ -45,11 +45,28 @@ func firstError(errs []error) error {
 	return nil
 }
 
-func (e *Engine) partitionOptions(t *Topic, n int, mustExist bool) *partition.Options {
-	return &partition.Options{
-		FS: vfs.Sub(e.fs, partitionDir(t.meta.id, n)), Files: e.files, NoLock: true, MustExist: mustExist,
-		Logger: e.logger, Now: e.now, Config: t.settings.Partition(),
+// partitionOptions are what partition n of t is opened with, and the room that it has.
+func (e *Engine) partitionOptions(t *Topic, n int, mustExist bool) (*partition.Options, *space) {
+	class := vfs.QuotaOrdinary
+	if t.meta.internal {
+		class = vfs.QuotaInternal
 	}
+	fsys, space := e.cap.view(e.fs, class)
+	return &partition.Options{
+		FS: vfs.Sub(fsys, partitionDir(t.meta.id, n)), Files: e.files, NoLock: true, MustExist: mustExist,
+		Logger: e.logger, Now: e.now, Config: e.partitionConfig(t.settings, t.meta.internal),
+	}, space
+}
+
+// partitionConfig is what the settings of a topic say. Internal topics do not follow
+// the database's defaults, but their segments have to fit its cap: only closed ones
+// can be compacted.
+func (e *Engine) partitionConfig(s Settings, internal bool) partition.Config {
+	c := s.Partition()
+	if limit, _ := e.cap.use(); internal && limit > 0 {
+		c.Log.SegmentBytes = min(c.Log.SegmentBytes, capSegment(limit))
+	}
+	return c
 }
 
 // openTopics makes the directories agree with the metadata, and opens the
@@ -116,7 +133,8 @@ func valuesOf(m map[TopicID]*Topic) func(func(*Topic) bool) {
 // openPartition opens a partition that exists. One that cannot be opened answers
 // everything with the reason.
 func (e *Engine) openPartition(t *Topic, n int) *Partition {
-	p, err := partition.Open("", e.partitionOptions(t, n, true))
+	options, space := e.partitionOptions(t, n, true)
+	p, err := partition.Open("", options)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = damaged(partitionDir(t.meta.id, n), errors.New("the directory is missing"))
 	}
@@ -124,7 +142,7 @@ func (e *Engine) openPartition(t *Topic, n int) *Partition {
 		e.logger.Error("partition does not open", "topic", t.meta.name, "partition", n, "error", err)
 		p = partition.Failed(err)
 	}
-	return e.newPartition(t, n, p)
+	return e.newPartition(t, n, p, space)
 }
 
 // strange deals with a directory of a topic that the metadata does not know.

@@ -19,6 +19,7 @@ type Partition struct {
 	topic   string
 	topicID TopicID
 	id      int32
+	space   *space      // what its files may take under the database's cap
 	gone    atomic.Bool // the topic was deleted
 }
 
@@ -53,14 +54,14 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *partition.
 	if hook == nil {
 		res, err := p.Partition.Append(ctx, recs, o)
 		if err != nil {
-			return p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
+			return p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
 		}
 		return res, nil
 	}
 	began := time.Now()
 	res, err := p.Partition.Append(ctx, recs, o)
 	if err != nil {
-		res, err = p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
+		res, err = p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
 	}
 	var size int64
 	for i := range recs {
@@ -75,7 +76,7 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.
 	began := time.Now()
 	res, err := p.Partition.AppendBatch(ctx, batch, o)
 	if err != nil {
-		res, err = p.appendAgain(ctx, err, o, func() (partition.Result, error) { return p.Partition.AppendBatch(ctx, batch, o) })
+		res, err = p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.AppendBatch(ctx, batch, o) })
 	}
 	if hook := p.engine.hooks.OnProduce; hook != nil {
 		records := 0
@@ -85,18 +86,6 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.
 		hook(p.topic, p.id, records, int64(len(batch)), time.Since(began), err)
 	}
 	return res, err
-}
-
-// appendAgain is what an append that failed comes to.
-func (p *Partition) appendAgain(ctx context.Context, err error, o *partition.AppendOptions, again func() (partition.Result, error)) (partition.Result, error) {
-	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) && p.engine.makeRoom(ctx, p) {
-		res, err := again()
-		if err == nil {
-			return res, nil
-		}
-		return res, p.failed("append", err)
-	}
-	return partition.Result{}, p.failed("append", err)
 }
 
 // EndTransaction appends the marker that ends a transaction: see partition.Partition.

@@ -219,12 +219,16 @@ func (s Settings) Durability() log.Level { return s.v().level }
 // Partition is what the settings say to package partition.
 func (s Settings) Partition() partition.Config {
 	v := s.v()
+	age := v.segmentMs
+	if v.compact {
+		age = min(age, v.maxLagMs) // only closed segments are compacted; Kafka does the same
+	}
 	c := partition.Config{
 		Log: log.Config{
 			Level:              v.level,
 			SyncInterval:       millis(v.syncIntervalMs),
 			SegmentBytes:       v.segmentBytes,
-			SegmentAge:         millis(v.segmentMs),
+			SegmentAge:         millis(age),
 			IndexIntervalBytes: int(max(v.indexInterval, 1)), // 0 would be the default there
 			CapBytes:           s.MaxBytes(),
 			NoZeroing:          !v.zeroAhead,

@@ -126,6 +126,7 @@ func TestSettingsTakeEffect(t *testing.T) {
 		{"embedlog.max.bytes=8388608", is("1048576", func(s Settings) any { v, _ := s.Get("segment.bytes"); return v })},
 		{"embedlog.max.bytes=8388608;segment.bytes=4194304", cfg(func(p *partition.Config) { p.Log.CapBytes, p.Log.SegmentBytes = 8<<20, 4<<20 })},
 		{"min.compaction.lag.ms=5;max.compaction.lag.ms=5", is([2]time.Duration{5e6, 5e6}, func(s Settings) any { return [2]time.Duration{s.MinCompactionLag(), s.MaxCompactionLag()} })},
+		{"cleanup.policy=compact;max.compaction.lag.ms=60000", cfg(func(p *partition.Config) { p.RequireKeys, p.Log.SegmentAge = true, time.Minute })},
 		{"delete.retention.ms=0", is(time.Duration(0), func(s Settings) any { return s.DeleteRetention() })},
 		{"min.cleanable.dirty.ratio=0.01", is(0.01, func(s Settings) any { return s.MinDirtyRatio() })},
 	} {

@@ -33,7 +33,9 @@ func (t *ticker) start(e *Engine) {
 		for {
 			select {
 			case <-timer.C:
-				e.Tick(e.life)
+				if e.tick(e.life) {
+					signal(e.cleaner.due)
+				}
 			case <-t.woken:
 				e.removeDeleted(e.life)
 			case <-e.life.Done():
@@ -54,15 +56,26 @@ func (e *Engine) wake() {
 	}
 }
 
-// Tick does everything that is due now by the engine's clock: sessions and offsets
-// of groups that expire, transactions that time out, retention, compaction, the
-// disk cap, files of deleted topics. A test with a clock of its own calls it.
+// Tick does everything that is due now by the engine's clock, and returns when it is
+// done: sessions and offsets of groups that expire, transactions that time out,
+// retention, compaction, the disk cap, files of deleted topics. A test with a clock
+// of its own calls it. With a negative Options.MaintenanceInterval each call looks
+// at retention, compaction and the disk cap.
 func (e *Engine) Tick(ctx context.Context) {
+	if e.tick(ctx) || e.options.MaintenanceInterval < 0 {
+		e.cleaner.round(ctx)
+	} else if _, done, err := e.cleaner.take(ctx); err == nil {
+		done() // a round that the goroutine began has ended
+	}
+}
+
+// tick does what is short, and says whether retention and the like are due.
+func (e *Engine) tick(ctx context.Context) (maintain bool) {
 	t := &e.ticker
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e.closed.Load() {
-		return
+		return false
 	}
 	now := e.now()
 	e.groups.tick(now)
@@ -74,8 +87,9 @@ func (e *Engine) Tick(ctx context.Context) {
 	}
 	if since := now.Sub(t.maintained); interval > 0 && (since >= interval || since < 0) {
 		t.maintained = now
-		e.maintain(ctx, now)
+		return true
 	}
+	return false
 }
 
 func (e *Engine) removeDeleted(ctx context.Context) {

@@ -218,12 +218,13 @@ func (e *Engine) makePartitions(ctx context.Context, t *Topic, from, end int) ([
 		if errs[i] = e.fs.Mkdir(dir); errs[i] != nil {
 			return
 		}
-		p, err := partition.Open("", e.partitionOptions(t, from+i, false))
+		options, space := e.partitionOptions(t, from+i, false)
+		p, err := partition.Open("", options)
 		if err != nil {
 			errs[i] = err
 			return
 		}
-		parts[i] = e.newPartition(t, from+i, p)
+		parts[i] = e.newPartition(t, from+i, p, space)
 	})
 	err := firstError(errs)
 	if err == nil {
@@ -232,8 +233,8 @@ func (e *Engine) makePartitions(ctx context.Context, t *Topic, from, end int) ([
 	return parts, err
 }
 
-func (e *Engine) newPartition(t *Topic, n int, p *partition.Partition) *Partition {
-	return &Partition{Partition: p, engine: e, topic: t.meta.name, topicID: t.meta.id, id: int32(n)}
+func (e *Engine) newPartition(t *Topic, n int, p *partition.Partition, s *space) *Partition {
+	return &Partition{Partition: p, engine: e, topic: t.meta.name, topicID: t.meta.id, id: int32(n), space: s}
 }
 
 // closeAll closes partitions; nil ones were not opened.
@@ -276,7 +277,7 @@ func (e *Engine) alterTopic(ctx context.Context, name string, set map[string]str
 	if _, err := e.meta.do(ctx, c); err != nil {
 		return err
 	}
-	config := settings.Partition()
+	config := e.partitionConfig(settings, meta.internal)
 	for _, p := range t.partitions {
 		if err := p.SetConfig(config); err != nil {
 			// The topic is altered. A partition that failed has its settings when it is opened again.

@@ -15,10 +15,14 @@ import (
 // first. One that asks for too much fails with a *QuotaError and has done nothing.
 // That is a full disk to whoever writes, and is answered in the same way.
 //
-//	0                                limit-spare   limit-spare/2     limit
-//	|------ QuotaOrdinary may take ------|               |             |
-//	|------ QuotaInternal may take ----------------------|             |
-//	|------ QuotaEssential may take -----------------------------------|
+//	0                   -headroom    limit-spare   limit-spare/2    limit
+//	|------ Zero, Allocate --|            |               |             |
+//	|------ QuotaOrdinary ----------------|               |             |
+//	|------ QuotaInternal --------------------------------|             |
+//	|------ QuotaEssential ---------------------------------------------|
+//
+// Zero and Allocate lay something ahead of need, for whatever class, and leave the
+// headroom to those that need it now; only the essential may take all.
 //
 // Sizes are counted in blocks of 4 KiB, a hole as if it were written. A file whose
 // last name is gone counts until nobody has it open or mapped, as it does on the
@@ -31,8 +35,10 @@ type Quota struct {
 	essential func(name string) bool
 
 	limit, spare atomic.Int64
+	headroom     atomic.Int64
 	used, held   atomic.Int64
-	low          atomic.Pointer[lowMark]
+	low          atomic.Pointer[func()]
+	released     atomic.Pointer[chan struct{}] // closed when held falls
 
 	// tree is held for writing by what changes directories. Beside it who changes a
 	// name holds the stripe that the name falls into, over the operation below.
@@ -50,8 +56,10 @@ type QuotaClass int32
 
 // The classes.
 const (
+	// quotaAhead leaves the headroom free, too.
+	quotaAhead QuotaClass = iota - 1
 	// QuotaOrdinary leaves the spare part free.
-	QuotaOrdinary QuotaClass = iota
+	QuotaOrdinary
 	// QuotaInternal may take half of the spare part: for what has to go on when the rest is full.
 	QuotaInternal
 	// QuotaEssential may take all of it, and more where more than the limit is taken
@@ -70,11 +78,6 @@ type quotaNode struct {
 
 	names, handles int
 	gone           bool // it has no name: charged counts as held
-}
-
-type lowMark struct {
-	headroom int64
-	call     func()
 }
 
 // QuotaError says that the quota does not allow an operation.
@@ -160,6 +163,8 @@ func (q *Quota) Room(c QuotaClass) int64 {
 func (q *Quota) bound(c QuotaClass) int64 {
 	limit, spare := q.limit.Load(), q.spare.Load()
 	switch c {
+	case quotaAhead:
+		return limit - spare - q.headroom.Load()
 	case QuotaOrdinary:
 		return limit - spare
 	case QuotaInternal:
@@ -170,7 +175,36 @@ func (q *Quota) bound(c QuotaClass) int64 {
 
 // OnLow has call called whenever something grew and less than headroom is left for
 // QuotaOrdinary. It must be quick and use no file.
-func (q *Quota) OnLow(headroom int64, call func()) { q.low.Store(&lowMark{headroom, call}) }
+func (q *Quota) OnLow(headroom int64, call func()) {
+	q.headroom.Store(headroom)
+	q.low.Store(&call)
+}
+
+// Released returns a channel that is closed when something that was held comes free,
+// or at once when nothing is held.
+func (q *Quota) Released() <-chan struct{} {
+	for {
+		ch := q.released.Load()
+		if ch == nil {
+			fresh := make(chan struct{})
+			if !q.released.CompareAndSwap(nil, &fresh) {
+				continue
+			}
+			ch = &fresh
+		}
+		if q.held.Load() == 0 { // looked at after the channel is there for who releases
+			q.release()
+		}
+		return *ch
+	}
+}
+
+// release wakes those who wait for what was held.
+func (q *Quota) release() {
+	if ch := q.released.Swap(nil); ch != nil {
+		close(*ch)
+	}
+}
 
 // take counts n more bytes, if the class may have them.
 func (q *Quota) take(name string, n int64, c QuotaClass) error {
@@ -184,8 +218,8 @@ func (q *Quota) take(name string, n int64, c QuotaClass) error {
 			break
 		}
 	}
-	if m := q.low.Load(); m != nil && q.Room(QuotaOrdinary) < m.headroom {
-		m.call()
+	if call := q.low.Load(); call != nil && q.Room(QuotaOrdinary) < q.headroom.Load() {
+		(*call)()
 	}
 	return nil
 }
@@ -258,6 +292,7 @@ func (q *Quota) dropped(n *quotaNode) {
 		q.held.Add(-n.charged.Load())
 		q.used.Add(-n.charged.Load())
 		n.charged.Store(0)
+		q.release()
 	}
 }
 
@@ -333,13 +368,19 @@ func (f *quotaFile) Append(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Allocate and Zero make room ahead of need, which nothing internal or essential is.
+func (f *quotaFile) ahead() QuotaClass {
+	if f.essential {
+		return QuotaEssential
+	}
+	return quotaAhead
+}
+
 func (f *quotaFile) Allocate(off, n int64) error {
-	return f.grow(off+n, QuotaOrdinary, func() error { return f.File.Allocate(off, n) })
+	return f.grow(off+n, f.ahead(), func() error { return f.File.Allocate(off, n) })
 }
 
 func (f *quotaFile) Zero(off, n int64) error {
-	return f.grow(off+n, QuotaOrdinary, func() error { return f.File.Zero(off, n) })
+	return f.grow(off+n, f.ahead(), func() error { return f.File.Zero(off, n) })
 }
 
 func (f *quotaFile) Truncate(size int64) error {

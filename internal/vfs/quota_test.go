@@ -149,8 +149,16 @@ func TestQuotaHeld(t *testing.T) {
 	want("grown", 68<<10, 68<<10)
 	must(t, f.Close())
 	want("closed", 68<<10, 68<<10)
+	released := q.Released()
+	select {
+	case <-released:
+		t.Error("released while it is mapped")
+	default:
+	}
+	defer func() { <-released }()
 	must(t, m.Close())
 	want("unmapped", 0, 0)
+	<-q.Released() // nothing is held
 }
 
 // A file counts once, whatever its names, and until the last of them is gone.
@@ -188,6 +196,12 @@ func TestQuotaOnLow(t *testing.T) {
 	write(t, f, "x", 8*4096)
 	if calls != 1 {
 		t.Errorf("called %d times, want once", calls)
+	}
+	// What is laid ahead does not take the headroom.
+	must(t, f.Truncate(7*4096))
+	must(t, f.Zero(7*4096, 4096))
+	if err := f.Zero(8*4096, 4096); !errors.Is(err, vfs.ErrNoSpace) || calls != 1 {
+		t.Errorf("zeros in the headroom: %v, %d calls", err, calls)
 	}
 }
 

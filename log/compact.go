@@ -191,12 +191,16 @@ func (l *Log) CompactionState(upto int64) (CompactionState, error) {
 // Compact cleans the log as far as the policy and its segments allow. It takes the
 // writer's lock for moments only, so the caller must not hold it. Cancelling ctx
 // stops it between two frames and leaves no trace but the segments already
-// replaced. Damage is a *CorruptionError, and what lies in its segment stays.
+// replaced. Damage is a *CorruptionError, and what lies in its segment stays. While
+// somebody copies the log it ends with ErrHeld.
 func (l *Log) Compact(ctx context.Context, p CompactPolicy) (report CompactReport, err error) {
 	l.maint.Lock()
 	defer l.maint.Unlock()
 	if err := l.Err(); err != nil {
 		return report, fmt.Errorf("compact: %w", err)
+	}
+	if l.held.Load() > 0 {
+		return report, fmt.Errorf("compact: %w", ErrHeld)
 	}
 	p = p.withDefaults(l)
 	if err := l.reindex(ctx, l.cleanable(*l.segs.Load(), p.Upto)); err != nil {
@@ -307,6 +311,9 @@ func (c *cleaner) eachFrame(s *segment, end uint64, f func(h *frameHeader, paylo
 		}
 		if c.l.closed.Load() {
 			return ErrClosed
+		}
+		if c.l.held.Load() > 0 {
+			return ErrHeld
 		}
 		var h frameHeader
 		from, was := cur.pos, at

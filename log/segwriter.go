@@ -261,6 +261,9 @@ func (l *Log) swap(w *segmentWriter, old []*segment) (ok bool, err error) {
 	if err := l.Err(); err != nil {
 		return false, err
 	}
+	if l.held.Load() > 0 { // whoever captures the log does it under this lock
+		return false, ErrHeld
+	}
 	l.bg.quiesce() // a job could be about to write the index of one that goes
 	segs := *l.segs.Load()
 	i := slices.Index(segs, old[0])

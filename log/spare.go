@@ -16,6 +16,8 @@ type maintenance struct {
 	// writer's lock.
 	maint sync.Mutex
 
+	held atomic.Int32 // by those who copy the log: see Hold
+
 	opened   time.Time    // on the monotonic clock
 	ranBase  atomic.Int64 // running time before that, milliseconds
 	ranSaved int64        // running time in the checkpoint that Retain wrote last. Writer.

@@ -21,6 +21,7 @@ var rank = map[string]int{
 	module + "/internal/vfs":       1,
 	module + "/log":                2,
 	module + "/partition":          3,
+	module + "/internal/backup":    3,
 	module + "/internal/engine":    4,
 	module + "/internal/dump":      4,
 	module + "/internal/kafkafile": 4,

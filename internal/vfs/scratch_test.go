@@ -113,7 +113,7 @@ func TestScratchNames(t *testing.T) {
 	must(t, s.SyncDir("."))
 	infos, err := s.List(".")
 	must(t, err)
-	if got := fmt.Sprint(len(infos), infos[0].Name, infos[0].Size, infos[1].Name, infos[2].Name); got != "3 c 2 d e" {
+	if got := fmt.Sprint(len(infos), infos[0].Name, infos[0].Size, infos[1].Name, infos[2].Name); got != "3c2de" {
 		t.Errorf("got %s", got)
 	}
 	for what, row := range map[string]struct{ got, want error }{

@@ -10,6 +10,8 @@ import (
 
 	"github.com/x/embedlog/compress"
 	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // ProducerConfig are the settings of a Producer; nil is the defaults. They are copied.
@@ -108,6 +110,8 @@ type Producer struct {
 	// appends ends with Abort, those that wait for their turn then.
 	appends context.Context
 	abort   context.CancelFunc
+	// write is engine.Partition.Append, but for tests.
+	write func(*engine.Partition, context.Context, []log.Record, *partition.AppendOptions) (partition.Result, error)
 
 	topics sync.Map // name to *producerTopic
 
@@ -146,7 +150,10 @@ func (db *DB) Producer(c *ProducerConfig) (*Producer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{db: db, cfg: cfg, id: -1, waiting: make(map[*producerQueue]struct{}), active: make(map[*producerQueue]struct{}), drained: make(chan struct{})}
+	p := &Producer{
+		db: db, cfg: cfg, write: (*engine.Partition).Append, id: -1,
+		waiting: make(map[*producerQueue]struct{}), active: make(map[*producerQueue]struct{}), drained: make(chan struct{}),
+	}
 	p.appends, p.abort = context.WithCancel(context.Background())
 	if err := db.opened(p); err != nil {
 		p.abort()
@@ -308,9 +315,7 @@ func (p *Producer) close(noRetry, drop bool) error {
 			w.refuse(ErrClosed)
 		}
 		p.waiters = nil
-		if p.batches == 0 {
-			close(p.drained)
-		}
+		p.drainLocked()
 	}
 	p.hurryLocked()
 	p.mu.Unlock()
@@ -322,4 +327,15 @@ func (p *Producer) close(noRetry, drop bool) error {
 	var err error
 	err, p.failed = p.failed, nil
 	return err
+}
+
+// drainLocked tells Close when all was answered and the last worker has left.
+func (p *Producer) drainLocked() {
+	if p.closed && p.batches == 0 && p.workers == 0 {
+		select {
+		case <-p.drained: // by a worker that found nothing to do
+		default:
+			close(p.drained)
+		}
+	}
 }

@@ -29,6 +29,7 @@ func (p *Producer) work() {
 		p.scheduleLocked(q, true)
 	}
 	p.workers--
+	p.drainLocked()
 	p.mu.Unlock()
 }
 
@@ -42,7 +43,7 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 	o, err := p.number(q, b)
 	var res partition.Result
 	if err == nil {
-		res, err = q.p.Append(p.appends, b.recs, o)
+		res, err = p.write(q.p, p.appends, b.recs, o)
 	}
 	if err == nil {
 		if b.numbered {
@@ -95,7 +96,7 @@ func (p *Producer) number(q *producerQueue, b *producerBatch) (*partition.Append
 		if q.producer.ID < 0 {
 			id, err := p.producerID(p.appends)
 			if err != nil {
-				return nil, q.named(err)
+				return nil, q.named(idError(err))
 			}
 			q.producer = partition.Producer{ID: id}
 		}
@@ -103,6 +104,20 @@ func (p *Producer) number(q *producerQueue, b *producerBatch) (*partition.Append
 	}
 	o.Producer = &b.producer
 	return o, nil
+}
+
+// idError is the error of records for which there is no producer id. That it is not
+// known whether an id was given does not make their outcome unknown: they were not
+// written.
+func idError(err error) error {
+	if !errors.Is(err, ErrUnknownOutcome) {
+		return fmt.Errorf("no producer id: %w", err)
+	}
+	cause := ErrClosed
+	if errors.Is(err, ErrStorageFailed) {
+		cause = ErrStorageFailed
+	}
+	return fmt.Errorf("no producer id: %w (%v)", cause, err)
 }
 
 // nextEpoch begins the sequence anew, under the next epoch of the producer id in
@@ -240,9 +255,7 @@ func (p *Producer) answer(q *producerQueue, b *producerBatch, res partition.Resu
 		close(b.done)
 	}
 	p.freeBatchLocked(b)
-	if p.batches--; p.batches == 0 && p.closed {
-		close(p.drained)
-	}
+	p.batches--
 }
 
 // tell gives one record's outcome to whoever waits for it.

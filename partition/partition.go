@@ -420,6 +420,17 @@ func (p *Partition) Producers() []ProducerState {
 	return p.state.producerStates()
 }
 
+// ProducerState returns what is known of one producer id. ok is false when nothing is.
+func (p *Partition) ProducerState(id int64) (s ProducerState, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.state.producers[id]
+	if known == nil {
+		return ProducerState{ProducerID: id}, false
+	}
+	return known.describe(), true
+}
+
 // EpochEnd answers where a leader epoch ended: the largest epoch that is not above
 // the one asked for, and the offset behind its last record. Epoch and offset are
 // -1 where nothing is known. A reader or replica whose log goes on past that

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 )
 
@@ -283,4 +285,22 @@ func TestClock(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestProducerState(t *testing.T) {
+	p := openTest(t, vfs.NewMem(), Config{})
+	if s, ok := p.ProducerState(7); ok || s.ProducerID != 7 {
+		t.Errorf("before it wrote: %+v, %t", s, ok)
+	}
+	for i := range int64(3) {
+		o := &AppendOptions{Producer: &Producer{ID: 7 + i, Epoch: int16(i), Transactional: i == 1}}
+		if _, err := p.Append(context.Background(), record("a"), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range p.Producers() {
+		if got, ok := p.ProducerState(want.ProducerID); !ok || got != want {
+			t.Errorf("got %+v, %t, want %+v", got, ok, want)
+		}
+	}
 }

@@ -132,19 +132,23 @@ type ProducerState struct {
 	TxnFirstOffset   int64 // of the open transaction; -1 when there is none
 }
 
+func (p *producer) describe() ProducerState {
+	d := ProducerState{
+		ProducerID: p.id, Epoch: p.epoch, LastSequence: noSequence, LastOffset: noOffset, LastTimestamp: -1,
+		CoordinatorEpoch: p.coordinatorEpoch, TxnFirstOffset: p.txnFirst,
+	}
+	if p.kept > 0 {
+		b := &p.batches[p.kept-1]
+		d.LastSequence, d.LastOffset, d.LastTimestamp = b.lastSequence, b.lastOffset, b.timestamp
+	}
+	return d
+}
+
 // producerStates lists the producers by id.
 func (s *state) producerStates() []ProducerState {
 	list := make([]ProducerState, 0, len(s.producers))
 	for _, p := range s.producers {
-		d := ProducerState{
-			ProducerID: p.id, Epoch: p.epoch, LastSequence: noSequence, LastOffset: noOffset, LastTimestamp: -1,
-			CoordinatorEpoch: p.coordinatorEpoch, TxnFirstOffset: p.txnFirst,
-		}
-		if p.kept > 0 {
-			b := &p.batches[p.kept-1]
-			d.LastSequence, d.LastOffset, d.LastTimestamp = b.lastSequence, b.lastOffset, b.timestamp
-		}
-		list = append(list, d)
+		list = append(list, p.describe())
 	}
 	slices.SortFunc(list, func(a, b ProducerState) int { return cmp.Compare(a.ProducerID, b.ProducerID) })
 	return list

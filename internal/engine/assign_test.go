@@ -70,7 +70,7 @@ func (w *assignWorld) step(equal bool) string {
 	return "subscription"
 }
 
-func count(shares []share) (n int) {
+func shareCount(shares []share) (n int) {
 	for _, s := range shares {
 		n += len(s.partitions)
 	}
@@ -117,8 +117,8 @@ func checkAssignment(in assignInput, got [][]share) error {
 				for to := range in.members {
 					if !reached[to] && slices.Contains(in.members[to].topics, s.topic) {
 						reached[to], queue = true, append(queue, to)
-						if count(got[to]) <= count(got[m])-2 {
-							return fmt.Errorf("member %d with %d partitions can relieve member %d with %d", to, count(got[to]), m, count(got[m]))
+						if shareCount(got[to]) <= shareCount(got[m])-2 {
+							return fmt.Errorf("member %d with %d partitions can relieve member %d with %d", to, shareCount(got[to]), m, shareCount(got[m]))
 						}
 					}
 				}
@@ -128,9 +128,9 @@ func checkAssignment(in assignInput, got [][]share) error {
 	return nil
 }
 
-// kept counts the partitions that their member had before, and moved those that
+// assignKept counts the partitions that their member had before, and moved those that
 // another one, who is still there, had.
-func kept(in assignInput, got [][]share) (kept, moved int) {
+func assignKept(in assignInput, got [][]share) (kept, moved int) {
 	was := map[[2]int32]int{}
 	for m, member := range in.members {
 		for _, s := range member.owned {
@@ -154,10 +154,10 @@ func kept(in assignInput, got [][]share) (kept, moved int) {
 	return kept, moved
 }
 
-// mostKept is how much any balanced assignment can leave where it is when all
+// assignMostKept is how much any balanced assignment can leave where it is when all
 // members subscribe to the same: each keeps at most the rounded-down share, and
 // as many members as there are partitions over keep one more.
-func mostKept(in assignInput) (n int) {
+func assignMostKept(in assignInput) (n int) {
 	total := 0
 	for _, t := range in.members[0].topics {
 		total += int(in.partitions[t])
@@ -206,10 +206,10 @@ func TestAssignRandom(t *testing.T) {
 					if again := assign(w.input()); !reflect.DeepEqual(got, again) {
 						t.Fatalf("seed %d: not a function of its input\n%v\n%v", seed, got, again)
 					}
-					stay, moved := kept(in, got)
+					stay, moved := assignKept(in, got)
 					moves += moved
 					if equal {
-						if want := mostKept(in); stay != want {
+						if want := assignMostKept(in); stay != want {
 							t.Fatalf("seed %d, %s: %d partitions stay, %d can\n%+v\n%+v", seed, what, stay, want, in, got)
 						}
 						if what == "leave" && moved > 0 {
@@ -251,7 +251,7 @@ func TestAssignIsOptimal(t *testing.T) {
 		}
 		got := 0
 		for _, shares := range assign(in) {
-			got += count(shares) * count(shares)
+			got += shareCount(shares) * shareCount(shares)
 		}
 		if want := leastSquares(in, 0, 0, make([]int, len(in.members))); got != want {
 			t.Fatalf("sum of squares %d, want %d: %+v", got, want, in)

@@ -1,0 +1,295 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Groups is the coordinator of consumer groups. Members live in memory; offsets and
+// epochs in __consumer_offsets, one partition of which is read when the first of
+// its groups is asked for.
+//
+// Lock order: Groups.mu; offsetsShard.turn, then a group's gate, then
+// offsetsShard.mu, then group.mu. No file is touched, and topics are not changed,
+// while a mutex is held.
+type Groups struct {
+	engine *Engine
+	view   atomic.Pointer[topicsView]
+	cancel func() // of the watch on metadata
+
+	mu     sync.Mutex
+	shards []*offsetsShard // nil while there is no __consumer_offsets
+
+	// Of tick, which is called by one goroutine at a time.
+	cleaned     time.Time // when offsets were last looked through
+	cleanedView uint64    // version of the topics then
+}
+
+// offsetsCleaningInterval is how often offsets are looked through for what is to be
+// forgotten, if no topic was deleted meanwhile.
+const offsetsCleaningInterval = time.Minute
+
+const defaultOffsetsRetention = 7 * 24 * time.Hour
+
+func openGroups(e *Engine) (*Groups, error) {
+	g := &Groups{engine: e, cleaned: e.Now()}
+	g.view.Store(newTopicsView(1, e))
+	g.cancel = e.OnMetadata(g.topicsChanged)
+	return g, nil
+}
+
+// close ends what waits. Topics are still open.
+func (g *Groups) close() { g.cancel() }
+
+func newTopicsView(version uint64, e *Engine) *topicsView {
+	topics := e.view.Load()
+	v := &topicsView{version, make(map[string]viewTopic, len(topics.byName)), make(map[TopicID]viewTopic, len(topics.byName))}
+	for name, t := range topics.byName {
+		vt := viewTopic{t.ID(), name, int32(len(t.partitions)), t.Internal()}
+		v.byName[name], v.byID[vt.id] = vt, vt
+	}
+	return v
+}
+
+// topicsChanged gives groups with members a new target at once: members in this
+// process are told.
+func (g *Groups) topicsChanged() {
+	for {
+		old := g.view.Load()
+		if g.view.CompareAndSwap(old, newTopicsView(old.version+1, g.engine)) {
+			break
+		}
+	}
+	for _, x := range g.loadedGroups() {
+		x.mu.Lock()
+		changed := x.state.setTopics(g.view.Load())
+		epoch, members := x.state.epoch, len(x.state.members)
+		x.mu.Unlock()
+		g.rebalanced(x, changed, epoch, members)
+	}
+}
+
+func (g *Groups) rebalanced(x *group, changed bool, epoch int32, members int) {
+	if hook := g.engine.hooks.OnRebalance; hook != nil && changed {
+		hook(x.name, epoch, members)
+	}
+}
+
+func (g *Groups) loadedGroups() (list []*group) {
+	for _, s := range g.allShards() {
+		s.mu.Lock()
+		if s.loaded {
+			for _, x := range s.groups {
+				list = append(list, x)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return list
+}
+
+func (g *Groups) allShards() []*offsetsShard {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shards
+}
+
+// prepare finds or makes the shards. They are nil when there are no groups and
+// create is false.
+func (g *Groups) prepare(ctx context.Context, create bool) ([]*offsetsShard, error) {
+	if err := g.engine.closedError(); err != nil {
+		return nil, err
+	}
+	if shards := g.allShards(); shards != nil {
+		return shards, nil
+	}
+	t, err := g.engine.Topic(offsetsTopicName)
+	if errors.Is(err, ErrUnknownTopic) {
+		if !create {
+			return nil, nil
+		}
+		t, err = g.engine.InternalTopic(ctx, offsetsTopicName, offsetsTopicSettings)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shards == nil {
+		for _, p := range t.Partitions() {
+			g.shards = append(g.shards, newOffsetsShard(p))
+		}
+	}
+	return g.shards, nil
+}
+
+// shard returns the shard of a group, loaded; nil when create is false and there
+// are no groups.
+func (g *Groups) shard(ctx context.Context, group string, create bool) (*offsetsShard, error) {
+	if len(group) == 0 || len(group) > math.MaxInt16 || !utf8.ValidString(group) {
+		return nil, fmt.Errorf("group %.64q: %w: it must be UTF-8 text of 1 to 32767 bytes", group, ErrInvalidGroup)
+	}
+	shards, err := g.prepare(ctx, create)
+	if err != nil || shards == nil {
+		return nil, err
+	}
+	s := shards[offsetsPartitionOf(group, len(shards))]
+	if err := s.load(ctx, g); err != nil {
+		return nil, fmt.Errorf("group %q: %w", group, err)
+	}
+	return s, nil
+}
+
+// enter returns the group with its gate entered, shared or alone: the caller calls
+// gate.leave. It is nil when create is false and there is no such group.
+func (g *Groups) enter(ctx context.Context, name string, create, alone bool) (*group, error) {
+	s, err := g.shard(ctx, name, create)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	for {
+		s.mu.Lock()
+		x := s.groups[name]
+		if x == nil && create {
+			x = s.groupLocked(g, name)
+		}
+		s.mu.Unlock()
+		if x == nil {
+			return nil, nil
+		}
+		enter := x.gate.share
+		if alone {
+			enter = x.gate.exclude
+		}
+		if err := enter(ctx); err != nil {
+			return nil, fmt.Errorf("group %q: %w", name, err)
+		}
+		x.mu.Lock()
+		dead := x.dead
+		x.used = g.engine.Now()
+		x.mu.Unlock()
+		if !dead {
+			return x, nil
+		}
+		x.gate.leave()
+	}
+}
+
+// Heartbeat is the only call of a member: see HeartbeatRequest. The calls of one
+// member come one after the other.
+//
+// It fails with ErrUnknownMember or an error that matches ErrRebalance when the
+// member is not one any more: it owns nothing then, and joins again. After any
+// other error it calls again, with Owned.
+func (g *Groups) Heartbeat(ctx context.Context, req HeartbeatRequest) (HeartbeatResponse, error) {
+	joins := req.MemberEpoch == JoinEpoch
+	if req.MemberID == "" && joins {
+		req.MemberID = newMemberID()
+	}
+	x, err := g.enter(ctx, req.Group, joins, false)
+	if err != nil {
+		return HeartbeatResponse{}, err
+	}
+	if x == nil {
+		return HeartbeatResponse{}, fmt.Errorf("group %q: member %q: %w", req.Group, req.MemberID, ErrUnknownMember)
+	}
+	defer x.gate.leave()
+	now := g.engine.Now()
+	x.mu.Lock()
+	before := x.state.epoch
+	x.state.setTopics(g.view.Load())
+	resp, err := x.state.heartbeat(now, &req)
+	epoch, members, persisted := x.state.epoch, len(x.state.members), x.persisted
+	x.mu.Unlock()
+	g.rebalanced(x, epoch != before, epoch, members)
+	if err == nil && resp.MemberEpoch > persisted {
+		err = x.persist(ctx, now)
+	}
+	if err != nil {
+		return HeartbeatResponse{}, fmt.Errorf("group %q: member %q: %w", req.Group, req.MemberID, err)
+	}
+	return resp, nil
+}
+
+func newMemberID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Changed returns a channel that gets a token when the member's next call brings
+// it news, or would tell it that it is no member any more. It is the same one for
+// all calls as long as the member is there.
+func (g *Groups) Changed(group, memberID string) <-chan struct{} {
+	if s := g.loadedShard(group); s != nil {
+		s.mu.Lock()
+		x := s.groups[group]
+		s.mu.Unlock()
+		if x != nil {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if m := x.state.members[memberID]; m != nil {
+				if m.news == nil {
+					m.news = make(chan struct{}, 1)
+					if x.state.hasNews(m) {
+						m.notify()
+					}
+				}
+				return m.news
+			}
+		}
+	}
+	gone := make(chan struct{}, 1)
+	gone <- struct{}{}
+	return gone
+}
+
+// loadedShard is the shard of a group if that is in memory.
+func (g *Groups) loadedShard(group string) *offsetsShard {
+	shards := g.allShards()
+	if shards == nil {
+		return nil
+	}
+	if s := shards[offsetsPartitionOf(group, len(shards))]; s.isLoaded() {
+		return s
+	}
+	return nil
+}
+
+// tick ends sessions and offsets that are over. It is called once a second.
+func (g *Groups) tick(now time.Time) {
+	groups := g.loadedGroups()
+	for _, x := range groups {
+		x.mu.Lock()
+		out := x.state.expire(now)
+		epoch, members := x.state.epoch, len(x.state.members)
+		x.mu.Unlock()
+		if out != nil {
+			g.engine.Logger().Info("members left out of their group: silent for too long, or they did not give up partitions in time",
+				"group", x.name, "members", out, "epoch", epoch)
+		}
+		g.rebalanced(x, out != nil, epoch, members)
+	}
+	view := g.view.Load()
+	if since := now.Sub(g.cleaned); view.version == g.cleanedView && since >= 0 && since < offsetsCleaningInterval {
+		return
+	}
+	failed := false
+	for _, x := range groups {
+		if err := g.clean(g.engine.life, x, view, now); err != nil && g.engine.life.Err() == nil {
+			failed = true
+			g.engine.Logger().Warn("offsets that are over are still there", "group", x.name, "error", err)
+		}
+	}
+	if g.cleaned = now; !failed {
+		g.cleanedView = view.version
+	}
+}

@@ -1,0 +1,306 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// offsetsTopicName keeps what groups have committed, and their epochs.
+const offsetsTopicName = "__consumer_offsets"
+
+// offsetsTopicSettings are what it is made with. One commit is one batch, however
+// many partitions it names; segments are small, since loading reads all of them
+// and compaction leaves the newest alone.
+var offsetsTopicSettings = map[string]string{
+	"cleanup.policy": "compact", "segment.bytes": "16777216", "max.message.bytes": "8388608",
+}
+
+// offsetsShard is what one partition of __consumer_offsets says, once it has been
+// read. Kafka's hash of a group's name decides which one is the group's.
+//
+// Memory follows the log: what is appended is applied when the append returned,
+// and of two records of one key the one with the higher offset counts, in whatever
+// order they are applied. Removing is done with nobody else appending for the group
+// (groupGate), so that nothing comes back.
+type offsetsShard struct {
+	part   *Partition
+	turn   chan struct{} // holds a token while nobody loads it
+	loaded bool          // under turn, and mu
+
+	mu     sync.Mutex // before group.mu
+	groups map[string]*group
+	// txns are the groups for which a producer has committed in its open transaction.
+	txns map[int64]map[*group]struct{}
+}
+
+func newOffsetsShard(part *Partition) *offsetsShard {
+	s := &offsetsShard{part: part, turn: make(chan struct{}, 1), groups: map[string]*group{}, txns: map[int64]map[*group]struct{}{}}
+	s.turn <- struct{}{}
+	return s
+}
+
+// offsetAt is what an offset is committed for. Kafka's key has the topic's name;
+// the value's id tells a topic from an earlier one of that name.
+type offsetAt struct {
+	topic     string
+	partition int32
+}
+
+// storedOffset is an offset and the place of its record.
+type storedOffset struct {
+	offsetValue
+	at int64
+}
+
+// load reads the partition from its start, unless that was done.
+func (s *offsetsShard) load(ctx context.Context, g *Groups) error {
+	select {
+	case <-s.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { s.turn <- struct{}{} }()
+	if s.loaded {
+		return nil
+	}
+	if err := s.replay(g); err != nil {
+		s.groups, s.txns = map[string]*group{}, map[int64]map[*group]struct{}{}
+		return fmt.Errorf("read %s: %w", s.part, err)
+	}
+	s.mu.Lock()
+	s.loaded = true
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *offsetsShard) isLoaded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loaded
+}
+
+func (s *offsetsShard) replay(g *Groups) error {
+	r, err := s.part.ReadFrom(s.part.LogStart(), &partition.ReaderOptions{Control: true, Reuse: true})
+	if err != nil {
+		return err
+	}
+	var records log.RecordReader
+	for {
+		batch, err := r.TryNext()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = records.Reset(batch, 0)
+		}
+		if err != nil {
+			return err
+		}
+		for records.Next() {
+			if err := s.apply(g, records.Header(), records.Record()); err != nil {
+				return err
+			}
+		}
+		if err := records.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// apply takes one record in as the partition is read.
+func (s *offsetsShard) apply(g *Groups, h *log.BatchHeader, rec *log.Record) error {
+	if h.Attributes.Has(log.Control) {
+		t, _, err := log.ParseControl(rec)
+		if err == nil && (t == log.ControlCommit || t == log.ControlAbort) {
+			s.endTxnLocked(h.ProducerID, t == log.ControlCommit)
+		}
+		return err
+	}
+	key, err := parseOffsetKey(rec.Key)
+	if err != nil {
+		return fmt.Errorf("record %d: %w", rec.Offset, err)
+	}
+	switch key.version {
+	case groupKeyVersion:
+		epoch := int32(0)
+		if rec.Value != nil {
+			if epoch, err = parseGroupValue(rec.Value); err != nil {
+				return fmt.Errorf("record %d: %w", rec.Offset, err)
+			}
+		}
+		x := s.groupLocked(g, key.group)
+		x.persisted, x.state.epoch = epoch, epoch
+	case offsetKeyVersion:
+		x, at := s.groupLocked(g, key.group), offsetAt{key.topic, key.partition}
+		if rec.Value == nil {
+			x.forgetLocked(at)
+			return nil
+		}
+		v, err := parseOffsetValue(rec.Value)
+		if err != nil {
+			return fmt.Errorf("record %d: %w", rec.Offset, err)
+		}
+		stored := storedOffset{v, rec.Offset}
+		if h.Attributes.Has(log.Transactional) {
+			s.pendLocked(x, h.ProducerID, at, stored)
+		} else {
+			x.storeLocked(at, stored)
+		}
+	}
+	return nil
+}
+
+// groupLocked returns the group, making it if need be.
+func (s *offsetsShard) groupLocked(g *Groups, name string) *group {
+	x := s.groups[name]
+	if x == nil {
+		x = &group{
+			shard: s, name: name, state: newGroupState(name, 0, g.view.Load()), persisting: make(chan struct{}, 1),
+			offsets: map[offsetAt]storedOffset{}, pending: map[int64]map[offsetAt]storedOffset{}, used: g.engine.Now(),
+		}
+		x.persisting <- struct{}{}
+		s.groups[name] = x
+	}
+	return x
+}
+
+// pendLocked notes what a transaction will have committed.
+func (s *offsetsShard) pendLocked(x *group, producerID int64, at offsetAt, v storedOffset) {
+	if s.txns[producerID] == nil {
+		s.txns[producerID] = map[*group]struct{}{}
+	}
+	s.txns[producerID][x] = struct{}{}
+	if x.pending[producerID] == nil {
+		x.pending[producerID] = map[offsetAt]storedOffset{}
+	}
+	if old, ok := x.pending[producerID][at]; !ok || v.at > old.at {
+		x.pending[producerID][at] = v
+	}
+}
+
+// endTxnLocked lets what the producer committed count, or drops it.
+func (s *offsetsShard) endTxnLocked(producerID int64, commit bool) {
+	for x := range s.txns[producerID] {
+		x.mu.Lock()
+		if commit {
+			for at, v := range x.pending[producerID] {
+				x.storeLocked(at, v)
+			}
+		}
+		delete(x.pending, producerID)
+		if x.decided != nil {
+			close(x.decided)
+			x.decided = nil
+		}
+		x.mu.Unlock()
+	}
+	delete(s.txns, producerID)
+}
+
+// group is one group: its members and its offsets.
+type group struct {
+	shard *offsetsShard
+	name  string
+	// gate: appends of the group's records share it, who removes some is alone.
+	gate groupGate
+	// persisting holds a token while nobody writes the epoch.
+	persisting chan struct{}
+
+	mu        sync.Mutex
+	state     *groupState
+	persisted int32 // the epoch on disk, 0 none: no member is told a higher one
+	offsets   map[offsetAt]storedOffset
+	pending   map[int64]map[offsetAt]storedOffset // by producer id, until its marker
+	decided   chan struct{}                       // closed when a transaction ends; nil while nobody waits
+	dead      bool                                // no longer in shard.groups: look it up again
+	used      time.Time                           // of the last commit or heartbeat, or of loading
+}
+
+func (x *group) storeLocked(at offsetAt, v storedOffset) {
+	if old, ok := x.offsets[at]; !ok || v.at > old.at {
+		x.offsets[at] = v
+	}
+}
+
+func (x *group) forgetLocked(at offsetAt) {
+	delete(x.offsets, at)
+	for _, m := range x.pending {
+		delete(m, at)
+	}
+}
+
+// append writes records of the group as one batch. The caller is in the gate. It
+// waits for the disk whatever becomes of the caller: what is in the log and what
+// is in memory must agree.
+func (x *group) append(ctx context.Context, recs []log.Record, producer *partition.Producer) (base int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	res, err := x.shard.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Producer: producer, Internal: true})
+	return res.BaseOffset, err
+}
+
+// persist makes the group's epoch durable, so that in no later run a member gets
+// one that a member of this run has been told. The caller is in the gate.
+func (x *group) persist(ctx context.Context, now time.Time) error {
+	select {
+	case <-x.persisting:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { x.persisting <- struct{}{} }()
+	x.mu.Lock()
+	epoch, done := x.state.epoch, x.persisted
+	x.mu.Unlock()
+	if done >= epoch {
+		return nil // somebody else's write held ours
+	}
+	key := offsetKey{version: groupKeyVersion, group: x.name}
+	rec := log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, epoch)}
+	if _, err := x.append(ctx, []log.Record{rec}, nil); err != nil {
+		return fmt.Errorf("epoch %d of group %q: %w", epoch, x.name, err)
+	}
+	x.mu.Lock()
+	x.persisted = epoch
+	x.mu.Unlock()
+	return nil
+}
+
+// tombstoneBatch bounds a batch of tombstones, which need not be one.
+const tombstoneBatch = 2000
+
+// remove writes tombstones for offsets, and for the group itself where whole. The
+// caller is alone in the gate.
+func (x *group) remove(ctx context.Context, now time.Time, list []offsetAt, whole bool) error {
+	for len(list) > 0 || whole {
+		n := min(len(list), tombstoneBatch)
+		recs := make([]log.Record, 0, n+1)
+		for _, at := range list[:n] {
+			key := offsetKey{offsetKeyVersion, x.name, at.topic, at.partition}
+			recs = append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key)})
+		}
+		last := n == len(list)
+		if last && whole {
+			key := offsetKey{version: groupKeyVersion, group: x.name}
+			recs = append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key)})
+			whole = false
+		}
+		if _, err := x.append(ctx, recs, nil); err != nil {
+			return err
+		}
+		x.mu.Lock()
+		for _, at := range list[:n] {
+			x.forgetLocked(at)
+		}
+		x.mu.Unlock()
+		list = list[n:]
+	}
+	return nil
+}

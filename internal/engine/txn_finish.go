@@ -1,0 +1,313 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+	"unicode/utf16"
+
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// maxTxnSyncs bounds how many partitions of one transaction are synced, or get
+// their markers, at the same time: each may keep a thread in the kernel.
+const maxTxnSyncs = 16
+
+// finish carries a decision out. The caller has the id's turn. It runs to its end:
+// nobody's context stops it half-way.
+//
+//	sync the data -> PrepareCommit, durable -> markers -> Complete in memory
+//
+// An error means that nothing was decided and the transaction is open as before,
+// unless it matches partition.ErrUnknownOutcome: then the next open finds out.
+// Markers that could not be written are no error; tick and the next request try again.
+func (t *Txns) finish(x *txn, next txnMeta) error {
+	if next.state == txnPrepareCommit {
+		if err := t.syncData(&next); err != nil {
+			return err
+		}
+	}
+	// What a local producer aborts is not recorded: see Txns.
+	if !next.local() || next.state == txnPrepareCommit {
+		if err := t.write(x, &next); err != nil {
+			return err
+		}
+	}
+	x.meta.Store(&next)
+	x.left, x.again = next.sortedParts(), false
+	t.mark(x)
+	return nil
+}
+
+// syncData makes what the transaction wrote durable. What was acknowledged by a
+// durable partition is: a partition that becomes durable syncs before it says so.
+func (t *Txns) syncData(m *txnMeta) error {
+	failed, err := t.each(m.sortedParts(), func(p txnPart) error {
+		part, err := t.partition(p)
+		if err != nil || part.Config().Log.Level == log.Durable {
+			return err
+		}
+		return part.Sync(context.Background())
+	})
+	if len(failed) > 0 {
+		return err
+	}
+	return nil
+}
+
+// partition finds a partition by its topic's id. One that was deleted matches
+// ErrUnknownTopic.
+func (t *Txns) partition(p txnPart) (*Partition, error) {
+	topic, err := t.e.TopicByID(p.topic)
+	if err != nil {
+		return nil, err
+	}
+	return topic.Partition(p.partition)
+}
+
+// each calls f for the partitions, several at a time. Those of deleted topics
+// count as done. It returns those for which f failed, and one of the errors.
+func (t *Txns) each(parts []txnPart, f func(txnPart) error) (failed []txnPart, err error) {
+	one := func(p txnPart) error {
+		err := f(p)
+		if errors.Is(err, ErrUnknownTopic) {
+			return nil
+		}
+		return err
+	}
+	if len(parts) == 1 {
+		if err := one(parts[0]); err != nil {
+			return parts, err
+		}
+		return nil, nil
+	}
+	var mu sync.Mutex
+	var calls sync.WaitGroup
+	slots := make(chan struct{}, maxTxnSyncs)
+	for _, p := range parts {
+		slots <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-slots }()
+			if e := one(p); e != nil {
+				mu.Lock()
+				failed, err = append(failed, p), e
+				mu.Unlock()
+			}
+		})
+	}
+	calls.Wait()
+	return failed, err
+}
+
+// mark writes the markers that are left, and makes the state complete when none
+// is. The caller has the id's turn.
+func (t *Txns) mark(x *txn) {
+	if x.stuck != nil {
+		return
+	}
+	m := x.meta.Load()
+	var coordinatorEpoch int32
+	// A transaction that leaves no record, as a local abort, does not make the topic.
+	if topic, err := t.e.Topic(txnTopicName); err == nil {
+		if state, err := topic.Partition(coordinatorPartition(m.id, len(topic.Partitions()))); err == nil {
+			coordinatorEpoch = max(state.LeaderEpoch(), 0)
+		}
+	}
+	failed, err := t.each(x.left, func(p txnPart) error { return t.markOne(m, p, coordinatorEpoch, x.again) })
+	x.left, x.again = failed, true
+	if len(failed) > 0 {
+		t.warn("a transaction is decided, and cannot be ended in every partition", m, err)
+		return
+	}
+	done := m.complete(t.e.Now())
+	if x.earlier && done.local() {
+		done = done.retired()
+	}
+	x.meta.Store(&done)
+	x.unwritten = x.logged
+}
+
+// markOne writes the marker in one partition. A commit's is made durable: Complete,
+// or the transaction that follows, may replace Prepare after it. An abort's need
+// not be: what is found open and undecided is aborted.
+func (t *Txns) markOne(m *txnMeta, p txnPart, coordinatorEpoch int32, again bool) error {
+	part, err := t.partition(p)
+	if err != nil {
+		return err
+	}
+	commit := m.state == txnPrepareCommit
+	if !again || !marked(part, m) {
+		_, err = part.EndTransaction(context.Background(), m.producerID, m.epoch, commit, coordinatorEpoch, m.version >= txnV2)
+		var fenced *partition.FencedError
+		if errors.As(err, &fenced) && !fenced.Coordinator {
+			// A newer epoch was seen there, so the transaction ended there before.
+			t.e.Logger().Warn("a transaction's marker is late", slog.String("transactional_id", m.id), slog.Any("error", err))
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if commit && (again || part.Config().Log.Level != log.Durable) {
+		if err := part.Sync(context.Background()); err != nil {
+			return err
+		}
+	}
+	if t.ended != nil && part.Topic() == txnOffsetsTopic {
+		t.ended(p.partition, m.producerID, commit)
+	}
+	return nil
+}
+
+// marked says that the partition has the marker for certain: with the second
+// protocol the epoch tells. Otherwise it is written once more, which does nothing where no
+// transaction is open.
+func marked(part *Partition, m *txnMeta) bool {
+	s, ok := part.ProducerState(m.producerID)
+	return ok && (s.Epoch > m.epoch || s.Epoch == m.epoch && m.version >= txnV2)
+}
+
+// statePartition is where the id's records are.
+func (t *Txns) statePartition(id string) (*Partition, error) {
+	topic, err := t.e.Topic(txnTopicName)
+	if err != nil {
+		if topic, err = t.e.InternalTopic(t.e.life, txnTopicName, txnTopicSettings); err != nil {
+			return nil, err
+		}
+	}
+	return topic.Partition(coordinatorPartition(id, len(topic.Partitions())))
+}
+
+// coordinatorPartition is the partition of an internal topic that has the records
+// of a transactional id or group: Java's hash of the string, as in Kafka.
+func coordinatorPartition(id string, partitions int) int32 {
+	var h int32
+	for _, unit := range utf16.Encode([]rune(id)) {
+		h = 31*h + int32(unit)
+	}
+	if h < 0 {
+		h = -h
+	}
+	if h < 0 { // the smallest number has no opposite
+		h = 0
+	}
+	return h % int32(partitions)
+}
+
+// write appends the id's state and waits until it is durable. The caller has the
+// id's turn. After an unknown outcome nothing more is done with the id.
+func (t *Txns) write(x *txn, m *txnMeta) error {
+	state, err := t.statePartition(m.id)
+	if err != nil {
+		return err
+	}
+	if err := t.append(state, []log.Record{t.record(m)}); err != nil {
+		if errors.Is(err, partition.ErrUnknownOutcome) {
+			x.stuck = err
+		}
+		return fmt.Errorf("transactional id %q: %w", m.id, err)
+	}
+	x.logged, x.unwritten = true, false
+	return nil
+}
+
+// append writes records of the coordinator. The disk is waited for.
+func (t *Txns) append(state *Partition, recs []log.Record) error {
+	_, err := state.Append(context.Background(), recs, &partition.AppendOptions{Internal: true})
+	return err
+}
+
+func (t *Txns) record(m *txnMeta) log.Record {
+	v := txnValue{
+		ProducerID: m.producerID, PreviousProducerID: m.previous, NextProducerID: m.next, Epoch: m.epoch,
+		TimeoutMillis: int32(m.timeout.Milliseconds()), State: m.state, UpdatedMillis: m.updated.UnixMilli(),
+		StartedMillis: -1, ClientVersion: m.version, Owner: m.owner,
+	}
+	if !m.started.IsZero() {
+		v.StartedMillis = m.started.UnixMilli()
+	}
+	if m.state != txnEmpty {
+		v.Topics = []txnTopic{}
+	}
+	var last TopicID
+	for _, p := range m.sortedParts() {
+		if n := len(v.Topics); n > 0 && p.topic == last {
+			v.Topics[n-1].Partitions = append(v.Topics[n-1].Partitions, p.partition)
+			continue
+		}
+		// A topic that was deleted meanwhile has nothing to be ended.
+		if topic, err := t.e.TopicByID(p.topic); err == nil {
+			v.Topics = append(v.Topics, txnTopic{topic.Name(), []int32{p.partition}})
+			last = p.topic
+		}
+	}
+	return log.Record{Timestamp: m.updated.UnixMilli(), Key: appendTxnKey(nil, m.id), Value: appendTxnValue(nil, &v)}
+}
+
+func (t *Txns) writeTombstone(m *txnMeta) error {
+	state, err := t.statePartition(m.id)
+	if err != nil {
+		return err
+	}
+	return t.append(state, []log.Record{{Timestamp: t.e.Now().UnixMilli(), Key: appendTxnKey(nil, m.id)}})
+}
+
+// maxCompletes bounds the records of one append of writeCompletes.
+const maxCompletes = 500
+
+// writeCompletes writes what has been complete for a while; with a zero time all
+// of it. An id whose turn somebody has is passed over: it gets a newer record, or its turn
+// comes again. Each partition's are one append.
+func (t *Txns) writeCompletes(now time.Time) {
+	batches := make(map[*Partition][]*txn)
+	flush := func(state *Partition) {
+		list := batches[state]
+		delete(batches, state)
+		recs := make([]log.Record, len(list))
+		for i, x := range list {
+			recs[i] = t.record(x.meta.Load())
+		}
+		err := t.append(state, recs)
+		for _, x := range list {
+			if err == nil {
+				x.unwritten = false
+			} else if errors.Is(err, partition.ErrUnknownOutcome) {
+				x.stuck = err
+			}
+			x.release()
+		}
+		if err != nil {
+			t.e.Logger().Warn("the ends of transactions could not be noted: they are looked at again at the next open", slog.Any("error", err))
+		}
+	}
+	for _, x := range t.all() {
+		if !now.IsZero() && now.Sub(x.meta.Load().updated) < completeDelay {
+			continue
+		}
+		select {
+		case <-x.turn:
+		default:
+			continue
+		}
+		m := x.meta.Load()
+		if !x.unwritten || x.dead || x.stuck != nil || !m.state.ended() {
+			x.release()
+			continue
+		}
+		state, err := t.statePartition(m.id)
+		if err != nil {
+			x.release()
+			continue
+		}
+		if batches[state] = append(batches[state], x); len(batches[state]) == maxCompletes {
+			flush(state)
+		}
+	}
+	for state := range batches {
+		flush(state)
+	}
+}

@@ -174,9 +174,6 @@ func (c *cleaner) retain(ctx context.Context, s Settings, p *Partition, now time
 	policy := log.RetentionPolicy{Now: now}
 	if age := s.Retention(); age >= 0 {
 		policy.Age = max(age, time.Millisecond) // there 0 is never
-		if err := c.rollExpired(ctx, p, now.Add(-policy.Age)); err != nil {
-			return err
-		}
 	}
 	if bytes := s.RetentionBytes(); bytes >= 0 {
 		policy.Bytes = max(bytes, 1)
@@ -185,6 +182,9 @@ func (c *cleaner) retain(ctx context.Context, s Settings, p *Partition, now time
 	if deleted > 0 {
 		c.count(func(s *MaintenanceStats) { s.RetainedSegments += int64(deleted); s.RetainedBytes += freed })
 		c.e.logger.Debug("segments deleted", "partition", p.String(), "segments", deleted, "bytes", freed, "log_start", p.LogStart())
+	}
+	if err == nil && policy.Age > 0 {
+		err = c.rollExpired(ctx, p, now.Add(-policy.Age))
 	}
 	return err
 }

@@ -58,11 +58,23 @@ func (e *Engine) partitionOptions(t *Topic, n int, mustExist bool) (*partition.O
 	}, space
 }
 
+// What is kept on the disk for when it is full: a partition's own checkpoint, without
+// which nothing of it could be deleted, and the ends of transactions; for internal
+// topics also what they append until there is room.
+const (
+	reserveBytes         = 16 << 10
+	internalReserveBytes = 128 << 10
+)
+
 // partitionConfig is what the settings of a topic say. Internal topics do not follow
 // the database's defaults, but their segments have to fit its cap: only closed ones
 // can be compacted.
 func (e *Engine) partitionConfig(s Settings, internal bool) partition.Config {
 	c := s.Partition()
+	c.Log.ReserveBytes = reserveBytes
+	if internal {
+		c.Log.ReserveBytes = internalReserveBytes
+	}
 	if limit, _ := e.cap.use(); internal && limit > 0 {
 		c.Log.SegmentBytes = min(c.Log.SegmentBytes, capSegment(limit))
 	}

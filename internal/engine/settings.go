@@ -121,14 +121,13 @@ func (s *Settings) cross() (bad []error) {
 	if v.minLagMs > v.maxLagMs {
 		refuse(settingMinLag, fmt.Sprintf("must not be above %s, which is %d", settingMaxLag, v.maxLagMs))
 	}
-	if v.maxBytes > 0 {
-		if !s.isSet(settingSegmentBytes) {
-			// Retention works by whole segments, and the active one never goes: a cap needs
-			// several below it to be of use.
-			v.segmentBytes = min(v.segmentBytes, v.maxBytes/8)
-		} else if v.segmentBytes > v.maxBytes/2 {
+	// Retention works by whole segments, and the active one never goes: a cap needs
+	// several below it to be of use.
+	if _, explicit := s.explicit[settingSegmentBytes]; v.maxBytes > 0 && (v.segmentBytes > v.maxBytes/2 || !s.isSet(settingSegmentBytes)) {
+		if explicit {
 			refuse(settingMaxBytes, fmt.Sprintf("must be at least twice %s, which is %d", settingSegmentBytes, v.segmentBytes))
 		}
+		v.segmentBytes = min(v.segmentBytes, v.maxBytes/8)
 	}
 	if _, explicit := s.Get(settingEvict); explicit && v.evict == "true" && !v.delete {
 		refuse(settingEvict, fmt.Sprintf("data of a topic whose %s is without delete is never deleted for room", settingCleanup))
@@ -156,11 +155,11 @@ func (s Settings) Get(name string) (value string, explicit bool) {
 	if value, ok := s.explicit[name]; ok {
 		return value, true
 	}
-	if value, ok := s.defaults[name]; ok {
-		return value, false
-	}
 	if name == settingSegmentBytes {
 		return strconv.FormatInt(s.v().segmentBytes, 10), false // it may be derived
+	}
+	if value, ok := s.defaults[name]; ok {
+		return value, false
 	}
 	if row := findSetting(name); row != nil {
 		return row.Default, false

@@ -95,7 +95,7 @@ var settingTable = []setting{
 	choice(settingEvict, "auto", []string{"auto", "true", "false"}, func(v *settingValues, s string) { v.evict = s },
 		"Whether the oldest data may go before its time when the database's cap, or `embedlog.max.bytes`, is reached. `auto` is yes for a topic whose data is deleted anyway: `cleanup.policy` contains delete and `retention.ms` or `retention.bytes` is not -1. Without delete, nothing ever goes."),
 	number(settingMaxBytes, KindLong, "-1", "bytes", -1, maxLong, func(v *settingValues) *int64 { return &v.maxBytes },
-		"Hard cap of what one partition may take on the disk, indexes and what is laid ahead of the writer included; -1 is none. At least 1 MiB, and twice `segment.bytes` where that is set.",
+		"Hard cap of what one partition may take on the disk, indexes and what is laid ahead of the writer included; -1 is none. At least 1 MiB, and twice the topic's own `segment.bytes`.",
 		func(v *settingValues) string {
 			if v.maxBytes >= 0 && v.maxBytes < minMaxBytes {
 				return fmt.Sprintf("must be -1 or at least %d", minMaxBytes)
@@ -144,7 +144,7 @@ var settingTable = []setting{
 	number("retention.ms", KindLong, "604800000", "ms", -1, maxLong, func(v *settingValues) *int64 { return &v.retentionMs },
 		"A segment goes when its newest record is older, and it has been closed for that long while the database was open, so that a clock that jumps deletes nothing; -1 keeps data for ever. Counts where `cleanup.policy` contains delete."),
 	number(settingSegmentBytes, KindInt, "1073741824", "bytes", 1024, maxInt, func(v *settingValues) *int64 { return &v.segmentBytes },
-		"Size at which a segment is closed and the next begun; deletion and compaction work by whole closed segments. Where `embedlog.max.bytes` is set and this is not, an eighth of that if it is less. Kafka's least is 1 MiB; small devices want less."),
+		"Size at which a segment is closed and the next begun; deletion and compaction work by whole closed segments. Where `embedlog.max.bytes` is set and this is not, or not on the topic and too large for it, an eighth of that; under the database's cap (MaxBytes) and set nowhere, a 32nd of the cap. Kafka's least is 1 MiB; small devices want less."),
 	unused("segment.index.bytes", KindInt, "10485760", "bytes", 4, maxInt,
 		"Indexes grow as they need."),
 	unused("segment.jitter.ms", KindLong, "0", "ms", 0, maxLong,

@@ -194,6 +194,9 @@ type ReaderOptions struct {
 	Reuse bool
 	// Control returns control batches too.
 	Control bool
+	// ReadAhead bounds what is read from a file at once, for who has many readers.
+	// Zero means 256 KiB; a batch that is larger is read whole.
+	ReadAhead int
 }
 
 // ReadFrom returns a reader whose first batch is the one that holds offset. Behind
@@ -212,6 +215,9 @@ func (p *Partition) ReadFrom(offset int64, o *ReaderOptions) (*Reader, error) {
 		out.isolation, out.control = o.Isolation, o.Control
 		if o.Reuse {
 			r.Reuse()
+		}
+		if o.ReadAhead > 0 {
+			r.Bound(int64(o.ReadAhead))
 		}
 	}
 	return out, nil

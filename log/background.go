@@ -162,7 +162,7 @@ func (l *Log) settleIdle() {
 	}
 	l.mark()
 	if w.marked == w.pos {
-		if err := w.seg.datasync(); err != nil {
+		if err := l.datasync(w.seg); err != nil {
 			l.fail("sync "+w.seg.name, err)
 			return
 		}

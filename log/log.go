@@ -28,6 +28,7 @@ type Log struct {
 	lock     io.Closer
 	logger   *slog.Logger
 	now      func() time.Time
+	onSync   func(took time.Duration, err error) // nil is nobody
 	snapshot func([]byte) []byte
 	cfg      atomic.Pointer[Config]
 	logID    uint64
@@ -115,7 +116,7 @@ func Open(dir string, options *Options) (opened *Log, err error) {
 		return nil, err
 	}
 	l := &Log{
-		fs: o.FS, files: o.Files, logger: o.Logger, now: o.Now,
+		fs: o.FS, files: o.Files, logger: o.Logger, now: o.Now, onSync: o.OnSync,
 	}
 	l.cfg.Store(&cfg)
 	if l.files == nil {

@@ -58,6 +58,9 @@ type Options struct {
 	// Snapshot appends what the caller wants back from Recovered.State after the
 	// next open. It is called with the writer's lock held. Nil is nothing.
 	Snapshot func(dst []byte) []byte
+	// OnSync is called after each sync of records to the disk, in whatever goroutine
+	// made it, with how long that took. It must be quick. Nil costs nothing.
+	OnSync func(took time.Duration, err error)
 	// Config is what may change later, too.
 	Config Config
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/x/embedlog/internal/seed"
 )
@@ -67,7 +68,7 @@ func (l *Log) syncData() error {
 		if s.durable.Load() >= end {
 			continue
 		}
-		err := s.datasync()
+		err := l.datasync(s)
 		if err != nil && seed.Is(seed.RetryFsync) {
 			err = s.datasync()
 		}
@@ -206,4 +207,16 @@ func (l *Log) writeCheckpoint(c *checkpoint) error {
 	}
 	l.checkpointBytes.Store(2 * int64(c.len()))
 	return nil
+}
+
+// datasync makes a segment's records durable, and says how long that took to who
+// wants to know.
+func (l *Log) datasync(s *segment) error {
+	if l.onSync == nil {
+		return s.datasync()
+	}
+	began := time.Now()
+	err := s.datasync()
+	l.onSync(time.Since(began), err)
+	return err
 }

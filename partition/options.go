@@ -26,6 +26,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the wall clock; nil is time.Now.
 	Now func() time.Time
+	// OnSync is called after each sync of records to the disk: see log.Options.
+	OnSync func(took time.Duration, err error)
 	// Replicator commits appends on a majority of peers. Nil commits them here.
 	Replicator Replicator
 	// Config is what may change later, too.

@@ -81,7 +81,7 @@ func Open(dir string, options *Options) (*Partition, error) {
 	p.cfg.Store(&cfg)
 	p.log, err = log.Open(dir, &log.Options{
 		FS: o.FS, Files: o.Files, NoLock: o.NoLock, MustExist: o.MustExist, Logger: o.Logger, Now: o.Now,
-		Snapshot: p.takeSnapshot, Config: cfg.Log,
+		Snapshot: p.takeSnapshot, OnSync: o.OnSync, Config: cfg.Log,
 	})
 	if err != nil {
 		p.die()

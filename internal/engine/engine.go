@@ -57,6 +57,9 @@ type Hooks struct {
 	OnProduce func(topic string, partition int32, records int, bytes int64, d time.Duration, err error)
 	// OnFetch is called after each fetch of a partition.
 	OnFetch func(topic string, partition int32, batches int, bytes int64, d time.Duration, err error)
+	// OnFsync is called after each sync of records to the disk, in whatever goroutine
+	// made it; concurrent appends share one.
+	OnFsync func(topic string, partition int32, d time.Duration, err error)
 	// OnCommit is called after each commit of a group's offsets.
 	OnCommit func(group string, offsets int, d time.Duration, err error)
 	// OnRebalance is called when a group has another assignment.

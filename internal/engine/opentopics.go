@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
@@ -52,8 +53,14 @@ func (e *Engine) partitionOptions(t *Topic, n int, mustExist bool) (*partition.O
 		class = vfs.QuotaInternal
 	}
 	fsys, space := e.cap.view(e.fs, class)
+	var onSync func(time.Duration, error)
+	if hook := e.hooks.OnFsync; hook != nil {
+		topic, id := t.meta.name, int32(n)
+		onSync = func(took time.Duration, err error) { hook(topic, id, took, err) }
+	}
 	return &partition.Options{
-		FS: vfs.Sub(fsys, partitionDir(t.meta.id, n)), Files: e.files, NoLock: true, MustExist: mustExist,
+		OnSync: onSync,
+		FS:     vfs.Sub(fsys, partitionDir(t.meta.id, n)), Files: e.files, NoLock: true, MustExist: mustExist,
 		Logger: e.logger, Now: e.now, Config: e.partitionConfig(t.settings, t.meta.internal),
 	}, space
 }

@@ -34,6 +34,11 @@ type offsetsShard struct {
 	turn   chan struct{} // holds a token while nobody loads it
 	loaded bool          // under turn, and mu
 
+	// ending is shared by who commits within a transaction, from before his append until
+	// memory has it; who tells of the transaction's marker waits for them: then what
+	// lies before the marker is known, and what comes later is refused by the partition.
+	ending sync.RWMutex // before mu
+
 	mu     sync.Mutex // before group.mu
 	groups map[string]*group
 	// txns are the groups for which a producer has committed in its open transaction.

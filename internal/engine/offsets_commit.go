@@ -59,6 +59,10 @@ func (g *Groups) commit(ctx context.Context, req *CommitRequest, producer *parti
 		return fmt.Errorf("commit of group %q: %w", req.Group, err)
 	}
 	if len(recs) > 0 {
+		if producer != nil {
+			x.shard.ending.RLock()
+			defer x.shard.ending.RUnlock()
+		}
 		base, err := x.append(ctx, recs, producer)
 		if err != nil {
 			return fmt.Errorf("commit of group %q: %w", req.Group, err)
@@ -269,6 +273,8 @@ func (g *Groups) txnEnded(partition int32, producerID int64, commit bool) {
 	s := shards[partition]
 	<-s.turn // whoever loads it has perhaps read past the marker's place
 	defer func() { s.turn <- struct{}{} }()
+	s.ending.Lock()
+	defer s.ending.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.loaded {

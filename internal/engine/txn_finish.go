@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-	"unicode/utf16"
 
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
@@ -113,7 +112,7 @@ func (t *Txns) mark(x *txn) {
 	var coordinatorEpoch int32
 	// A transaction that leaves no record, as a local abort, does not make the topic.
 	if topic, err := t.e.Topic(txnTopicName); err == nil {
-		if state, err := topic.Partition(coordinatorPartition(m.id, len(topic.Partitions()))); err == nil {
+		if state, err := topic.Partition(offsetsPartitionOf(m.id, len(topic.Partitions()))); err == nil {
 			coordinatorEpoch = max(state.LeaderEpoch(), 0)
 		}
 	}
@@ -157,10 +156,16 @@ func (t *Txns) markOne(m *txnMeta, p txnPart, coordinatorEpoch int32, again bool
 			return err
 		}
 	}
-	if t.ended != nil && part.Topic() == txnOffsetsTopic {
-		t.ended(p.partition, m.producerID, commit)
-	}
+	t.ended(part, m.producerID, commit)
 	return nil
+}
+
+// ended tells the groups of a marker that is in the log: offsets that the producer
+// committed count now, or never did.
+func (t *Txns) ended(part *Partition, producerID int64, commit bool) {
+	if part.Topic() == offsetsTopicName {
+		t.e.groups.txnEnded(part.ID(), producerID, commit)
+	}
 }
 
 // marked says that the partition has the marker for certain: with the second
@@ -179,23 +184,7 @@ func (t *Txns) statePartition(id string) (*Partition, error) {
 			return nil, err
 		}
 	}
-	return topic.Partition(coordinatorPartition(id, len(topic.Partitions())))
-}
-
-// coordinatorPartition is the partition of an internal topic that has the records
-// of a transactional id or group: Java's hash of the string, as in Kafka.
-func coordinatorPartition(id string, partitions int) int32 {
-	var h int32
-	for _, unit := range utf16.Encode([]rune(id)) {
-		h = 31*h + int32(unit)
-	}
-	if h < 0 {
-		h = -h
-	}
-	if h < 0 { // the smallest number has no opposite
-		h = 0
-	}
-	return h % int32(partitions)
+	return topic.Partition(offsetsPartitionOf(id, len(topic.Partitions())))
 }
 
 // write appends the id's state and waits until it is durable. The caller has the

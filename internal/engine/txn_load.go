@@ -187,8 +187,6 @@ func (t *Txns) abortUncovered(part *Partition, producerID int64, epoch int16) {
 			append(attrs, slog.Any("error", err))...)
 		return
 	}
-	if t.ended != nil && part.Topic() == txnOffsetsTopic {
-		t.ended(part.ID(), producerID, false)
-	}
+	t.ended(part, producerID, false)
 	t.e.Logger().Info("an open transaction of an earlier run was aborted", attrs...)
 }

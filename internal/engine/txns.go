@@ -62,15 +62,10 @@ type Txns struct {
 	running sync.WaitGroup // requests that write
 	// incomplete says that records of the coordinator could not be read.
 	incomplete bool
-
-	// ended is told of each marker in __consumer_offsets, once it is in the log: the offsets
-	// that the producer committed there count now, or never did. Again after a failure.
-	ended func(partition int32, producerID int64, commit bool)
 }
 
 const (
-	txnTopicName    = "__transaction_state"
-	txnOffsetsTopic = "__consumer_offsets"
+	txnTopicName = "__transaction_state"
 
 	// maxTxnTimeout bounds what a producer may ask for. (transaction.max.timeout.ms)
 	maxTxnTimeout = 15 * time.Minute
@@ -112,7 +107,7 @@ func (x *txn) release() { x.turn <- struct{}{} }
 
 // openTxns reads the coordinator's records, and ends what an earlier run has left.
 func openTxns(e *Engine) (*Txns, error) {
-	t := &Txns{e: e, ids: make(map[string]*txn), ended: e.groups.txnEnded}
+	t := &Txns{e: e, ids: make(map[string]*txn)}
 	t.load()
 	return t, nil
 }
@@ -339,6 +334,19 @@ func (t *Txns) add(ctx context.Context, id string, producerID int64, epoch int16
 		}
 	}
 	x.meta.Store(&next)
+	return nil
+}
+
+// AddOffsets makes the group's committed offsets part of the transaction of the
+// id: Groups.TxnCommit may be called afterwards.
+func (t *Txns) AddOffsets(ctx context.Context, id string, producerID int64, epoch int16, group string) error {
+	part, err := t.e.groups.OffsetsPartition(ctx, group)
+	if err == nil {
+		err = t.add(ctx, id, producerID, epoch, []txnPart{{part.TopicID(), part.ID()}})
+	}
+	if err != nil {
+		return fmt.Errorf("add offsets of group %q to transaction: %w", group, err)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/x/embedlog/internal/testcount"
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
@@ -84,6 +86,41 @@ func (p *txnProducer) end(commit bool) error {
 		clear(p.seq)
 	}
 	return err
+}
+
+// commitOffset commits an offset of durable/0 for a group, in the transaction.
+func (p *txnProducer) commitOffset(group string, offset int64) error {
+	if err := p.e.Txns().AddOffsets(ctx, p.id, p.pid, p.epoch, group); err != nil {
+		return err
+	}
+	return p.e.Groups().TxnCommit(ctx, CommitRequest{
+		Group: group, MemberEpoch: -1, Offsets: []OffsetCommit{{Topic: "durable", Offset: offset, LeaderEpoch: -1}},
+	}, p.pid, p.epoch)
+}
+
+// committedOffset is what a group has committed of durable/0, 0 if nothing.
+func committedOffset(e *Engine, group string) (int64, error) {
+	list, err := e.Groups().Committed(ctx, group, nil, false)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	if lost := list[0].Lost; lost != nil { // the tests' numbers lie past the end of the topic
+		return lost.Offset, nil
+	}
+	return list[0].Offset, nil
+}
+
+// undecidedOffsets says whether offsets wait for the end of a transaction.
+func undecidedOffsets(e *Engine) bool {
+	for _, s := range e.groups.allShards() {
+		s.mu.Lock()
+		n := len(s.txns)
+		s.mu.Unlock()
+		if n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // committed reads all values that a reader of committed records sees.
@@ -572,5 +609,102 @@ func TestDescribe(t *testing.T) {
 	}
 	if _, err := e.Txns().Describe("bob"); !errors.Is(err, ErrProducerMapping) {
 		t.Errorf("unknown: %v", err)
+	}
+}
+
+func TestOffsetsInATransaction(t *testing.T) {
+	for _, local := range []bool{true, false} {
+		fs := vfs.NewMem()
+		e := openForTxns(t, fs, nil)
+		parts := txnTestTopics(t, e)
+		p := newTxnProducer(e, "ann", local)
+		must(t, p.init())
+		want := func(offset int64) {
+			t.Helper()
+			if got, err := committedOffset(e, "g"); got != offset || err != nil {
+				t.Errorf("committed is %d, %v, want %d", got, err, offset)
+			}
+		}
+		must(t, p.produce(parts[0], "a"))
+		must(t, p.commitOffset("g", 3))
+		if !undecidedOffsets(e) {
+			t.Error("the offset is decided before the transaction is")
+		}
+		want(0)
+		must(t, p.end(true))
+		if undecidedOffsets(e) {
+			t.Error("the offset is undecided after the transaction's end")
+		}
+		want(3)
+		must(t, p.commitOffset("g", 5))
+		must(t, p.end(false))
+		want(3)
+		must(t, p.commitOffset("g", 6))
+		must(t, p.end(true))
+		want(6)
+		e = openForTxns(t, fs.AfterKill(), nil)
+		want(6)
+	}
+}
+
+// An abort, as by a timeout, that comes while offsets are being committed leaves
+// nothing undecided behind.
+func TestAbortWhileOffsetsAreCommitted(t *testing.T) {
+	e := openForTxns(t, vfs.NewMem(), nil)
+	txnTestTopics(t, e)
+	p := newTxnProducer(e, "ann", true)
+	for i := range testcount.N(2000) {
+		must(t, p.init())
+		must(t, e.Txns().AddOffsets(ctx, p.id, p.pid, p.epoch, "g"))
+		committed := make(chan error)
+		go func() {
+			committed <- e.Groups().TxnCommit(ctx, CommitRequest{
+				Group: "g", MemberEpoch: -1, Offsets: []OffsetCommit{{Topic: "durable", Offset: int64(i), LeaderEpoch: -1}},
+			}, p.pid, p.epoch)
+		}()
+		for range i % 50 {
+			runtime.Gosched()
+		}
+		must(t, newTxnProducer(e, "ann", true).init())
+		if err := <-committed; err != nil && !errors.Is(err, partition.ErrFenced) {
+			t.Fatal(err)
+		}
+		if got, err := committedOffset(e, "g"); got != 0 || err != nil {
+			t.Fatalf("round %d: committed is %d, %v", i, got, err)
+		}
+		if undecidedOffsets(e) {
+			t.Fatalf("round %d: an offset waits for a transaction that is over", i)
+		}
+	}
+}
+
+// What an id of this process had only in memory is not known in the next run: it
+// gets another producer id, and is not refused where newer epochs were seen.
+func TestLocalIDAfterAKill(t *testing.T) {
+	fs := vfs.NewMem()
+	e := openForTxns(t, fs, nil)
+	parts := txnTestTopics(t, e)
+	p := newTxnProducer(e, "ann", true)
+	must(t, p.init())
+	must(t, p.produce(parts[0], "a"))
+	must(t, p.end(true))
+	for range 3 {
+		must(t, p.produce(parts[0], "b"))
+		must(t, p.end(false))
+	}
+	e = openForTxns(t, fs.AfterKill(), nil)
+	again := newTxnProducer(e, "ann", true)
+	must(t, again.init())
+	if again.pid == p.pid {
+		t.Errorf("producer id %d is used again", p.pid)
+	}
+	durable, _ := e.Topic("durable")
+	part := durable.Partitions()[0]
+	must(t, again.produce(part, "c"))
+	must(t, again.end(true))
+	wantCommitted(t, part, "a", "c")
+	// The old one may be told nothing but that it is over.
+	if err := p.withEngine(e).produce(part, "x"); !errors.Is(err, ErrProducerMapping) {
+		t.Errorf("the producer of the run before: %v", err)
 	}
 }

@@ -117,6 +117,13 @@ func (x *sparseIndex) newest() int64 {
 	return max(x.lastPos, 0)
 }
 
+// unsaved is how many places are in memory only.
+func (x *sparseIndex) unsaved() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.places.memory)
+}
+
 func (x *sparseIndex) putPlace(b []byte, e placeEntry) {
 	binary.BigEndian.PutUint32(b, uint32(e.offset-x.baseOffset))
 	binary.BigEndian.PutUint32(b[4:], uint32(e.index-x.baseIndex))

@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"math"
@@ -59,6 +60,7 @@ type Log struct {
 	durable       durability
 	recovered     Recovered
 
+	found  atomic.Pointer[asFound] // nil once there is another checkpoint than Open found
 	failed atomic.Pointer[failure] // nil while the log may be written
 	closed atomic.Bool
 }
@@ -215,6 +217,9 @@ func (l *Log) settle() error {
 	if err := l.syncData(); err != nil {
 		return err
 	}
+	if l.untouched(l.takeCheckpoint()) {
+		return nil
+	}
 	if err := l.sealEnd(); err != nil {
 		return err
 	}
@@ -227,6 +232,28 @@ func (l *Log) settle() error {
 		}
 	}
 	return l.writeCheckpoint(l.takeCheckpoint())
+}
+
+// asFound is a log that Open found closed properly, with a checkpoint that says that
+// all of it is durable.
+type asFound struct {
+	segs  *[]*segment // another slice when there are other segments
+	pos   int64
+	start int64
+	state uint32 // checksum of the owner's state
+}
+
+// untouchedFor is how much running time may be forgotten to spare a log that nobody
+// wrote to the syncs of its Close: thousands are opened for one to be read.
+const untouchedFor = time.Minute
+
+// untouched says that the files are as a Close would leave them, but for the entry
+// of a segment's first frame, without which the next open is as quick. Writer.
+func (l *Log) untouched(c *checkpoint) bool {
+	f := l.found.Load()
+	return f != nil && f.segs == l.segs.Load() && f.pos == l.w.pos && f.start == l.start.Load() &&
+		!l.namesDirty.Load() && l.w.seg.index.unsaved() <= 1 && f.state == crc32.Checksum(c.state, castagnoli) &&
+		l.ran()-l.ranBase.Load() < untouchedFor.Milliseconds()
 }
 
 // Lock takes the writer's lock.

@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"strings"
@@ -349,6 +350,8 @@ func (r *recovery) finish() error {
 	if !clean {
 		l.w.marked = 0
 		l.mark()
+	} else if c := r.ckpt; c != nil && c.durableBase == last.baseOffset && c.durablePos == t.end {
+		l.found.Store(&asFound{segs: l.segs.Load(), pos: t.end, start: l.start.Load(), state: crc32.Checksum(c.state, castagnoli)})
 	}
 	if r.ckpt != nil && (r.ckpt.cutTag != 0 || r.ckpt.start > t.at.offset) {
 		// What the checkpoint says of where a segment ends, or of a start that the log

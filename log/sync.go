@@ -198,6 +198,7 @@ func (l *Log) settleState() error {
 
 // writeCheckpoint makes c the checkpoint. On a full disk it takes the reserve.
 func (l *Log) writeCheckpoint(c *checkpoint) error {
+	l.found.Store(nil)
 	err := writeCheckpoint(l.fs, c)
 	if errors.Is(err, ErrNoSpace) && l.takeReserve() {
 		err = writeCheckpoint(l.fs, c)

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// uniformAssignor is Kafka's name for what assign does.
+const uniformAssignor = "uniform"
+
 // What a member gets that does not say.
 const (
 	defaultSessionTimeout    = 45 * time.Second

@@ -84,7 +84,7 @@ func (g *groupState) validate(req *HeartbeatRequest) error {
 		return bad("the member id is empty")
 	case req.MemberEpoch == StaticLeaveEpoch && req.InstanceID == "":
 		return bad("only a static member, with an instance id, leaves to come back")
-	case req.Assignor != "" && req.Assignor != "uniform":
+	case req.Assignor != "" && req.Assignor != uniformAssignor:
 		return ErrUnsupportedAssignor
 	case req.MemberEpoch != JoinEpoch:
 		return nil

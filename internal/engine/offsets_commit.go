@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,6 +90,11 @@ type offsetToStore struct {
 	value offsetValue
 }
 
+func (o *offsetToStore) record(group string) log.Record {
+	key := offsetKey{offsetKeyVersion, group, o.at.topic, o.at.partition}
+	return log.Record{Timestamp: o.value.commitMillis, Key: appendOffsetKey(nil, &key), Value: appendOffsetValue(nil, &o.value)}
+}
+
 // offsetRecords checks who commits and what, and makes the records.
 func (g *Groups) offsetRecords(x *group, req *CommitRequest) (recs []log.Record, values []offsetToStore, failures []CommitFailure, err error) {
 	view, now := g.view.Load(), g.engine.Now().UnixMilli()
@@ -110,11 +114,10 @@ func (g *Groups) offsetRecords(x *group, req *CommitRequest) (recs []log.Record,
 			failures = append(failures, CommitFailure{i, o.Topic, o.TopicID, o.Partition, err})
 			continue
 		}
-		at := offsetAt{topic.name, o.Partition}
-		v := offsetValue{offset: o.Offset, leaderEpoch: max(o.LeaderEpoch, -1), metadata: o.Metadata, commitMillis: now, topicID: topic.id}
-		key := offsetKey{offsetKeyVersion, x.name, at.topic, at.partition}
-		recs = append(recs, log.Record{Timestamp: now, Key: appendOffsetKey(nil, &key), Value: appendOffsetValue(nil, &v)})
-		values = append(values, offsetToStore{at, v})
+		v := offsetToStore{offsetAt{topic.name, o.Partition}, offsetValue{
+			offset: o.Offset, leaderEpoch: max(o.LeaderEpoch, -1), metadata: o.Metadata, commitMillis: now, topicID: topic.id,
+		}}
+		recs, values = append(recs, v.record(x.name)), append(values, v)
 	}
 	return recs, values, failures, nil
 }
@@ -243,8 +246,8 @@ func (g *Groups) checkLost(group string, o *CommittedOffset) {
 		return
 	}
 	p, err := t.Partition(o.Partition)
-	if err != nil || errors.Is(p.Err(), log.ErrClosed) {
-		return
+	if err != nil || p.Err() != nil {
+		return // what it says of its end is not the truth, and whoever reads it hears why
 	}
 	epoch, end := int32(-1), int64(-1)
 	if o.LeaderEpoch >= 0 {

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// List returns all groups, by name.
+func (g *Groups) List(ctx context.Context) ([]GroupListing, error) {
+	shards, err := g.prepare(ctx, false)
+	if err != nil {
+		return nil, fmt.Errorf("list groups: %w", err)
+	}
+	for _, s := range shards {
+		if err := s.load(ctx, g); err != nil {
+			return nil, fmt.Errorf("list groups: %w", err)
+		}
+	}
+	var list []GroupListing
+	for _, x := range g.loadedGroups() {
+		x.mu.Lock()
+		if x.knownLocked() {
+			list = append(list, GroupListing{Group: x.name, State: x.state.state(), Members: len(x.state.members)})
+		}
+		x.mu.Unlock()
+	}
+	slices.SortFunc(list, func(a, b GroupListing) int { return strings.Compare(a.Group, b.Group) })
+	return list, nil
+}
+
+// Describe returns all about a group: its members, and how far it is in each
+// partition. It fails with ErrUnknownGroup.
+func (g *Groups) Describe(ctx context.Context, group string) (GroupDescription, error) {
+	d, err := g.describe(ctx, group)
+	if err != nil {
+		return GroupDescription{}, fmt.Errorf("describe group %q: %w", group, err)
+	}
+	return d, nil
+}
+
+func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription, err error) {
+	s, err := g.shard(ctx, name, false)
+	if err != nil {
+		return d, err
+	}
+	var x *group
+	if s != nil {
+		s.mu.Lock()
+		x = s.groups[name]
+		s.mu.Unlock()
+	}
+	if x == nil {
+		return d, ErrUnknownGroup
+	}
+	view := g.view.Load()
+	owners := map[topicPart]string{}
+	x.mu.Lock()
+	if !x.knownLocked() {
+		x.mu.Unlock()
+		return d, ErrUnknownGroup
+	}
+	x.state.setTopics(view)
+	d = GroupDescription{Group: name, State: x.state.state(), Epoch: x.state.epoch, Assignor: uniformAssignor}
+	for _, id := range slices.Sorted(maps.Keys(x.state.members)) {
+		m := x.state.members[id]
+		d.Members = append(d.Members, m.describe())
+		if !m.left {
+			m.assigned.or(m.revoking).each(func(p topicPart) { owners[p] = id })
+		}
+	}
+	x.mu.Unlock()
+	committed, _ := g.committed(x, nil, false)
+	for _, o := range committed {
+		p := topicPart{o.TopicID, o.Partition}
+		d.Partitions = append(d.Partitions, g.lag(o, owners[p]))
+		delete(owners, p)
+	}
+	for p, member := range owners {
+		o := CommittedOffset{OffsetCommit: OffsetCommit{Topic: view.byID[p.topic].name, TopicID: p.topic, Partition: p.partition, Offset: -1, LeaderEpoch: -1}}
+		if o.Topic != "" { // else it was deleted, and the member has not yet heard
+			d.Partitions = append(d.Partitions, g.lag(o, member))
+		}
+	}
+	slices.SortFunc(d.Partitions, func(a, b PartitionLag) int { return compareOffsets(&a.OffsetCommit, &b.OffsetCommit) })
+	return d, nil
+}
+
+func (m *groupMember) describe() MemberDescription {
+	return MemberDescription{
+		MemberID: m.id, InstanceID: m.instance, RackID: m.rack, ClientID: m.client, ClientHost: m.host,
+		Epoch: m.shownEpoch(), Topics: slices.Clone(m.topics), Regex: m.regex, Local: m.local, LastSeen: m.lastSeen,
+		Assigned: m.assigned.list(), Revoking: m.revoking.list(), Target: m.target.list(),
+	}
+}
+
+func (g *Groups) lag(o CommittedOffset, member string) PartitionLag {
+	l := PartitionLag{CommittedOffset: o, LogStart: -1, HighWatermark: -1, Lag: -1, MemberID: member}
+	p, err := g.partition(topicPart{o.TopicID, o.Partition})
+	if err != nil {
+		return l
+	}
+	l.LogStart, l.HighWatermark = p.LogStart(), p.HighWatermark()
+	if o.Offset >= 0 {
+		// What was deleted before it was read cannot be read any more.
+		l.Lag = max(l.HighWatermark-max(o.Offset, l.LogStart), 0)
+	}
+	return l
+}
+
+// partition returns a partition that can be asked for its offsets.
+func (g *Groups) partition(at topicPart) (*Partition, error) {
+	t, err := g.engine.TopicByID(at.topic)
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.Partition(at.partition)
+	if err != nil {
+		return nil, err
+	}
+	// A partition that could not be opened has nothing, and says why. One that is only
+	// damaged, or cannot be written, still knows its offsets.
+	if err := p.Err(); err != nil && p.LogEnd() == 0 {
+		return nil, err
+	}
+	return p, nil
+}

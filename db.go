@@ -19,6 +19,7 @@ type DB struct {
 	partitions  int           // of topics that do not say
 	version     atomic.Uint64 // grows with each change of topics: see Topic.current
 	stopVersion func()
+	sessions    txnSessions // of transactions without an id
 
 	mu      sync.Mutex
 	closed  bool

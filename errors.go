@@ -139,4 +139,4 @@ func retriable(err error) bool {
 
 // retriableErrors can pass by themselves: when there is room, another leader, or
 // the holder of a lock is gone.
-var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrUnstableOffset}
+var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrConcurrentTransactions}

@@ -262,6 +262,9 @@ func (r *run) inspect(fs vfs.FS) (took bool, err error) {
 	if err := checkDirs(r.e); err != nil {
 		return took, err
 	}
+	if left := r.e.Info().Deleting; len(left) != 0 {
+		return took, fmt.Errorf("still being deleted: %v", left)
+	}
 	if id, err := r.e.AllocateProducerID(ctx); err != nil || id < r.want.nextID {
 		return took, fmt.Errorf("producer id %d, %v: want at least %d", id, err, r.want.nextID)
 	}
@@ -312,7 +315,11 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		}{
 			{"nothing kept", mem.AfterCrash(vfs.KeepNone)}, {"all kept", mem.AfterCrash(vfs.KeepAll)}, {"killed", mem.AfterKill()},
 		}
-		for i := range testcount.N(3) {
+		random := testcount.N(3)
+		if k < 60 {
+			random = testcount.N(12) // a database is being made: few names, all unsynced at once
+		}
+		for i := range random {
 			states = append(states, struct {
 				name string
 				fs   *vfs.Mem
@@ -426,4 +433,43 @@ func TestErrorAtEveryOperation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The power may go again at any operation of the open that repairs.
+func TestCrashWhileOpening(t *testing.T) {
+	alone(t)
+	states := 0
+	for k := 33; ; k += 29 {
+		mem := vfs.NewMem(vfs.CrashAt(k))
+		first := newRun(mem, script())
+		err := first.goOn()
+		first.stop()
+		if err == nil && !mem.Crashed() {
+			break
+		}
+		left := mem.AfterCrash(vfs.KeepAll)
+		for j := 0; ; j++ {
+			again := left.AfterKill(vfs.CrashAt(j))
+			r := newRun(again, nil)
+			if r.open() == nil {
+				r.e.removeDeleted(ctx)
+			}
+			r.stop()
+			if !again.Crashed() {
+				break
+			}
+			for i := range testcount.N(4) {
+				fs := again.AfterCrash(vfs.Random(uint64(k*10_000 + j*10 + i)))
+				r := newRun(fs, first.steps)
+				r.at, r.want = first.at, first.want.clone()
+				_, err := r.inspect(fs)
+				r.stop()
+				if err != nil {
+					t.Fatalf("k=%d, j=%d, i=%d, in step %d: %v\n%s", k, j, i, first.at, err, tree(fs))
+				}
+				states++
+			}
+		}
+	}
+	t.Logf("%d states", states)
 }

@@ -207,7 +207,15 @@ func (e *Engine) identify() (found bool, err error) {
 	if e.identity, found, err = readIdentity(e.fs); err != nil || found {
 		return found, err
 	}
-	return false, checkEmpty(e.fs, e.dir)
+	if err = checkEmpty(e.fs, e.dir); err == nil {
+		return false, nil
+	}
+	// Somebody else may have made a database since FORMAT was looked for.
+	if id, found, again := readIdentity(e.fs); found {
+		e.identity = id
+		return true, again
+	}
+	return false, err
 }
 
 // create makes a database. A crash before FORMAT is durable leaves a directory in

@@ -21,8 +21,7 @@ type metaLog struct {
 
 	mu    sync.Mutex // held from the check of a command until it is applied
 	state *metadata
-	since int   // bytes of commands since the last snapshot
-	lost  error // the outcome of an append is unknown: the state may not be the log's any more
+	since int // bytes of commands since the last snapshot
 }
 
 const (
@@ -95,8 +94,8 @@ func (m *metaLog) replay() error {
 
 // do makes a command so: checked, durable in the log, applied. It returns the first
 // of the producer ids that the command allocates. An error that matches
-// partition.ErrUnknownOutcome says that the next open will tell; nothing more is
-// accepted until then. Whatever happens to ctx then, the command is waited for:
+// partition.ErrUnknownOutcome says that the next open will tell: the storage failed,
+// and the log takes nothing more until then. Whatever happens to ctx then, the command is waited for:
 // it would be in the log and not in the state.
 func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error) {
 	if err := ctx.Err(); err != nil {
@@ -106,9 +105,6 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 	defer m.mu.Unlock()
 	if err := m.state.check(c); err != nil {
 		return 0, err
-	}
-	if m.lost != nil {
-		return 0, m.lost
 	}
 	b := c.encode()
 	if err := m.append(b); err != nil {
@@ -131,9 +127,6 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 
 func (m *metaLog) append(b []byte) error {
 	_, err := m.part.Append(context.Background(), []log.Record{{Timestamp: -1, Value: b}}, &partition.AppendOptions{Internal: true})
-	if err != nil && (errors.Is(err, partition.ErrUnknownOutcome) || errors.Is(err, log.ErrStorageFailed)) {
-		m.lost = fmt.Errorf("metadata: %w", err)
-	}
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
@@ -168,7 +161,7 @@ func (m *metaLog) holds(c *command) error {
 	if err := m.state.check(c); err != nil {
 		return err
 	}
-	return m.lost
+	return m.part.Err()
 }
 
 func (m *metaLog) close() error { return m.part.Close() }

@@ -40,6 +40,9 @@ func (p *Partition) failed(what string, err error) error {
 	if p.gone.Load() && errors.Is(err, log.ErrClosed) && !errors.Is(err, ErrUnknownTopic) {
 		err = fmt.Errorf("%w: %w", p.deleted(), err)
 	}
+	if inner := errors.Unwrap(err); inner != nil && err.Error() == what+": "+inner.Error() {
+		err = inner // it says what was tried, but not on what
+	}
 	return fmt.Errorf("%s %s: %w", what, p, err)
 }
 

@@ -216,11 +216,18 @@ func TestProducerIDsNeverComeAgain(t *testing.T) {
 
 func TestHooks(t *testing.T) {
 	var said []string
+	syncs := 0
 	say := func(what string) { said = append(said, what) }
 	e := openEngine(t, vfs.NewMem(), func(o *Options) {
 		o.Hooks = &Hooks{
 			OnProduce: func(topic string, p int32, records int, bytes int64, _ time.Duration, err error) {
 				say(fmt.Sprint("produce ", topic, p, records, bytes, err != nil))
+			},
+			OnFsync: func(topic string, p int32, d time.Duration, err error) {
+				syncs++
+				if topic != "t" || p != 0 || d < 0 || err != nil {
+					t.Error("sync", topic, p, d, err)
+				}
 			},
 			OnFetch: func(topic string, p int32, batches int, bytes int64, _ time.Duration, err error) {
 				say(fmt.Sprint("fetch ", topic, p, batches, bytes > 0, err != nil))
@@ -249,6 +256,9 @@ func TestHooks(t *testing.T) {
 	}
 	if _, err := p.Fetch(ctx, partition.FetchRequest{Offset: 99}); err == nil || !strings.HasPrefix(err.Error(), "fetch t/0: ") {
 		t.Error(err)
+	}
+	if syncs < 2 {
+		t.Errorf("%d syncs of two durable appends", syncs)
 	}
 	want := []string{"produce t 0 2 3 false", fmt.Sprint("produce t 0 2 ", len(batch), " false"), "produce t 0 0 10 true", "produce t 0 0 0 true", "fetch t 0 2 true false", "fetch t 0 0 false true"}
 	got := strings.Join(said, "|")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,22 +105,22 @@ func TestRetentionByTime(t *testing.T) {
 // A clock that jumps deletes nothing, and one that jumps back stops nothing.
 func TestRetentionWhenTheClockJumps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		offset := time.Duration(0)
+		var offset atomic.Int64
 		e := openEngine(t, vfs.NewMem(), func(o *Options) {
-			o.Now = func() time.Time { return time.Now().Add(offset) }
+			o.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
 			o.MaintenanceInterval = time.Minute
 		})
 		p := mustTopicWith(t, e, "short", 1, "retention.ms=3600000").Partitions()[0]
 		put(t, p, "a1 | b1 |")
 		for _, jump := range []time.Duration{10 * 365 * 24 * time.Hour, -10 * 365 * 24 * time.Hour} {
-			offset = jump
+			offset.Store(int64(jump))
 			for range 10 {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 			}
 			wantStored(t, fmt.Sprint("after a jump of ", jump), p, "a1 b1")
 		}
-		offset = 0
+		offset.Store(0)
 		rounds := e.MaintenanceStats().Rounds
 		if rounds < 15 {
 			t.Errorf("%d rounds in 20 minutes with an interval of one", rounds)

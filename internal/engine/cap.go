@@ -136,6 +136,9 @@ func (e *Engine) makeRoom(ctx context.Context, p *Partition, err error) bool {
 	switch {
 	case errors.As(err, &own):
 		return e.makeRoomIn(ctx, p, own)
+	case errors.As(err, &all) && p.space.base == vfs.QuotaInternal:
+		// It may take more than others, and has taken it. It can only become smaller.
+		return e.cleaner.compactForRoom(ctx, p)
 	case errors.As(err, &all) && all.Wanted < all.Limit/2:
 		return e.cap.evict(ctx, all.Wanted+e.cap.headroom)
 	}

@@ -233,6 +233,12 @@ func TestCapReached(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := kept.Partitions()[0]
+	for id := range int64(100) {
+		txn := &partition.AppendOptions{Producer: &partition.Producer{ID: id, Transactional: true}}
+		if _, err := p.Append(ctx, keyValue("txn", 10), txn); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n, full := fillUp(t, p, 10_000, nil)
 	var quota *vfs.QuotaError
 	if !errors.As(full, &quota) || !strings.Contains(full.Error(), "append kept/0") || !strings.Contains(full.Error(), fmt.Sprintf("MaxBytes %d", MinMaxBytes)) {
@@ -253,6 +259,12 @@ func TestCapReached(t *testing.T) {
 			t.Fatalf("internal append %d: %v", i, err)
 		}
 	}
+	for id := range int64(100) {
+		if _, err := p.EndTransaction(ctx, id, 0, id%2 == 0, 1, false); err != nil {
+			t.Fatalf("end transaction %d: %v", id, err)
+		}
+	}
+	wantBelow(t, e, mem, MinMaxBytes, "with all transactions ended")
 	if err := e.AlterTopic(ctx, "kept", map[string]string{"max.message.bytes": "2000000"}, nil); err != nil {
 		t.Errorf("alter: %v", err)
 	}
@@ -295,6 +307,30 @@ func TestCapReached(t *testing.T) {
 	e.Tick(ctx)
 	if used := e.MaintenanceStats().UsedBytes; used > 1<<20 {
 		t.Errorf("with the topic gone %d bytes are used", used)
+	}
+}
+
+// However long nothing else has room, an internal topic whose keys come again goes
+// on: it is compacted in what is kept back for it.
+func TestCapInternalTopicsGoOn(t *testing.T) {
+	mem := vfs.NewMem()
+	e := openEngine(t, mem, capped(MinMaxBytes))
+	internal, err := e.InternalTopic(ctx, "__state", map[string]string{"cleanup.policy": "compact"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := internal.Partitions()[0]
+	fillUp(t, mustTopicWith(t, e, "kept", 1, "retention.ms=-1").Partitions()[0], 10_000, nil)
+	for i := range testcount.N(20_000) {
+		if _, err := state.Append(ctx, keyValue(fmt.Sprint(i%100), 100), &partition.AppendOptions{Internal: true}); err != nil {
+			t.Fatalf("internal append %d: %v", i, err)
+		}
+		if i%100 == 0 {
+			wantBelow(t, e, mem, MinMaxBytes, fmt.Sprint("append ", i))
+		}
+	}
+	if s := e.MaintenanceStats(); s.Compactions == 0 || s.Failures != 0 {
+		t.Errorf("stats %+v", s)
 	}
 }
 

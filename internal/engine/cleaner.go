@@ -28,6 +28,9 @@ type cleaner struct {
 	// horizons tells when the next tombstone or marker of a partition may go, in
 	// milliseconds since 1970. Who holds the turn.
 	horizons map[*Partition]int64
+	// forced is where the log of an internal partition ended when it was compacted for
+	// want of room. Who holds the turn.
+	forced map[*Partition]int64
 
 	mu    sync.Mutex
 	stats MaintenanceStats
@@ -58,7 +61,7 @@ type MaintenanceStats struct {
 func newCleaner(e *Engine) *cleaner {
 	return &cleaner{
 		e: e, turn: make(chan struct{}, 1), due: make(chan struct{}, 1), low: make(chan struct{}, 1),
-		horizons: make(map[*Partition]int64),
+		horizons: make(map[*Partition]int64), forced: make(map[*Partition]int64),
 	}
 }
 
@@ -252,13 +255,7 @@ func olderThan(ms int64, now time.Time, age time.Duration) bool {
 // compact compacts one partition. Who holds the turn.
 func (c *cleaner) compact(ctx context.Context, todo compaction) (log.CompactReport, error) {
 	p, s := todo.p, todo.settings
-	// What compaction writes it gives back with interest, so it may take of what is
-	// kept free. Internal topics have no other way to become smaller.
-	class := vfs.QuotaInternal
-	if p.space.base == vfs.QuotaInternal {
-		class = vfs.QuotaEssential
-	}
-	defer p.space.raise(class)()
+	defer p.space.raise(compactionClass(p))()
 	began := time.Now()
 	// A marker must not go in the call that gave it its horizon: readers have to be
 	// told first that its transaction is forgotten (partition.Compact).
@@ -284,6 +281,44 @@ func (c *cleaner) compact(ctx context.Context, todo compaction) (log.CompactRepo
 	}
 	return report, err
 }
+
+// compactionClass is what a partition may take while it is compacted: what that
+// writes it gives back with interest. Internal topics have no other way to become smaller.
+func compactionClass(p *Partition) vfs.QuotaClass {
+	if p.space.base == vfs.QuotaInternal {
+		return vfs.QuotaEssential
+	}
+	return vfs.QuotaInternal
+}
+
+// compactForRoom compacts an internal partition that found no room, and says whether
+// there is more now. It does not wait for another cleaning, which may take minutes,
+// and not for every append that fails: a few records more are not worth it.
+func (c *cleaner) compactForRoom(ctx context.Context, p *Partition) bool {
+	t, err := c.e.TopicByID(p.topicID)
+	if err != nil || !t.settings.Compacts() {
+		return false
+	}
+	select {
+	case c.turn <- struct{}{}:
+	default:
+		return false
+	}
+	defer func() { <-c.turn }()
+	if last, ok := c.forced[p]; ok && p.LogEnd()-last < minForced {
+		return false
+	}
+	c.forced[p] = p.LogEnd()
+	report, err := c.compactWhole(ctx, t.settings, p)
+	if err != nil {
+		c.failed(ctx, p, "compaction for room", err)
+	}
+	return report.BytesNow < report.BytesBefore
+}
+
+// minForced is how many records must have been appended since an internal partition
+// was last compacted for want of room.
+const minForced = 64
 
 // CompactTopic compacts every partition of a topic up to its last stable offset,
 // however little is dirty, and waits for it. min.compaction.lag.ms and
@@ -326,6 +361,7 @@ func (c *cleaner) compactWhole(ctx context.Context, s Settings, p *Partition) (l
 	if err := p.Err(); err != nil {
 		return log.CompactReport{}, err
 	}
+	defer p.space.raise(compactionClass(p))()
 	if err := p.Roll(ctx); err != nil {
 		return log.CompactReport{}, err
 	}

@@ -82,10 +82,24 @@ func (e *Engine) partitionConfig(s Settings, internal bool) partition.Config {
 	if internal {
 		c.Log.ReserveBytes = internalReserveBytes
 	}
-	if limit, _ := e.cap.use(); internal && limit > 0 {
-		c.Log.SegmentBytes = min(c.Log.SegmentBytes, capSegment(limit))
+	if internal {
+		c.Log.SegmentBytes = min(c.Log.SegmentBytes, e.internalSegment())
 	}
 	return c
+}
+
+// internalSegmentBytes is the size of an internal topic's segments: only closed ones
+// are compacted, and all of it is read when the database is opened.
+const internalSegmentBytes = 16 << 20
+
+// internalSegment is what of it fits the database's cap: compaction has to do with
+// what is kept back for it.
+func (e *Engine) internalSegment() int64 {
+	limit, _ := e.cap.use()
+	if limit == 0 {
+		return internalSegmentBytes
+	}
+	return clamp(capSpare(limit)/8, 32<<10, internalSegmentBytes)
 }
 
 // openTopics makes the directories agree with the metadata, and opens the

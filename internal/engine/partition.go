@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
@@ -94,6 +95,12 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.
 // EndTransaction appends the marker that ends a transaction: see partition.Partition.
 func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch int16, commit bool, coordinatorEpoch int32, txnV2 bool) (partition.Result, error) {
 	res, err := p.Partition.EndTransaction(ctx, producerID, epoch, commit, coordinatorEpoch, txnV2)
+	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) {
+		// A transaction that does not end holds up readers, and what is kept back is for that.
+		lower := p.space.raise(vfs.QuotaEssential)
+		res, err = p.Partition.EndTransaction(ctx, producerID, epoch, commit, coordinatorEpoch, txnV2)
+		lower()
+	}
 	if err != nil {
 		return res, p.failed("end transaction", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/x/embedlog/log"
@@ -143,7 +144,7 @@ func (e *Engine) InternalTopic(ctx context.Context, name string, settings map[st
 // users' topics.
 func (e *Engine) parseSettings(m map[string]string, internal bool) (Settings, error) {
 	if internal {
-		return ParseSettings(m, nil)
+		return ParseSettings(m, map[string]string{settingSegmentBytes: strconv.FormatInt(e.internalSegment(), 10)})
 	}
 	return ParseSettings(m, e.defaults)
 }

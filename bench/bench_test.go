@@ -27,7 +27,7 @@ func TestRows(t *testing.T) {
 			t.Errorf("two rows are named %s", r.name)
 		}
 		seen[r.name] = true
-		if r.target <= 0 || r.limit.run == nil || r.against == "" {
+		if (r.target <= 0) != r.stated || r.limit.run == nil || r.against == "" {
 			t.Errorf("%s: target %v, limit %q", r.name, r.target, r.against)
 		}
 		one := r.repetition(config{seconds: time.Second, bytes: 64 << 20})
@@ -101,7 +101,7 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, want string }{
-		{"", "log or limits?"},
+		{"", "log, db or limits?"},
 		{"logs", `"logs" is neither`},
 		{"log --reps 0", "--reps 0"},
 		{"log --seconds NaN", "--seconds NaN"},

@@ -1,8 +1,9 @@
 // Command bench measures embedlog beside the physical limits of the machine it
 // runs on: the least code that still does what the guarantee needs.
 //
-//	go run ./bench log            every row
-//	go run ./bench limits         the limits alone
+//	go run ./bench log            a partition and its log, beside the machine's limits
+//	go run ./bench db             the public API, beside what it stands on
+//	go run ./bench limits         the limits of the log alone
 //	go run ./bench log --rows wake
 //
 // A row has a limit and, when the thing it measures exists, ours. Both run in
@@ -30,16 +31,18 @@ func main() {
 
 const usage = `bench measures embedlog beside the limits of this machine.
 
-usage: bench log|limits [flags]
+usage: bench log|db|limits [flags]
 
-  log      every row: the limit, ours, and their ratio
-  limits   the limits alone
+  log      a partition and its log: the machine's limit, ours, and their ratio
+  db       the public API: what it stands on, ours, and their ratio
+  limits   the limits of the log alone
 
 flags:
 `
 
 // config is what the flags say.
 type config struct {
+	suite      suite
 	limitsOnly bool
 	rows       *regexp.Regexp
 	reps       int
@@ -89,7 +92,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stdout io.Writer) (config, error) {
 	var c config
 	if len(args) == 0 {
-		return c, errors.New("log or limits? --help shows the usage")
+		return c, errors.New("log, db or limits? --help shows the usage")
 	}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(io.Discard) // errors are returned, and the usage is printed where it was asked for
@@ -109,12 +112,14 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	}
 	switch args[0] {
 	case "log":
+	case "db":
+		c.suite = suiteDB
 	case "limits":
 		c.limitsOnly = true
 	case "help", "-h", "-help", "--help":
 		return c, help()
 	default:
-		return c, fmt.Errorf("%q is neither log nor limits; --help shows the usage", args[0])
+		return c, fmt.Errorf("%q is neither log, db nor limits; --help shows the usage", args[0])
 	}
 	if err := set.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
 		return c, help()
@@ -168,7 +173,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 func (c config) selected(all []*row) []*row {
 	var some []*row
 	for _, r := range all {
-		if c.rows.MatchString(r.name) {
+		if r.suite == c.suite && c.rows.MatchString(r.name) {
 			some = append(some, r)
 		}
 	}

@@ -160,6 +160,9 @@ func (r *row) judge(out outcome) verdict {
 	if r.measure == rate {
 		v.ok = v.ratio >= r.target
 	}
+	if r.stated {
+		v.ok = true
+	}
 	if r.steady {
 		v.pauseOK = v.pause <= v.limitPause+pauseSlack
 	}
@@ -185,6 +188,8 @@ func (r *row) figure(one result) float64 {
 		return float64(one.Records) / one.Elapsed.Seconds()
 	case latency:
 		return float64(one.P50)
+	case tail:
+		return float64(one.P99)
 	}
 	return one.Value
 }

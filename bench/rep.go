@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -28,8 +29,9 @@ type result struct {
 	Elapsed time.Duration
 	Longest time.Duration // the longest pause between two looks at the clock
 	P50     time.Duration // of latencies, in rows that have them
-	Value   float64       // in rows that measure an amount: milliseconds, MiB or MB
-	Note    string        // why the repetition breaks a promise that is no number, else empty
+	P99     time.Duration
+	Value   float64 // in rows that measure an amount: milliseconds, MiB or MB
+	Note    string  // why the repetition breaks a promise that is no number, else empty
 }
 
 // A subject is the measured part of a side.
@@ -178,32 +180,47 @@ func (r *rep) parallelEach(makeOp func() func(i int64) error) (result, error) {
 // waits for one record. Between two records the writer waits until the reader
 // was told to go on, which is the same on both sides.
 func (r *rep) wake(appendOne func(i int64) error, next func() error) (result, error) {
+	return r.wakeLoop(appendOne, func(got func(error) bool) {
+		for got(next()) {
+		}
+	})
+}
+
+// wakeLoop is wake for a reader that has a loop of its own: it calls got for each
+// record, or for the error in its place, and ends when that is false.
+func (r *rep) wakeLoop(appendOne func(i int64) error, loop func(got func(error) bool)) (result, error) {
 	var (
-		sent  atomic.Int64 // nanoseconds since start; atomic, because next may be a reader that synchronizes by less than the race detector knows
+		sent  atomic.Int64 // nanoseconds since start; atomic, because the reader may be one that synchronizes by less than the race detector knows
 		start = time.Now()
 		took  = make([]time.Duration, 0, r.Records)
 		ack   = make(chan error)
+		ended = make(chan struct{})
 	)
 	go func() {
-		for range r.Records {
-			err := next()
+		defer close(ended)
+		loop(func(err error) bool {
 			took = append(took, time.Since(start)-time.Duration(sent.Load()))
+			more := err == nil && int64(len(took)) < r.Records
 			ack <- err
-			if err != nil {
-				return
-			}
-		}
+			return more
+		})
 	}()
 	for i := range r.Records {
 		sent.Store(int64(time.Since(start)))
 		if err := appendOne(i); err != nil {
 			return result{}, err
 		}
-		if err := <-ack; err != nil {
-			return result{}, err
+		select {
+		case err := <-ack:
+			if err != nil {
+				return result{}, err
+			}
+		case <-ended:
+			return result{}, fmt.Errorf("the reader ended after %d records", i)
 		}
 	}
 	elapsed := time.Since(start)
+	<-ended
 	slices.Sort(took)
-	return result{Records: r.Records, Elapsed: elapsed, P50: took[len(took)/2], Longest: took[len(took)-1]}, nil
+	return result{Records: r.Records, Elapsed: elapsed, P50: took[len(took)/2], P99: took[len(took)*99/100], Longest: took[len(took)-1]}, nil
 }

@@ -11,17 +11,28 @@ type measure int
 const (
 	rate    measure = iota // records per second; the ratio ours/limit is at least the target
 	latency                // p50; the ratio ours/limit is at most the target
+	tail                   // p99; the ratio ours/limit is at most the target
 	amount                 // Value of ours alone is at most the target; the limit is shown beside it
 	growth                 // Value of ours less that of the limit is at most the target
 )
 
+// A suite is a table: the rows of one subcommand.
+type suite int
+
+const (
+	suiteLog suite = iota
+	suiteDB
+)
+
 // A row is one line of the table.
 type row struct {
+	suite     suite
 	name      string // key=value, after what is done; what ours is registered under
 	against   string // what the limit is
 	measure   measure
 	unit      string // of Value
 	target    float64
+	stated    bool // there is no target: the figure is what is asked for
 	pause     bool // show the longest pauses
 	steady    bool // and ours may pause no longer than the limit's longest of the run + pauseSlack
 	limit     side
@@ -52,8 +63,11 @@ var sizes = []struct {
 	bytes int
 }{{"100B", 100}, {"1KiB", 1024}}
 
-// rows is the table of targets.
-func rows() []*row {
+// rows is all there are.
+func rows() []*row { return append(logRows(), dbRows()...) }
+
+// logRows is the table of targets of a partition and its log.
+func logRows() []*row {
 	var all []*row
 	add := func(name string, r row) {
 		r.name = name

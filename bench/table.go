@@ -97,7 +97,7 @@ func medianFigure(r *row, results []result) float64 {
 // show prints a figure with its unit.
 func (r *row) show(x float64) string {
 	switch r.measure {
-	case latency:
+	case latency, tail:
 		return time.Duration(x).String()
 	case rate:
 		switch {
@@ -112,10 +112,13 @@ func (r *row) show(x float64) string {
 }
 
 func (r *row) showTarget() string {
+	if r.stated {
+		return "stated"
+	}
 	switch r.measure {
 	case rate:
 		return ">= " + short(r.target)
-	case latency:
+	case latency, tail:
 		return "<= " + short(r.target)
 	case growth:
 		return "<= +" + short(r.target) + " " + r.unit

@@ -129,3 +129,34 @@ func BenchmarkCreateTopic(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAppend is what the engine's partition adds to package partition's.
+func BenchmarkAppend(b *testing.B) {
+	e, err := Open(b.TempDir(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	t, err := e.CreateTopic(ctx, TopicSpec{Name: "t", Settings: map[string]string{"embedlog.durability": "os", "retention.bytes": "1"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := t.Partitions()[0]
+	recs := []log.Record{{Key: make([]byte, 16), Value: make([]byte, 100)}}
+	b.Run("level=os/by=partition", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := p.Partition.Append(ctx, recs, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("level=os/by=engine", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := p.Append(ctx, recs, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -325,7 +326,9 @@ func TestCloseEndsACompaction(t *testing.T) {
 	}()
 	<-reached
 	go func() {
-		<-e.life.Done() // Close has begun
+		for !errors.Is(p.Err(), log.ErrClosed) { // Close has come to the partition, and waits for us
+			runtime.Gosched()
+		}
 		close(closing)
 	}()
 	if err := e.Close(); err != nil {

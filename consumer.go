@@ -71,8 +71,8 @@ type ConsumerConfig struct {
 	CommitInterval time.Duration
 	// OnAssigned, OnRevoked and OnLost are called when the group gives the consumer
 	// partitions and takes them away. They are called by the goroutine that reads,
-	// between two records; OnRevoked by Close, too. They may call the consumer's methods,
-	// but not read.
+	// between two records; OnRevoked and OnLost by Close, too. They may call the
+	// consumer's methods, but not read.
 	//
 	// OnAssigned is called before the first record; the positions are those it will
 	// begin at, and Seek moves them. OnRevoked is called while the partitions are still
@@ -178,6 +178,7 @@ type Consumer struct {
 	curEpoch  int32     // of the batch at hand
 	batches   uint64    // that were at hand so far
 	started   bool      // the background goroutine
+	closing   bool      // Close has begun: no hook is called by who reads
 	closed    bool
 	untold    []*Reset // of partitions assigned by hand
 	busy      bool     // there are marks to commit, since busySince
@@ -338,14 +339,22 @@ func (c *Consumer) closeWithDB() {
 func (c *Consumer) shut() error {
 	ctx := context.Background()
 	c.mu.Lock()
+	c.closing = true // from now on it is us who call the hooks
 	var mine []Position
-	if c.isMember() && !c.lost {
-		mine = c.positionsLocked()
+	for _, s := range c.sources {
+		if c.isMember() && !s.told {
+			mine = append(mine, c.positionLocked(s))
+		}
+	}
+	tell := c.cfg.OnRevoked
+	if c.lost {
+		tell = c.cfg.OnLost
 	}
 	started := c.started
 	c.mu.Unlock()
-	if len(mine) > 0 && c.cfg.OnRevoked != nil {
-		c.cfg.OnRevoked(ctx, c, mine)
+	c.notify()
+	if len(mine) > 0 && tell != nil {
+		tell(ctx, c, sortPositions(mine))
 	}
 	c.mu.Lock()
 	c.closed = true

@@ -47,6 +47,7 @@ type source struct {
 	paused    bool
 	moved     bool // done is not where the reader stands
 	gone      bool // not ours any more
+	told      bool // OnRevoked was called for it
 }
 
 const unmarked = -1

@@ -15,8 +15,9 @@ func (c *Consumer) handle(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	switch {
-	case c.closed:
+	case c.closing:
 		c.mu.Unlock()
+		c.events.Store(true)
 		return ErrClosed
 	case c.fatal != nil:
 		defer c.mu.Unlock()
@@ -101,6 +102,7 @@ func (c *Consumer) handleGoing(ctx context.Context) {
 	var list []Position
 	for _, s := range going {
 		list = append(list, c.positionLocked(s))
+		s.told = true
 	}
 	c.mu.Unlock()
 	if len(going) == 0 {

@@ -232,13 +232,13 @@ func (c *Consumer) begin(ctx context.Context, loop bool) error {
 	if !c.reading.CompareAndSwap(false, true) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.closed {
+		if c.closing {
 			return ErrClosed
 		}
 		return ErrBusy
 	}
 	c.mu.Lock()
-	if c.closed {
+	if c.closing {
 		c.mu.Unlock()
 		c.release()
 		return ErrClosed

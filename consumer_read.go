@@ -434,9 +434,8 @@ func (c *Consumer) take(ctx context.Context) error {
 		switch {
 		case err == nil:
 			r.spent += len(batch)
-			ok, err := c.takeUp(s, batch)
-			if ok || err != nil {
-				return err
+			if c.takeUp(s, batch) {
+				return nil
 			}
 		case err == io.EOF:
 			c.rest(s)
@@ -448,29 +447,27 @@ func (c *Consumer) take(ctx context.Context) error {
 	}
 }
 
-// takeUp makes batch the one at hand.
-func (c *Consumer) takeUp(s *source, batch log.Batch) (bool, error) {
+// takeUp makes batch the one at hand. It is false when s is not to be read any
+// more: handle sees to it.
+func (c *Consumer) takeUp(s *source, batch log.Batch) bool {
 	r := &c.front
-	h, err := batch.Header()
-	if err != nil {
-		return false, c.failed(c.life, s, err)
-	}
+	base, epoch, end := batch.BaseOffset(), batch.LeaderEpoch(), s.reader.Offset()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.putDownLocked()
 	if s.gone || s.moved || s.paused {
-		return false, nil // handle sees to it
+		return false
 	}
-	at := max(s.done, h.BaseOffset)
+	at := max(s.done, base)
 	if s.polled {
-		at = max(s.given, h.BaseOffset)
+		at = max(s.given, base)
 	}
-	c.cur, c.curFirst, c.curEpoch = s, at, h.LeaderEpoch
+	c.cur, c.curFirst, c.curEpoch = s, at, epoch
 	c.batches++
 	c.at.Store(at)
 	c.busyLocked()
-	r.src, r.batch, r.epoch, r.end, r.read, r.given = s, batch, h.LeaderEpoch, h.LastOffset()+1, -1, -1
-	return true, nil
+	r.src, r.batch, r.epoch, r.end, r.read, r.given = s, batch, epoch, end, -1, -1
+	return true
 }
 
 // putDownLocked takes over how far the application came in the batch at hand.

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"encoding/binary"
 	"iter"
 
 	"github.com/x/embedlog/compress"
@@ -27,6 +28,11 @@ type Record struct {
 
 // Batch is the bytes of exactly one record batch.
 type Batch []byte
+
+// BaseOffset and LeaderEpoch are two fields of the header of a batch that a reader
+// returned; of other bytes they may be anything, and panic when there are too few.
+func (b Batch) BaseOffset() int64  { return int64(binary.BigEndian.Uint64(b[posBaseOffset:])) }
+func (b Batch) LeaderEpoch() int32 { return int32(binary.BigEndian.Uint32(b[posLeaderEpoch:])) }
 
 // Header reads the batch's header.
 func (b Batch) Header() (BatchHeader, error) { return ParseBatchHeader(b) }

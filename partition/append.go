@@ -117,6 +117,26 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *AppendOpti
 	return p.enqueue(ctx, r)
 }
 
+// TryAppend is Append of ordinary records where nobody else writes and nothing
+// has to be compressed or replicated: the common case. Otherwise done is false and
+// nothing has happened. The records are not kept, whatever the outcome, so the
+// slice can lie on the caller's stack.
+func (p *Partition) TryAppend(ctx context.Context, recs []log.Record) (result Result, done bool, err error) {
+	cfg := p.cfg.Load()
+	if cfg.Compression != compress.None || p.replicator != nil || p.queue.waiting.Load() != 0 || ctx.Err() != nil {
+		return result, false, nil
+	}
+	if err := p.checkRecords(recs, cfg, compress.None); err != nil {
+		return result, true, err
+	}
+	if !p.log.TryLock() {
+		return result, false, nil
+	}
+	result, done, err = p.appendAlone(recs, cfg)
+	p.log.Unlock()
+	return result, done, err
+}
+
 // AppendBatch appends a record batch that somebody else encoded, as it came. It is
 // checked to hold exactly what it claims; base offset and leader epoch are set.
 // batch is not changed, and free again when AppendBatch returns.

@@ -54,8 +54,7 @@ func (p *Partition) deleted() error {
 // Append appends recs as one batch: see partition.Partition. When the disk cap of
 // the database is reached, the oldest data that may go makes room.
 func (p *Partition) Append(ctx context.Context, recs []log.Record, o *partition.AppendOptions) (partition.Result, error) {
-	hook := p.engine.hooks.OnProduce
-	if hook == nil {
+	if p.engine.hooks.OnProduce == nil {
 		res, err := p.Partition.Append(ctx, recs, o)
 		if err != nil {
 			return p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
@@ -71,8 +70,21 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *partition.
 	for i := range recs {
 		size += int64(len(recs[i].Key) + len(recs[i].Value))
 	}
-	hook(p.topic, p.id, len(recs), size, time.Since(began), err)
+	p.engine.hooks.OnProduce(p.topic, p.id, len(recs), size, time.Since(began), err)
 	return res, err
+}
+
+// CanTry says whether partition.Partition.TryAppend may be called past the engine,
+// which then neither counts nor measures anything: an error goes through Tried.
+func (p *Partition) CanTry() bool { return p.engine.hooks.OnProduce == nil }
+
+// Tried is the error of a TryAppend as Append would have it. again says that Append
+// should be called after all: it can make room.
+func (p *Partition) Tried(err error) (again bool, _ error) {
+	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) {
+		return true, nil
+	}
+	return false, p.failed("append", err)
 }
 
 // AppendBatch appends a record batch as it came: see partition.Partition.

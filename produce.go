@@ -31,12 +31,12 @@ func (t *Topic) Produce(ctx context.Context, recs ...Record) ([]Position, error)
 	if err := checkTopics(recs, t.name); err != nil {
 		return nil, err
 	}
-	partitions := len(top.Partitions())
-	if partitions == 1 {
+	parts := top.Partitions()
+	switch {
+	case len(recs) == 1:
+		return t.produceOne(ctx, parts, &recs[0])
+	case len(parts) == 1:
 		return t.produceTo(ctx, top, 0, recs, nil)
-	}
-	if len(recs) == 1 {
-		return t.produceTo(ctx, top, t.partitionOf(&recs[0], partitions), recs, nil)
 	}
 	return t.produceSpread(ctx, top, recs)
 }
@@ -88,6 +88,40 @@ func (t *Topic) partitionOf(r *Record, partitions int) int32 {
 	return t.sticky.next(recordBytes(r), partitions)
 }
 
+// produceOne is Produce of one record, the most common call. Budget: 40 ns over the
+// append, and one allocation, the position.
+func (t *Topic) produceOne(ctx context.Context, parts []*engine.Partition, r *Record) ([]Position, error) {
+	id := int32(0)
+	if len(parts) > 1 {
+		id = t.partitionOf(r, len(parts))
+	}
+	now := int64(0)
+	if r.Timestamp.IsZero() {
+		now = t.db.nowMillis()
+	}
+	var recs [1]log.Record
+	setProduced(&recs[0], r, now)
+	p := parts[id]
+	var res partition.Result
+	var err error
+	done := false
+	if p.CanTry() {
+		if res, done, err = p.TryAppend(ctx, recs[:]); err != nil {
+			var again bool
+			if again, err = p.Tried(err); !again {
+				return nil, err
+			}
+			done = false
+		}
+	}
+	if !done {
+		if res, err = p.Append(ctx, []log.Record{recs[0]}, nil); err != nil {
+			return nil, err
+		}
+	}
+	return []Position{{Topic: t.name, Partition: id, LeaderEpoch: p.LeaderEpoch(), Offset: res.BaseOffset}}, nil
+}
+
 // produceTo appends recs to one partition, with o as one batch and without it in
 // as many as it takes.
 func (t *Topic) produceTo(ctx context.Context, top *engine.Topic, id int32, recs []Record, o *partition.AppendOptions) ([]Position, error) {
@@ -101,17 +135,17 @@ func (t *Topic) produceTo(ctx context.Context, top *engine.Topic, id int32, recs
 	b := getProduceBuffer(len(recs))
 	defer b.put()
 	now := int64(0)
-	size := log.BatchHeaderLen
+	bytes := 0
 	for i := range recs {
 		r := &recs[i]
 		if now == 0 && r.Timestamp.IsZero() {
 			now = t.db.nowMillis()
 		}
 		setProduced(&b.recs[i], r, now)
-		size += recordBytes(r)
+		bytes += recordBytes(r)
 	}
-	if o == nil && len(recs) > 1 && size > p.Config().MaxBatchBytes {
-		shares := []share{{p: p, end: len(recs)}}
+	if o == nil && len(recs) > 1 && bytes > p.Config().MaxBatchBytes-log.BatchHeaderLen {
+		shares := []share{{p: p, end: len(recs), bytes: bytes}}
 		return appendShares(ctx, t.name, shares, b.recs, nil)
 	}
 	res, err := p.Append(ctx, b.recs, o)
@@ -137,23 +171,26 @@ func (t *Topic) produceSpread(ctx context.Context, top *engine.Topic, recs []Rec
 	parts := top.Partitions()
 	b := getProduceBuffer(len(recs))
 	defer b.put()
-	keyless, bytes := int32(0), 0
-	for i := range recs {
-		if recs[i].Key == nil {
-			bytes += recordBytes(&recs[i])
-		}
-	}
-	if bytes > 0 {
-		keyless = t.sticky.next(bytes, len(parts))
-	}
 	shares := make([]share, len(parts))
+	count, bytes := 0, 0 // without a key
 	for i := range recs {
-		w := keyless
-		if key := recs[i].Key; key != nil {
-			w = KeyPartition(key, len(parts))
+		r := &recs[i]
+		if r.Key == nil {
+			b.where[i] = -1
+			count++
+			bytes += recordBytes(r)
+			continue
 		}
+		w := KeyPartition(r.Key, len(parts))
 		b.where[i] = w
 		shares[w].end++
+		shares[w].bytes += recordBytes(r)
+	}
+	keyless := int32(0)
+	if count > 0 {
+		keyless = t.sticky.next(bytes, len(parts))
+		shares[keyless].end += count
+		shares[keyless].bytes += bytes
 	}
 	start := 0
 	for i := range shares {
@@ -168,7 +205,11 @@ func (t *Topic) produceSpread(ctx context.Context, top *engine.Topic, recs []Rec
 		if now == 0 && r.Timestamp.IsZero() {
 			now = t.db.nowMillis()
 		}
-		s := &shares[b.where[i]]
+		w := b.where[i]
+		if w < 0 {
+			w = keyless
+		}
+		s := &shares[w]
 		setProduced(&b.recs[s.end], r, now)
 		b.order[s.end] = int32(i)
 		s.end++

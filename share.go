@@ -16,6 +16,7 @@ import (
 type share struct {
 	p          *engine.Partition
 	start, end int
+	bytes      int // an upper bound of what the records take in batches
 	batches    []wroteBatch
 	first      [1]wroteBatch // batches, where there is only one
 }
@@ -34,7 +35,10 @@ func (s *share) append(ctx context.Context, recs []log.Record) {
 	s.batches = s.first[:0]
 	limit := s.p.Config().MaxBatchBytes
 	for from := s.start; from < s.end; {
-		to := cutBatch(recs, from, s.end, limit)
+		to := s.end
+		if s.bytes > limit-log.BatchHeaderLen {
+			to = cutBatch(recs, from, s.end, limit)
+		}
 		res, err := s.p.Append(ctx, recs[from:to], nil)
 		if err != nil {
 			s.batches = append(s.batches, wroteBatch{from, s.end, -1, -1, err})

@@ -55,6 +55,9 @@ func (t *Topic) current() (*engine.Topic, error) {
 	return top, nil
 }
 
+// EngineTopic is what the other packages of this module build on, see DB.Engine.
+func (t *Topic) EngineTopic() (*engine.Topic, error) { return t.current() }
+
 // named puts the name, which the caller knows, into an error that has only the id.
 func (t *Topic) named(err error) error {
 	if unknown := new(UnknownTopicError); errors.As(err, &unknown) && unknown.Name == "" {

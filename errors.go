@@ -62,6 +62,21 @@ var (
 	ErrInvalidTopic = engine.ErrInvalidTopic
 	// ErrInvalidSetting is matched by *InvalidSettingError. Nothing was changed.
 	ErrInvalidSetting = engine.ErrInvalidSetting
+	// ErrFencedInstance says that another member has taken the instance id over.
+	ErrFencedInstance = engine.ErrFencedInstance
+	// ErrInvalidMember is matched by *InvalidMemberError.
+	ErrInvalidMember = engine.ErrInvalidMember
+	// ErrInvalidRegex is matched by *InvalidRegexError: a pattern of topics that does
+	// not parse.
+	ErrInvalidRegex = engine.ErrInvalidRegex
+	// ErrProducerMapping is matched by *ProducerMappingError: a transactional id that
+	// is not known any more.
+	ErrProducerMapping = engine.ErrProducerMapping
+	// ErrInvalidTimeout is matched by *TxnTimeoutError.
+	ErrInvalidTimeout = engine.ErrInvalidTimeout
+	// ErrInvalidTransactionalID says that a transactional id is too long or no text.
+	ErrInvalidTransactionalID = engine.ErrInvalidTransactionalID
+
 	// ErrTopicDiffers is matched by *TopicDiffersError. Nothing was changed.
 	ErrTopicDiffers = errors.New("embedlog: topic differs from what was asked for")
 )
@@ -107,6 +122,27 @@ type (
 	InvalidTopicError = engine.InvalidTopicError
 	// InvalidSettingError is one setting or option that is not valid, and why.
 	InvalidSettingError = engine.InvalidSettingError
+
+	// MemberEpochError is a consumer whose group went on without it.
+	MemberEpochError = engine.MemberEpochError
+	// NotOwnerError is a commit for a partition that another consumer has.
+	NotOwnerError = engine.NotOwnerError
+	// InvalidMemberError is what no member of a group may ask for.
+	InvalidMemberError = engine.InvalidMemberError
+	// InvalidRegexError is a pattern that package regexp does not understand.
+	InvalidRegexError = engine.InvalidRegexError
+	// CommitFailure is why one offset was not committed.
+	CommitFailure = engine.CommitFailure
+	// InvalidCommitError is an offset or its metadata that cannot be committed.
+	InvalidCommitError = engine.InvalidCommitError
+	// InvalidResetError is a reset that does not say what it wants.
+	InvalidResetError = engine.InvalidResetError
+	// TxnStateError is a call that does not fit the state of the transaction.
+	TxnStateError = engine.TxnStateError
+	// TxnTimeoutError is a timeout that is not allowed, and the longest that is.
+	TxnTimeoutError = engine.TxnTimeoutError
+	// ProducerMappingError is a producer id that is not the transactional id's.
+	ProducerMappingError = engine.ProducerMappingError
 )
 
 // IsRetriable says whether the same call may succeed when it is made again later,

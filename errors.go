@@ -173,6 +173,6 @@ func retriable(err error) bool {
 	return false
 }
 
-// retriableErrors can pass by themselves: when there is room, another leader, or
-// the holder of a lock is gone.
-var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrConcurrentTransactions}
+// retriableErrors can pass by themselves: when there is room, another leader, the
+// holder of a lock or an instance id is gone, or a transaction has ended.
+var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrInstanceInUse, ErrUnstableOffset, ErrConcurrentTransactions}

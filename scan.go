@@ -108,6 +108,13 @@ func scanPartition(ctx context.Context, topic string, p *engine.Partition, o *Sc
 		if errors.Is(err, io.EOF) {
 			return true, nil
 		}
+		// The way to an offset may lead past damage that lies wholly below it.
+		if damage := (*CorruptionError)(nil); errors.As(err, &damage) && damage.EndOffset >= 0 && damage.EndOffset <= from {
+			if _, err := r.Skip(); err != nil {
+				return false, err
+			}
+			continue
+		}
 		if err == nil {
 			err = records.Reset(batch, p.Config().MaxDecompressedBytes)
 		}

@@ -58,6 +58,7 @@ func (t *Txn) commitOffsets(ctx context.Context, r engine.CommitRequest) error {
 	if len(r.Offsets) == 0 {
 		return nil
 	}
+	r.Local = true
 	part, err := t.db.engine.Groups().OffsetsPartition(ctx, r.Group)
 	if err != nil {
 		return fmt.Errorf("commit offsets: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/log"
@@ -13,7 +12,7 @@ import (
 
 // Produce appends records, which name their topics, as a part of the transaction:
 // each to the partition that Topic.Produce would choose. It returns where they
-// are. They are acknowledged by Commit.
+// are. They are made durable by Commit, and not before.
 //
 // After an error the transaction can only be aborted.
 func (t *Txn) Produce(ctx context.Context, recs ...Record) ([]Position, error) {
@@ -35,7 +34,6 @@ type txnShare struct {
 	recs  []log.Record
 	index []int // the caller's, of each
 	bases []int64
-	err   error
 }
 
 func (t *Txn) produce(ctx context.Context, recs []Record, choose func(*Record, *Topic, int) int32) ([]Position, error) {
@@ -56,11 +54,10 @@ func (t *Txn) produce(ctx context.Context, recs []Record, choose func(*Record, *
 	if err != nil {
 		return nil, t.fail(err)
 	}
-	t.appendShares(ctx, shares)
 	out := make([]Position, len(recs))
 	for _, s := range shares {
-		if s.err != nil {
-			return nil, t.fail(s.err)
+		if err := s.append(ctx, t.session); err != nil {
+			return nil, t.fail(err)
 		}
 		for i, at := range s.index {
 			out[at] = Position{Topic: s.topic, Partition: s.p.ID(), LeaderEpoch: s.p.LeaderEpoch(), Offset: s.bases[i]}
@@ -155,31 +152,17 @@ func (t *Txn) atFirst(ctx context.Context, f func(*txnSession) error) error {
 	return f(s)
 }
 
-// appendShares appends to the partitions; syncs of several are waited for together.
-func (t *Txn) appendShares(ctx context.Context, shares []*txnShare) {
-	var others sync.WaitGroup
-	for i, s := range shares {
-		if i < len(shares)-1 && s.p.Log().Level() == log.Durable {
-			others.Go(func() { s.append(ctx, t.session) })
-			continue
-		}
-		s.append(ctx, t.session)
-	}
-	others.Wait()
-}
-
 // append appends the share in as few batches as the topic allows.
-func (s *txnShare) append(ctx context.Context, session *txnSession) {
+func (s *txnShare) append(ctx context.Context, session *txnSession) error {
 	s.bases = make([]int64, 0, len(s.recs))
 	limit := s.p.Config().MaxBatchBytes
 	for from := 0; from < len(s.recs); {
 		to := cutBatch(s.recs, from, len(s.recs), limit)
 		res, err := s.p.Append(ctx, s.recs[from:to], &partition.AppendOptions{Producer: &partition.Producer{
 			ID: session.producerID, Epoch: session.epoch, Sequence: s.part.sequence, Transactional: true, TxnV2: true,
-		}})
+		}, Unsynced: true})
 		if err != nil {
-			s.err = err
-			return
+			return err
 		}
 		n := to - from
 		s.part.sequence = int32((int64(s.part.sequence) + int64(n)) & maxSequence)
@@ -188,6 +171,7 @@ func (s *txnShare) append(ctx context.Context, session *txnSession) {
 		}
 		from = to
 	}
+	return nil
 }
 
 // maxSequence is the last sequence of a producer; the next one is 0.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -439,5 +440,52 @@ func TestMadeUpIDsAreForgotten(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A commit takes three syncs one after another, however much was produced: what was
+// written, the decision, the markers. An abort takes the markers'.
+func TestTxnSyncs(t *testing.T) {
+	ctx := context.Background()
+	var mu sync.Mutex
+	syncs := map[string]int{}
+	db := openMemory(t, &Options{Hooks: &Hooks{OnFsync: func(topic string, _ int32, _ time.Duration, _ error) {
+		mu.Lock()
+		defer mu.Unlock()
+		syncs[topic]++
+	}}})
+	makeTopic(t, db, "t", nil)
+	use := func(end func(*Txn) error) map[string]int {
+		mu.Lock()
+		clear(syncs)
+		mu.Unlock()
+		tx := beginTxn(t, db, nil)
+		for i := range 5 {
+			at := produceTxn(t, tx, text("t", "a"), text("t", "b"))
+			if err := tx.CommitPositions(ctx, "g", at[i%2]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mu.Lock()
+		if len(syncs) > 0 {
+			t.Errorf("before the end: %v", syncs)
+		}
+		mu.Unlock()
+		if err := end(tx); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(syncs)
+	}
+	commit := func(tx *Txn) error { return tx.Commit(ctx) }
+	use(commit) // makes the internal topics
+	want := map[string]int{"t": 2, "__consumer_offsets": 2, "__transaction_state": 1}
+	if got := use(commit); !maps.Equal(got, want) {
+		t.Errorf("a commit syncs %v, want %v", got, want)
+	}
+	want = map[string]int{"t": 1, "__consumer_offsets": 1}
+	if got := use(func(tx *Txn) error { return tx.Abort(ctx) }); !maps.Equal(got, want) {
+		t.Errorf("an abort syncs %v, want %v", got, want)
 	}
 }

@@ -45,6 +45,11 @@ type AppendOptions struct {
 	// Internal lets a small append use half of the log's reserve when the disk is
 	// full: for what must go on then, such as offset commits.
 	Internal bool
+	// Unsynced lets a Durable partition acknowledge the append without a sync of its
+	// own: whoever appends calls Sync before anything depends on it. It is for the
+	// records of a transaction in this process, which nobody counts on before its end,
+	// and then for all of them. With a replicator it is not looked at.
+	Unsynced bool
 	// Compression and CompressionLevel are what Append compresses the records with
 	// where the partition keeps what producers send (Config.Recompress is false and
 	// Config.Compression none). Zero is none, and the codec's default level.

@@ -16,6 +16,7 @@ type groupWriter struct {
 	merged  []log.Record
 	scratch []byte
 	pending *pending
+	sync    bool // one of the group is to be durable before it is acknowledged
 }
 
 // writeGroups writes all requests, in as many groups as it takes. The caller
@@ -51,7 +52,7 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		return p.failAll(requests, fmt.Errorf("append: %w", err))
 	}
 	now := int64(0)
-	w.pending = p.state.begin()
+	w.pending, w.sync = p.state.begin(), false
 	if requests[0] == &w.own {
 		n = p.stageGroup(requests, now) // the only reader of these bytes is their owner
 	} else {
@@ -70,7 +71,7 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		p.failStaged(staged, base, err)
 		return n
 	}
-	if p.log.Level() == log.Durable && !seed.Is(seed.AckBeforeFsync) {
+	if w.sync && p.log.Level() == log.Durable && !seed.Is(seed.AckBeforeFsync) {
 		if err := p.log.Sync(); err != nil {
 			// The records are in the log and may be on the disk, now or after a restart.
 			w.pending.discard()
@@ -144,6 +145,7 @@ func (p *Partition) stageGroup(requests []*request, now int64) (n int) {
 				m.err, m.result = err, Result{}
 			}
 			m.result.LogStart = start
+			w.sync = w.sync || !m.unsynced
 		}
 		n += run
 	}

@@ -21,6 +21,8 @@ type request struct {
 	plain  bool  // nothing tells its records from a neighbour's
 	// internal may use the reserve of a full disk.
 	internal bool
+	// unsynced does not wait for a sync.
+	unsynced bool
 
 	result Result
 	err    error
@@ -38,7 +40,7 @@ const (
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.recs, r.batch, r.marker, r.origin = recs, batch, nil, fromProducer
-	r.expect, r.plain, r.internal = false, true, false
+	r.expect, r.plain, r.internal, r.unsynced = false, true, false, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
 	if o == nil {
@@ -46,6 +48,9 @@ func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	}
 	if o.Internal {
 		r.internal, r.plain = true, false
+	}
+	if o.Unsynced {
+		r.unsynced, r.plain = true, false
 	}
 	if o.Expect {
 		r.expect, r.offset, r.plain = true, o.ExpectedOffset, false

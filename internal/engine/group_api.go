@@ -79,6 +79,9 @@ type CommitRequest struct {
 	MemberEpoch int32
 	InstanceID  string
 	Offsets     []OffsetCommit
+	// Local says of a TxnCommit that the transaction's producer lives in this process:
+	// nobody counts on the offsets before the transaction's end makes them durable.
+	Local bool
 }
 
 // CommittedOffset is where a group goes on reading a partition.

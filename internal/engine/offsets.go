@@ -244,11 +244,11 @@ func (x *group) forgetLocked(at offsetAt) {
 // append writes records of the group as one batch. The caller is in the gate. It
 // waits for the disk whatever becomes of the caller: what is in the log and what
 // is in memory must agree.
-func (x *group) append(ctx context.Context, recs []log.Record, producer *partition.Producer) (base int64, err error) {
+func (x *group) append(ctx context.Context, recs []log.Record, producer *partition.Producer, unsynced bool) (base int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	res, err := x.shard.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Producer: producer, Internal: true})
+	res, err := x.shard.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Producer: producer, Internal: true, Unsynced: unsynced})
 	return res.BaseOffset, err
 }
 
@@ -269,7 +269,7 @@ func (x *group) persist(ctx context.Context, now time.Time) error {
 	}
 	key := offsetKey{version: groupKeyVersion, group: x.name}
 	rec := log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, epoch)}
-	if _, err := x.append(ctx, []log.Record{rec}, nil); err != nil {
+	if _, err := x.append(ctx, []log.Record{rec}, nil, false); err != nil {
 		return fmt.Errorf("epoch %d of group %q: %w", epoch, x.name, err)
 	}
 	x.mu.Lock()
@@ -297,7 +297,7 @@ func (x *group) remove(ctx context.Context, now time.Time, list []offsetAt, whol
 			recs = append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key)})
 			whole = false
 		}
-		if _, err := x.append(ctx, recs, nil); err != nil {
+		if _, err := x.append(ctx, recs, nil, false); err != nil {
 			return err
 		}
 		x.mu.Lock()

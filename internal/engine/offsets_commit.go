@@ -62,7 +62,7 @@ func (g *Groups) commit(ctx context.Context, req *CommitRequest, producer *parti
 			x.shard.ending.RLock()
 			defer x.shard.ending.RUnlock()
 		}
-		base, err := x.append(ctx, recs, producer)
+		base, err := x.append(ctx, recs, producer, producer != nil && req.Local)
 		if err != nil {
 			return fmt.Errorf("commit of group %q: %w", req.Group, err)
 		}

@@ -225,7 +225,7 @@ func (g *Groups) store(ctx context.Context, x *group, results []ResetResult) err
 		values[i] = offsetToStore{offsetAt{r.Topic, r.Partition}, offsetValue{offset: r.Offset, leaderEpoch: r.LeaderEpoch, commitMillis: now, topicID: r.TopicID}}
 		recs[i] = values[i].record(x.name)
 	}
-	base, err := x.append(ctx, recs, nil)
+	base, err := x.append(ctx, recs, nil, false)
 	if err != nil {
 		return err
 	}

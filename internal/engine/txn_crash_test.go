@@ -306,7 +306,7 @@ func TestTransactionsCrashEverywhere(t *testing.T) {
 			fs := base.AfterCrash(vfs.KeepAll, vfs.CrashAt(k))
 			err := w.open(fs)
 			if err == nil {
-				err = w.run(40)
+				err = w.run(30)
 				w.e.Close()
 			}
 			if !fs.Crashed() {
@@ -367,7 +367,7 @@ func TestTransactionsWithErrorsEverywhere(t *testing.T) {
 			err := w.open(fs)
 			if err == nil {
 				w.e.Tick(ctx)
-				err = w.run(40)
+				err = w.run(30)
 				w.e.Tick(ctx)
 				w.look()
 				w.e.Close()

@@ -69,7 +69,7 @@ func (p *txnProducer) write(part *Partition, values ...string) error {
 	}
 	_, err := part.Append(ctx, recs, &partition.AppendOptions{Producer: &partition.Producer{
 		ID: p.pid, Epoch: p.epoch, Sequence: p.seq[part], Transactional: true, TxnV2: !p.v1,
-	}})
+	}, Unsynced: p.local})
 	if err == nil {
 		p.seq[part] += int32(len(values))
 	}
@@ -94,7 +94,7 @@ func (p *txnProducer) commitOffset(group string, offset int64) error {
 		return err
 	}
 	return p.e.Groups().TxnCommit(ctx, CommitRequest{
-		Group: group, MemberEpoch: -1, Offsets: []OffsetCommit{{Topic: "durable", Offset: offset, LeaderEpoch: -1}},
+		Group: group, MemberEpoch: -1, Offsets: []OffsetCommit{{Topic: "durable", Offset: offset, LeaderEpoch: -1}}, Local: p.local,
 	}, p.pid, p.epoch)
 }
 

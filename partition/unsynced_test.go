@@ -1,0 +1,57 @@
+package partition
+
+import (
+	"context"
+	"testing"
+
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// An unsynced append syncs nothing; Sync, or whoever appends next and waits for his
+// own, makes it durable.
+func TestUnsyncedAppend(t *testing.T) {
+	ctx := context.Background()
+	producer := func(seq int32) *AppendOptions {
+		return &AppendOptions{Producer: &Producer{ID: 1, Sequence: seq, Transactional: true}, Unsynced: true}
+	}
+	for name, settle := range map[string]func(*Partition) error{
+		"sync":   func(p *Partition) error { return p.Sync(ctx) },
+		"append": func(p *Partition) error { _, err := p.Append(ctx, record("b"), nil); return err },
+		"marker": func(p *Partition) error { _, err := p.EndTransaction(ctx, 1, 1, true, 0, false); return err },
+		"nobody": nil,
+	} {
+		mem := vfs.NewMem()
+		p := openTest(t, mem, Config{})
+		for i := range int32(3) {
+			if _, err := p.Append(ctx, record("a"), producer(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.HighWatermark(); got != 3 {
+			t.Errorf("%s: high watermark %d", name, got)
+		}
+		if got := p.Log().DurableOffset(); got != 0 {
+			t.Errorf("%s: durable below %d before", name, got)
+		}
+		want := int64(0)
+		if settle != nil {
+			if err := settle(p); err != nil {
+				t.Fatal(err)
+			}
+			want = p.LogEnd()
+		}
+		if got := p.Log().DurableOffset(); got != want {
+			t.Errorf("%s: durable below %d, want %d", name, got, want)
+		}
+		after, err := Open("", &Options{FS: mem.AfterCrash(vfs.KeepNone)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := after.LogEnd(); got != want {
+			t.Errorf("%s: after a power cut the log ends at %d, want %d", name, got, want)
+		}
+		if err := after.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -455,6 +455,7 @@ func TestTxnSyncs(t *testing.T) {
 		syncs[topic]++
 	}}})
 	makeTopic(t, db, "t", nil)
+	made := false // the internal topics, and the group
 	use := func(end func(*Txn) error) map[string]int {
 		mu.Lock()
 		clear(syncs)
@@ -467,9 +468,10 @@ func TestTxnSyncs(t *testing.T) {
 			}
 		}
 		mu.Lock()
-		if len(syncs) > 0 {
+		if made && len(syncs) > 0 {
 			t.Errorf("before the end: %v", syncs)
 		}
+		made = true
 		mu.Unlock()
 		if err := end(tx); err != nil {
 			t.Fatal(err)
@@ -479,7 +481,7 @@ func TestTxnSyncs(t *testing.T) {
 		return maps.Clone(syncs)
 	}
 	commit := func(tx *Txn) error { return tx.Commit(ctx) }
-	use(commit) // makes the internal topics
+	use(commit)
 	want := map[string]int{"t": 2, "__consumer_offsets": 2, "__transaction_state": 1}
 	if got := use(commit); !maps.Equal(got, want) {
 		t.Errorf("a commit syncs %v, want %v", got, want)

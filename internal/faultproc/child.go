@@ -48,6 +48,7 @@ var works = map[string]func(*Spec, io.Writer) error{
 	"fill":    workFill,
 	"read":    workRead,
 	"gone":    workGone,
+	"txns":    workTxns,
 }
 
 // Main is what a test binary calls first. In a child it does the work and exits.

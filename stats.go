@@ -104,8 +104,13 @@ type Stats struct {
 	Bytes int64
 	// Failed is how many partitions take no records: see PartitionInfo.Err.
 	Failed int
-	Topics []TopicStats // by name
+	// Maintenance is what retention, compaction and Options.MaxBytes did so far.
+	Maintenance MaintenanceStats
+	Topics      []TopicStats // by name
 }
+
+// MaintenanceStats count what is done in the background since the database was opened.
+type MaintenanceStats = engine.MaintenanceStats
 
 // TopicStats are those of one topic.
 type TopicStats struct {
@@ -117,7 +122,7 @@ type TopicStats struct {
 
 // Stats reads the counters. It takes no lock that a writer waits for.
 func (db *DB) Stats() Stats {
-	s := Stats{Time: db.engine.Now()}
+	s := Stats{Time: db.engine.Now(), Maintenance: db.engine.MaintenanceStats()}
 	for _, top := range db.engine.Topics() {
 		t := TopicStats{Name: top.Name(), ID: top.ID(), Internal: top.Internal(), Partitions: partitionInfos(top)}
 		for i := range t.Partitions {

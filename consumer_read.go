@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/x/embedlog/log"
 )
@@ -430,7 +431,7 @@ func (c *Consumer) take(ctx context.Context) error {
 			c.enqueue(s)
 			continue
 		}
-		batch, err := s.reader.TryNext()
+		batch, err := c.fetch(s)
 		switch {
 		case err == nil:
 			r.spent += len(batch)
@@ -445,6 +446,23 @@ func (c *Consumer) take(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// fetch takes the next batch of a partition, and tells who wants to know.
+func (c *Consumer) fetch(s *source) (log.Batch, error) {
+	hook := c.db.engine.Hooks().OnFetch
+	if hook == nil {
+		return s.reader.TryNext()
+	}
+	began := time.Now()
+	batch, err := s.reader.TryNext()
+	switch {
+	case err == nil:
+		hook(s.name, s.partition, 1, int64(len(batch)), time.Since(began), nil)
+	case err != io.EOF:
+		hook(s.name, s.partition, 0, 0, time.Since(began), err)
+	}
+	return batch, err
 }
 
 // takeUp makes batch the one at hand. It is false when s is not to be read any

@@ -55,7 +55,8 @@ type Hooks struct {
 	// OnProduce is called after each append, with the bytes of keys and values, or of
 	// the batch where it came encoded.
 	OnProduce func(topic string, partition int32, records int, bytes int64, d time.Duration, err error)
-	// OnFetch is called after each fetch of a partition.
+	// OnFetch is called after each fetch of a partition, and for each batch that a
+	// consumer takes up.
 	OnFetch func(topic string, partition int32, batches int, bytes int64, d time.Duration, err error)
 	// OnFsync is called after each sync of records to the disk, in whatever goroutine
 	// made it; concurrent appends share one.
@@ -320,6 +321,9 @@ func (e *Engine) endAdmin() { <-e.admin }
 
 // Now is the wall clock.
 func (e *Engine) Now() time.Time { return e.now() }
+
+// Hooks are those of the options; they do not change.
+func (e *Engine) Hooks() *Hooks { return &e.hooks }
 
 // Logger is never nil.
 func (e *Engine) Logger() *slog.Logger { return e.logger }

@@ -285,6 +285,76 @@ func TestPositionLost(t *testing.T) {
 	}
 }
 
+// The power goes at a weak level, and takes records that were read and committed.
+// The log grows again past the position: it is nevertheless brought back.
+func TestPositionLostWithThePower(t *testing.T) {
+	mem := vfs.NewMem()
+	o := &Options{FS: mem, MaintenanceInterval: -1}
+	open := func() *Engine {
+		t.Helper()
+		e, err := Open("db", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	produce := func(p *Partition, n int) {
+		t.Helper()
+		for range n {
+			if _, err := p.Append(ctx, []log.Record{{Value: []byte("v")}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	commit := func(e *Engine, p *Partition) {
+		t.Helper()
+		offset := at("weak", 0, p.LogEnd())
+		offset.LeaderEpoch, _ = p.EpochOf(p.LogEnd() - 1)
+		if err := e.Groups().Commit(ctx, CommitRequest{Group: "g", MemberEpoch: -1, Offsets: []OffsetCommit{offset}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := open()
+	weak, err := e.CreateTopic(ctx, TopicSpec{Name: "weak", Settings: map[string]string{settingDurability: "os"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := weak.Partitions()[0]
+	produce(p, 5)
+	if err := p.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		produce(p, 10)
+		commit(e, p)
+		after := mem.AfterCrash(vfs.KeepNone)
+		e.Close()
+		mem = after
+		o.FS = mem
+		e = open()
+		again, err := e.Topic("weak")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p = again.Partitions()[0]; p.LogEnd() != 5 {
+			t.Fatalf("round %d: the log ends at %d, want 5", round, p.LogEnd())
+		}
+		for _, n := range []int{0, 20} { // before and after others took the place of what was lost
+			produce(p, n)
+			list, err := e.Groups().Committed(ctx, "g", nil, false)
+			if err != nil || len(list) != 1 {
+				t.Fatalf("round %d: %+v %v", round, list, err)
+			}
+			if list[0].Offset != 5 || list[0].Lost == nil {
+				t.Errorf("round %d, %d records later: %+v, want offset 5 and a report", round, n, list[0])
+			}
+		}
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCommitRefuses(t *testing.T) {
 	ctx := context.Background()
 	db := openGroupDB(t, vfs.NewMem(), nil)

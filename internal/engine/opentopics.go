@@ -182,6 +182,13 @@ func (e *Engine) openPartition(t *Topic, n int) *Partition {
 			e.logger.Warn("leader epoch stays", "topic", t.meta.name, "partition", n, "error", err)
 		}
 	}
+	if level := options.Config.Log.Level; level != log.Durable && p.Err() == nil && !p.Recovered().Clean {
+		// What was acknowledged at this level may be gone. Consumers who have read it find
+		// out by the leader epoch of their position: see Groups.checkLost.
+		if err := p.BeginEpoch(); err != nil {
+			e.logger.Warn("a new leader epoch is not durable", "topic", t.meta.name, "partition", n, "error", err)
+		}
+	}
 	return e.newPartition(t, n, p, space)
 }
 

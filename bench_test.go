@@ -100,3 +100,47 @@ func BenchmarkProduceOverPartition(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSend is the asynchronous producer as fast as it goes: 16-byte keys,
+// 100-byte values, four partitions, until all is acknowledged.
+func BenchmarkSend(b *testing.B) {
+	ctx := context.Background()
+	for _, where := range []string{"memory", "disk"} {
+		b.Run("fs="+where, func(b *testing.B) {
+			topic := benchTopic(b, where, 4)
+			p, err := topic.DB().Producer(nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			recs := benchRecords(1000)
+			for i := range recs {
+				recs[i].Topic = topic.Name()
+			}
+			failed := make(chan error, 1)
+			done := func(_ embedlog.Position, err error) {
+				if err != nil {
+					select {
+					case failed <- err:
+					default:
+					}
+				}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if err := p.Send(ctx, recs[i%len(recs)], done); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+			if err := p.Close(); err != nil {
+				b.Fatal(err)
+			}
+			select {
+			case err := <-failed:
+				b.Fatal(err)
+			default:
+			}
+		})
+	}
+}

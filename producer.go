@@ -324,6 +324,9 @@ func (p *Producer) close(noRetry, drop bool) error {
 	p.db.closing(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.timer != nil {
+		p.timer.Stop()
+	}
 	var err error
 	err, p.failed = p.failed, nil
 	return err

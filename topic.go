@@ -199,6 +199,9 @@ func (db *DB) DeleteTopic(ctx context.Context, name string) error {
 // Name is the topic's name.
 func (t *Topic) Name() string { return t.name }
 
+// DB is the database that the topic belongs to.
+func (t *Topic) DB() *DB { return t.db }
+
 // ID is the topic's id.
 func (t *Topic) ID() TopicID { return t.id }
 

@@ -290,7 +290,7 @@ func txnTestDB(t *testing.T) *vfs.Mem {
 }
 
 // A crash at every operation on a file, with several choices of what it leaves,
-// and now and then a second crash while the first is recovered from. Eight
+// and now and then a second crash while the first is recovered from. Four
 // workloads take turns. EMBEDLOG_TXN_ROUNDS=n does it n times, each time with others.
 func TestTransactionsCrashEverywhere(t *testing.T) {
 	rounds := uint64(1)
@@ -301,12 +301,12 @@ func TestTransactionsCrashEverywhere(t *testing.T) {
 	crashes, recoveries := 0, 0
 	for round := range rounds {
 		whole := 0 // workloads that came to their end
-		for k := 0; whole < 8; k++ {
-			w := newTxnWork(t, round<<32|uint64(k%8))
+		for k := 0; whole < 4; k++ {
+			w := newTxnWork(t, round<<32|uint64(k%4))
 			fs := base.AfterCrash(vfs.KeepAll, vfs.CrashAt(k))
 			err := w.open(fs)
 			if err == nil {
-				err = w.run(30)
+				err = w.run(20)
 				w.e.Close()
 			}
 			if !fs.Crashed() {
@@ -319,9 +319,9 @@ func TestTransactionsCrashEverywhere(t *testing.T) {
 			whole = 0
 			w.note("crash at operation %d", k)
 			crashes++
-			keep := []vfs.Choice{vfs.KeepNone, vfs.KeepAll, vfs.Random(uint64(k) | round<<32)}[(k+k/8)%3]
+			keep := []vfs.Choice{vfs.KeepNone, vfs.KeepAll, vfs.Random(uint64(k) | round<<32)}[(k+k/4)%3]
 			again := w.after()
-			if k%4 == int(round%4) {
+			if k%8 == int(round%8) {
 				cut := fs.AfterCrash(keep, vfs.CrashAt(k%200))
 				if again.open(cut) == nil {
 					again.look()
@@ -367,7 +367,7 @@ func TestTransactionsWithErrorsEverywhere(t *testing.T) {
 			err := w.open(fs)
 			if err == nil {
 				w.e.Tick(ctx)
-				err = w.run(30)
+				err = w.run(16)
 				w.e.Tick(ctx)
 				w.look()
 				w.e.Close()

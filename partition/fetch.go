@@ -256,9 +256,17 @@ func (r *Reader) TryNext() (log.Batch, error) {
 			return nil, io.EOF
 		}
 		if err != nil {
+			var bad *log.CorruptionError
+			if errors.As(err, &bad) && bad.EndOffset >= 0 && bad.EndOffset <= r.next {
+				// The damage lies in front of what is asked for: the log came upon it as it looked
+				// for the place.
+				if _, err := r.r.Skip(); err == nil {
+					continue
+				}
+			}
 			return nil, r.p.readError(err, r.next)
 		}
-		if f.Kind != log.KindData {
+		if f.Kind != log.KindData || f.NextOffset <= r.next {
 			continue
 		}
 		skip := false

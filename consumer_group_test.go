@@ -231,3 +231,83 @@ func TestOffsetsForTransaction(t *testing.T) {
 		c.Mark(Record{Topic: "t", Offset: 2})
 	})
 }
+
+// A static member that comes back has its partitions again, and nobody had them
+// meanwhile; one that is there keeps others with its id out.
+func TestStaticMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := memoryDB(t, map[string]int{"t": 2})
+		cfg := func(id string) ConsumerConfig {
+			return ConsumerConfig{Group: "g", Topics: []string{"t"}, InstanceID: id, SessionTimeout: time.Minute}
+		}
+		a := newConsumer(t, db, cfg("a"))
+		wantRead(t, a)
+		b := newConsumer(t, db, cfg("b"))
+		wantRead(t, b)
+		wantRead(t, a)
+		wantRead(t, b)
+		had := a.Assignment()
+		if len(had) != 1 || len(b.Assignment()) != 1 {
+			t.Fatalf("a has %v, b has %v", had, b.Assignment())
+		}
+		second := newConsumer(t, db, cfg("a"))
+		if _, err := second.Poll(context.Background(), 1); !errors.Is(err, ErrInstanceInUse) {
+			t.Fatalf("a second one with the same id: %v", err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		put(t, db, "t", had[0].Partition, "x")
+		time.Sleep(30 * time.Second)
+		wantRead(t, b)
+		back := newConsumer(t, db, cfg("a"))
+		wantRead(t, back, fmt.Sprintf("t/%d@0=x", had[0].Partition))
+		if len(b.Assignment()) != 1 {
+			t.Fatalf("b has %v", b.Assignment())
+		}
+	})
+}
+
+// A group by pattern gets topics and partitions as they are made, from their
+// beginning whatever Start says, and lets go of those that are deleted.
+func TestGroupFollowsPattern(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		db := memoryDB(t, map[string]int{"logs-a": 1, "other": 1})
+		put(t, db, "logs-a", 0, "old")
+		c := newConsumer(t, db, ConsumerConfig{Group: "g", Pattern: "logs-.*", Start: Latest})
+		wantRead(t, c)
+		put(t, db, "logs-a", 0, "new")
+		wantRead(t, c, "logs-a/0@1=new")
+		top, err := db.CreateTopic(ctx, "logs-b", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, db, "logs-b", 0, "first")
+		wantRead(t, c, "logs-b/0@0=first")
+		if err := top.AddPartitions(ctx, 2); err != nil {
+			t.Fatal(err)
+		}
+		put(t, db, "logs-b", 1, "added")
+		wantRead(t, c, "logs-b/1@0=added")
+		if err := db.DeleteTopic(ctx, "logs-b"); err != nil {
+			t.Fatal(err)
+		}
+		wantRead(t, c)
+		if list := c.Assignment(); len(list) != 1 || list[0].Topic != "logs-a" {
+			t.Fatalf("it has %v", list)
+		}
+		if err := c.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		// Where a group with Start Latest began is kept, also when it read nothing.
+		late := newConsumer(t, db, ConsumerConfig{Group: "late", Topics: []string{"other"}, Start: Latest})
+		wantRead(t, late)
+		if err := late.Close(); err != nil {
+			t.Fatal(err)
+		}
+		put(t, db, "other", 0, "meanwhile")
+		late = newConsumer(t, db, ConsumerConfig{Group: "late", Topics: []string{"other"}, Start: Latest})
+		wantRead(t, late, "other/0@0=meanwhile")
+	})
+}

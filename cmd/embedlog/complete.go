@@ -56,7 +56,7 @@ func (a *app) topicNames(ctx context.Context) (names []string, err error) {
 }
 
 func (a *app) groupNames(ctx context.Context) (names []string, err error) {
-	groups, err := send[[]sock.Group](ctx, a, false, sock.OpGroups, sock.GroupsRequest{})
+	groups, err := send[[]sock.GroupBrief](ctx, a, false, sock.OpGroups, struct{}{})
 	for _, g := range groups {
 		names = append(names, g.Group)
 	}

@@ -21,18 +21,18 @@ func (a *app) groupList() *cobra.Command {
 		Short:   "List the groups",
 		Args:    takes(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			groups, err := send[[]sock.Group](cmd.Context(), a, false, sock.OpGroups, sock.GroupsRequest{})
+			groups, err := send[[]sock.GroupBrief](cmd.Context(), a, false, sock.OpGroups, struct{}{})
 			if err != nil {
 				return err
 			}
-			t := newTable("GROUP", "STATE", ">MEMBERS", ">EPOCH")
+			t := newTable("GROUP", "STATE", ">MEMBERS")
 			for _, g := range groups {
 				if a.asJSON() {
 					if err := a.json(g); err != nil {
 						return err
 					}
 				}
-				t.add(g.Group, g.State, len(g.Members), g.Epoch)
+				t.add(g.Group, g.State, g.Members)
 			}
 			switch {
 			case a.asJSON():
@@ -57,17 +57,14 @@ func (a *app) groupDescribe() *cobra.Command {
 				return usagef("--members and --state are two views; choose one")
 			}
 			for i, name := range names {
-				list, err := send[[]sock.Group](cmd.Context(), a, false, sock.OpGroups, sock.GroupsRequest{Group: name})
+				g, err := send[sock.Group](cmd.Context(), a, false, sock.OpGroup, sock.GroupName{Group: name})
 				if err != nil {
 					return err
-				}
-				if len(list) != 1 {
-					return notFoundf("no group %s", name)
 				}
 				if i > 0 && !a.asJSON() {
 					_ = a.say("")
 				}
-				switch g := list[0]; {
+				switch {
 				case a.asJSON():
 					err = a.json(g)
 				case members:

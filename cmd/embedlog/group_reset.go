@@ -129,6 +129,9 @@ func (a *app) showReset(results []sock.ResetResult, export bool) error {
 			}
 		}
 		t.add(r.Group, r.Topic, r.Partition, dash(r.Current), r.New)
+		if r.Wanted != r.New {
+			a.note("%s/%d does not reach to offset %d; %d is the nearest", r.Topic, r.Partition, r.Wanted, r.New)
+		}
 	}
 	if a.asJSON() {
 		return nil

@@ -52,6 +52,7 @@ const (
 	OpVerify        Op = 19
 	OpBackup        Op = 20
 	OpExport        Op = 21
+	OpGroup         Op = 22
 )
 
 // Kind is what a server answers.

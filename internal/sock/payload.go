@@ -192,19 +192,21 @@ type Lag struct {
 	Records  int64 `json:"records"`
 }
 
-// GroupsRequest asks for groups: one by its name, or all. (OpGroups)
-type GroupsRequest struct {
-	Group string `json:"group,omitempty"`
+// GroupBrief is a group in a list. (OpGroups' reply)
+type GroupBrief struct {
+	Group   string `json:"group"`
+	State   string `json:"state"` // Empty, Reconciling or Stable
+	Members int    `json:"members"`
 }
 
-// Group is a consumer group. (OpGroups, embedlog group describe)
+// Group is a consumer group. (OpGroup, embedlog group describe)
 type Group struct {
 	Group    string        `json:"group"`
 	State    string        `json:"state"`
 	Epoch    int32         `json:"epoch"`
 	Assignor string        `json:"assignor,omitempty"`
 	Members  []Member      `json:"members"`
-	Offsets  []GroupOffset `json:"offsets"` // in a list: none
+	Offsets  []GroupOffset `json:"offsets"`
 }
 
 // Member is a member of a group.
@@ -274,9 +276,10 @@ type ResetResult struct {
 	Partition int32  `json:"partition"`
 	Current   int64  `json:"current_offset"` // before; -1: nothing committed
 	New       int64  `json:"new_offset"`
+	Wanted    int64  `json:"wanted_offset"` // New is this, brought into the log
 }
 
-// GroupName names a group. (OpDeleteGroup)
+// GroupName names a group. (OpGroup, OpDeleteGroup)
 type GroupName struct {
 	Group string `json:"group"`
 }

@@ -84,6 +84,7 @@ type session struct {
 	}
 
 	producer *sessionProducer
+	consumer *sessionConsumer
 }
 
 type request struct {
@@ -100,8 +101,13 @@ func (s *session) closeWithDB() {
 // tell says that the database closes.
 func (s *session) tell() {
 	s.once.Do(func() { close(s.closing) })
+	s.hurry()
+}
+
+// hurry bounds how long the client may take for what it is still told.
+func (s *session) hurry() {
 	if c, ok := s.conn.(interface{ SetWriteDeadline(time.Time) error }); ok {
-		_ = c.SetWriteDeadline(time.Now().Add(farewellTimeout)) // a client that reads nothing must not keep us
+		_ = c.SetWriteDeadline(time.Now().Add(farewellTimeout)) // one that reads nothing must not keep us
 	}
 }
 
@@ -142,6 +148,7 @@ var closingError = &sock.Error{Code: sock.CodeClosing, Message: "the program tha
 // read reads requests, and sees a cancel frame or a hang-up while one is served.
 func (s *session) read() error {
 	defer s.die()
+	defer s.hurry()
 	for {
 		kind, payload, err := sock.ReadFrame(s.conn, sock.MaxRequestBytes)
 		if err != nil {
@@ -190,6 +197,10 @@ var handlers = map[sock.Op]handler{
 	sock.OpListOffsets:   {serve: asked((*session).listOffsets), waits: true},
 	sock.OpProducer:      {serve: asked((*session).openProducer)},
 	sock.OpProduce:       {serve: (*session).produce},
+	sock.OpConsumer:      {serve: asked((*session).openConsumer)},
+	sock.OpPoll:          {serve: asked((*session).poll), waits: true},
+	sock.OpCommit:        {serve: asked((*session).commit)},
+	sock.OpLag:           {serve: asked((*session).lag), waits: true},
 	sock.OpVerify:        {serve: asked((*session).verify), waits: true},
 }
 
@@ -283,4 +294,5 @@ func sendJSON(w io.Writer, kind sock.Kind, v any) error {
 func (s *session) release() {
 	s.die()
 	s.closeProducer()
+	s.closeConsumer()
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/x/embedlog/internal/sock"
 )
@@ -89,7 +90,7 @@ func (c talk) wantError(want sock.Code) {
 	}
 }
 
-func memoryDB(t *testing.T) *DB {
+func sessionDB(t *testing.T) *DB {
 	t.Helper()
 	db, err := OpenMemory(nil)
 	if err != nil {
@@ -104,7 +105,7 @@ func memoryDB(t *testing.T) *DB {
 }
 
 func TestSessionAnswers(t *testing.T) {
-	db := memoryDB(t)
+	db := sessionDB(t)
 	c, ended := startSession(t, db)
 	c.ask(sock.OpCreateTopic, sock.CreateTopic{Topic: "orders", Partitions: 2})
 	c.ask(sock.OpProducer, sock.Producer{Topic: "orders", Compression: "zstd"})
@@ -159,29 +160,64 @@ func TestSessionEndsWithTheDatabase(t *testing.T) {
 // A client may not send a second request before the first is answered: it would
 // keep us from seeing that it hangs up.
 func TestSessionTakesOneRequestAtATime(t *testing.T) {
-	db := memoryDB(t)
-	var two bytes.Buffer
-	two.WriteString("ELSK\x01")
-	for range 50 {
-		if err := sock.WriteFrame(&two, uint8(sock.OpInfo), []byte("{}")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	conn := &scripted{in: &two}
-	if err := db.ServeCommands(context.Background(), conn); !errors.Is(err, sock.ErrProtocol) && err != nil {
-		t.Errorf("got %v, want ErrProtocol, or nil if each was answered in time", err)
+	db := sessionDB(t)
+	c, ended := startSession(t, db)
+	c.ask(sock.OpCreateTopic, sock.CreateTopic{Topic: "orders", Partitions: 1})
+	c.ask(sock.OpConsumer, sock.Consumer{Topics: []string{"orders"}})
+	c.send(sock.OpPoll, sock.Poll{MaxRecords: 1, Wait: time.Minute})
+	c.send(sock.OpInfo, struct{}{})
+	go func() { _, _ = io.Copy(io.Discard, c.conn) }() // until the session closes it
+	if err := <-ended; !errors.Is(err, sock.ErrProtocol) {
+		t.Errorf("got %v, want ErrProtocol", err)
 	}
 }
 
-// scripted is a connection whose client has said all that it will.
-type scripted struct {
-	in  io.Reader
-	out bytes.Buffer
+func TestSessionConsumes(t *testing.T) {
+	db := sessionDB(t)
+	c, ended := startSession(t, db)
+	c.ask(sock.OpCreateTopic, sock.CreateTopic{Topic: "orders", Partitions: 1})
+	c.refused(sock.OpPoll, sock.Poll{}, sock.CodeProtocol)
+	c.refused(sock.OpCommit, struct{}{}, sock.CodeProtocol)
+	c.refused(sock.OpLag, struct{}{}, sock.CodeProtocol)
+	c.refused(sock.OpConsumer, sock.Consumer{Topics: []string{"nosuch"}}, sock.CodeUnknownTopic)
+
+	c.ask(sock.OpConsumer, sock.Consumer{Topics: []string{"orders"}, Group: "g"})
+	if b := c.ask(sock.OpPoll, sock.Poll{MaxRecords: 1}); !bytes.Equal(b, sock.AppendRecords(nil, nil)) {
+		t.Errorf("a poll of nothing that waits for nothing: %x", b)
+	}
+	// A wait ends with a record, and with a cancel frame.
+	c.send(sock.OpPoll, sock.Poll{MaxRecords: 10, Wait: time.Minute})
+	if _, err := mustTopic(t, db, "orders").Produce(context.Background(), Record{Value: []byte("1")}, Record{Value: []byte("2")}); err != nil {
+		t.Fatal(err)
+	}
+	kind, b := c.receive()
+	recs, err := sock.DecodeRecords(b)
+	if kind != sock.KindReply || err != nil || len(recs) != 2 || string(recs[1].Value) != "2" {
+		t.Fatalf("got %d records: %s, %v", len(recs), b, err)
+	}
+	c.ask(sock.OpCommit, struct{}{})
+	c.send(sock.OpPoll, sock.Poll{MaxRecords: 10, Wait: time.Minute})
+	c.send(sock.OpCancel, []byte{})
+	c.wantError(sock.CodeCancelled)
+
+	c.conn.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	committed, err := db.engine.Groups().Committed(context.Background(), "g", nil, false)
+	if err != nil || len(committed) != 1 || committed[0].Offset != 2 {
+		t.Errorf("committed %+v, %v; want offset 2", committed, err)
+	}
 }
 
-func (s *scripted) Read(b []byte) (int, error)  { return s.in.Read(b) }
-func (s *scripted) Write(b []byte) (int, error) { return s.out.Write(b) }
-func (s *scripted) Close() error                { return nil }
+func mustTopic(t *testing.T, db *DB, name string) *Topic {
+	t.Helper()
+	topic, err := db.Topic(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
 
 func TestOptionsSocket(t *testing.T) {
 	if _, err := OpenMemory(&Options{Socket: true}); !errors.Is(err, errors.ErrUnsupported) {

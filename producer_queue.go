@@ -109,8 +109,8 @@ func (p *Producer) addLocked(q *producerQueue, rec *Record, now int64, size int,
 
 // copy puts bytes into the batch's memory. Nil stays nil.
 func (b *producerBatch) copy(v []byte) []byte {
-	if v == nil {
-		return nil
+	if len(v) == 0 {
+		return v // nil stays nil, and empty is not null: an empty slice of no chunk would be
 	}
 	if len(v) > cap(b.chunk)-len(b.chunk) {
 		// Those before it live on in the records that point there.

@@ -716,3 +716,32 @@ func TestProducerTopicMadeAgain(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// An empty key, value or header value is not null: an empty value is no tombstone.
+func TestProducerKeepsEmptyFromNull(t *testing.T) {
+	db := sessionDB(t)
+	ctx := context.Background()
+	topic, err := db.CreateTopic(ctx, "t", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := db.Producer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := Record{Topic: "t", Key: []byte{}, Value: []byte{}, Headers: []Header{{Key: "h", Value: []byte{}}}}
+	if _, err := p.Produce(ctx, empty, Record{Topic: "t", Headers: []Header{{Key: "h"}}}); err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for r, err := range topic.Scan(ctx, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		null := i == 1
+		if (r.Key == nil) != null || (r.Value == nil) != null || (r.Headers[0].Value == nil) != null {
+			t.Errorf("record %d: key %#v, value %#v, header %#v; null: %t", i, r.Key, r.Value, r.Headers[0].Value, null)
+		}
+		i++
+	}
+}

@@ -99,7 +99,7 @@ func (s *socket) closeWithDB() {
 // waits for it.
 func refuse(conn *os.File) {
 	_ = conn.SetDeadline(deadlineNow())
-	if sock.SendHello(conn) == nil {
+	if sock.AnswerHello(conn) == nil {
 		_ = sendError(conn, &sock.Error{Code: sock.CodeBusy, Message: "too many commands use the database at once"})
 	}
 	_ = conn.Close()

@@ -15,6 +15,10 @@ var sessionCodes = []struct {
 	{ErrUnknownOutcome, sock.CodeUnknownOutcome}, // before what made it unknown
 	{ErrUnknownTopic, sock.CodeUnknownTopic},
 	{ErrUnknownPartition, sock.CodeUnknownPart},
+	{ErrUnknownGroup, sock.CodeUnknownGroup},
+	{ErrGroupNotEmpty, sock.CodeGroupNotEmpty},
+	{ErrInvalidGroup, sock.CodeInvalid},
+	{ErrInvalidReset, sock.CodeInvalid},
 	{ErrTopicExists, sock.CodeTopicExists},
 	{ErrInvalidTopic, sock.CodeInvalid},
 	{ErrInvalidSetting, sock.CodeInvalid},

@@ -90,6 +90,8 @@ type session struct {
 type request struct {
 	op      sock.Op
 	payload []byte
+	ctx     context.Context // cancelled by a cancel frame
+	cancel  context.CancelFunc
 }
 
 // closeWithDB lets the request that is being served finish, unless it only waits.
@@ -161,9 +163,13 @@ func (s *session) read() error {
 		if !s.busy.CompareAndSwap(false, true) {
 			return fmt.Errorf("%w: a request before the last one was answered", sock.ErrProtocol)
 		}
+		q := request{op: sock.Op(kind), payload: payload}
+		q.ctx, q.cancel = context.WithCancel(context.WithoutCancel(s.life))
+		s.setCancel(q.cancel) // before the next frame is read: it may be the cancel frame
 		select {
-		case s.requests <- request{sock.Op(kind), payload}:
+		case s.requests <- q:
 		case <-s.ended:
+			q.cancel()
 			return io.ErrClosedPipe
 		}
 	}
@@ -201,6 +207,10 @@ var handlers = map[sock.Op]handler{
 	sock.OpPoll:          {serve: asked((*session).poll), waits: true},
 	sock.OpCommit:        {serve: asked((*session).commit)},
 	sock.OpLag:           {serve: asked((*session).lag), waits: true},
+	sock.OpGroups:        {serve: asked((*session).groups)},
+	sock.OpGroup:         {serve: asked((*session).group)},
+	sock.OpResetGroup:    {serve: asked((*session).resetGroup)},
+	sock.OpDeleteGroup:   {serve: asked((*session).deleteGroup)},
 	sock.OpVerify:        {serve: asked((*session).verify), waits: true},
 }
 
@@ -218,28 +228,25 @@ func asked[Q, A any](f func(*session, context.Context, Q) (A, error)) func(*sess
 
 // answer serves a request. Its error is the connection's.
 func (s *session) answer(q request) error {
+	defer q.cancel()
 	h, ok := handlers[q.op]
 	if !ok {
 		return s.reply(nil, &sock.Error{Code: sock.CodeInvalid,
 			Message: fmt.Sprintf("the program that holds the database does not know request %d: it is of an older version", q.op)})
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(s.life))
-	defer cancel()
 	if h.waits {
-		defer context.AfterFunc(s.life, cancel)()
+		defer context.AfterFunc(s.life, q.cancel)()
 		served := make(chan struct{})
 		defer close(served)
 		go func() {
 			select {
 			case <-s.closing:
-				cancel()
+				q.cancel()
 			case <-served:
 			}
 		}()
 	}
-	s.setCancel(cancel)
-	a, err := h.serve(s, ctx, q.payload)
-	s.setCancel(nil)
+	a, err := h.serve(s, q.ctx, q.payload)
 	if err != nil && h.waits && isDone(s.closing) {
 		err = closingError
 	}

@@ -84,5 +84,5 @@ func oneLine(err error) string {
 	for i := range lines {
 		lines[i] = strings.TrimPrefix(strings.TrimSpace(lines[i]), "embedlog: ")
 	}
-	return strings.Join(lines, "; ")
+	return strings.ReplaceAll(strings.Join(lines, "; "), ": embedlog: ", ": ")
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -25,7 +26,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("EMBEDLOG_DATA", "data")
 			return nil
 		},
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "waitgroup": waitGroup,
+		},
 		UpdateScripts:       os.Getenv("EMBEDLOG_UPDATE_SCRIPTS") != "",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -52,4 +55,18 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// waitGroup GROUP waits until a member of the group has a partition.
+func waitGroup(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitgroup GROUP")
+	}
+	for range 1000 {
+		if ts.Exec("embedlog", "group", "describe", args[0], "--members") == nil &&
+			strings.Contains(ts.ReadFile("stdout"), "(0") {
+			return
+		}
+	}
+	ts.Fatalf("no member of group %s has a partition", args[0])
 }

@@ -67,7 +67,7 @@ const (
 // Hello exchanges magic and version. Each side writes its own and reads the
 // other's; the older version of the two is spoken. Today there is one.
 func Hello(rw io.ReadWriter) error {
-	if err := SendHello(rw); err != nil {
+	if err := sendHello(rw); err != nil {
 		return err
 	}
 	return readHello(rw)
@@ -79,11 +79,11 @@ func AnswerHello(rw io.ReadWriter) error {
 	if err := readHello(rw); err != nil {
 		return err
 	}
-	return SendHello(rw)
+	return sendHello(rw)
 }
 
-// SendHello writes this side's magic and version.
-func SendHello(w io.Writer) error {
+// sendHello writes this side's magic and version.
+func sendHello(w io.Writer) error {
 	_, err := w.Write(append(magic[:len(magic):len(magic)], Version))
 	return err
 }

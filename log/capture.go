@@ -106,6 +106,9 @@ func (c *Capture) CopySegment(ctx context.Context, i int, w io.Writer) error {
 	if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced)) && !c.l.has(s) {
 		return fmt.Errorf("%s: %w", s.name, ErrGone)
 	}
+	if err != nil && c.l.closed.Load() {
+		return fmt.Errorf("%s: %w", s.name, ErrClosed) // its owner may have removed the files
+	}
 	if err != nil {
 		return err
 	}

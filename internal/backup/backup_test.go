@@ -94,13 +94,20 @@ func values(t testing.TB, l *log.Log) (values []string) {
 	}
 }
 
-func never(string) bool { return false }
+// restore verifies a backup and restores all of it.
+func restore(backup, dst vfs.FS) (*Manifest, error) {
+	m, err := Verify(ctx, backup, nil)
+	if err == nil {
+		err = Restore(ctx, backup, dst, m, nil, func(string) bool { return false })
+	}
+	return m, err
+}
 
 // wantRestored restores a backup and compares what it holds.
 func wantRestored(t testing.TB, backup vfs.FS, want [][]string, n int) {
 	t.Helper()
 	dst := vfs.NewMem()
-	m, err := Restore(ctx, backup, dst, nil, never)
+	m, err := restore(backup, dst)
 	must(t, err)
 	if m.TakenMillis != int64(n) {
 		t.Fatalf("backup %d, want %d", m.TakenMillis, n)
@@ -341,7 +348,7 @@ func TestDamage(t *testing.T) {
 				must(t, f.Close())
 			}
 			dst := vfs.NewMem()
-			_, err := Restore(ctx, fs, dst, nil, never)
+			_, err := restore(fs, dst)
 			if name == "BACKUP" && pos == -2 {
 				if !errors.Is(err, ErrIncomplete) {
 					t.Errorf("%s: %v", what, err)

@@ -13,15 +13,11 @@ import (
 	"github.com/x/embedlog/internal/vfs"
 )
 
-// Restore writes the files of the backup in src into dst, and makes them durable.
-// The backup is verified first, and what was written afterwards. skip leaves files
-// out, by path: those that the caller writes, one of which must be the one that
-// makes the directory a database, last. dst holds nothing that a file here is called.
-func Restore(ctx context.Context, src, dst vfs.FS, o *Options, skip func(path string) bool) (*Manifest, error) {
-	m, err := Verify(ctx, src, o)
-	if err != nil {
-		return m, err
-	}
+// Restore writes the files of the backup in src, whose manifest is m and which was
+// verified, into dst, makes them durable, and verifies what was written. skip leaves
+// files out, by path: those that the caller writes. dst holds nothing that a file
+// here is called.
+func Restore(ctx context.Context, src, dst vfs.FS, m *Manifest, o *Options, skip func(path string) bool) error {
 	r := &restorer{ctx: ctx, objects: vfs.Sub(src, objectsName), dst: dst, manifest: m, total: m.Bytes(), dirs: make(map[string]bool)}
 	if o != nil {
 		r.progress = o.Progress
@@ -29,14 +25,33 @@ func Restore(ctx context.Context, src, dst vfs.FS, o *Options, skip func(path st
 	for i := range m.Entries {
 		if e := &m.Entries[i]; !skip(e.Path) {
 			if err := r.file(e); err != nil {
-				return m, fmt.Errorf("restore %s: %w", e.Path, err)
+				return fmt.Errorf("restore %s: %w", e.Path, err)
 			}
 		}
 	}
 	if err := r.syncDirs(); err != nil {
-		return m, err
+		return err
 	}
-	return m, r.check()
+	return r.check()
+}
+
+// ReadFile reads a small file of a backup that was verified.
+func ReadFile(src vfs.FS, m *Manifest, path string) ([]byte, error) {
+	for i := range m.Entries {
+		if e := &m.Entries[i]; e.Path == path && e.Bytes <= maxLine {
+			f, err := src.Open(objectsName + "/" + e.Object)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			b := make([]byte, e.Bytes)
+			if n, err := f.ReadAt(b, 0); n < len(b) {
+				return nil, err
+			}
+			return b, nil
+		}
+	}
+	return nil, damaged(manifestName, 0, "it does not name %s", path)
 }
 
 type restorer struct {

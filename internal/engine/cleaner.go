@@ -240,7 +240,7 @@ func (c *cleaner) compactDue(ctx context.Context, now time.Time) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := c.compact(ctx, todo); err != nil {
+		if _, err := c.compact(ctx, todo); err != nil && !errors.Is(err, log.ErrHeld) { // while it is being copied: the next time
 			c.failed(ctx, todo.p, "compaction", err)
 		}
 	}

@@ -22,6 +22,7 @@ type metaLog struct {
 	mu    sync.Mutex // held from the check of a command until it is applied
 	state *metadata
 	since int // bytes of commands since the last snapshot
+	held  int // backups that copy the log: no snapshot is written
 }
 
 const (
@@ -115,7 +116,7 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 		panic("engine: a command that was checked does not hold: " + err.Error())
 	}
 	m.since += len(b)
-	if m.since > snapshotAfter && m.since > snapshotTimes*m.state.bytes {
+	if m.held == 0 && m.since > snapshotAfter && m.since > snapshotTimes*m.state.bytes {
 		if err := m.snapshotLocked(); err != nil {
 			// The commands are all there. It is tried again when as much has been added.
 			m.logger.Warn("no metadata snapshot was written", "error", err)

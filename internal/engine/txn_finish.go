@@ -25,6 +25,8 @@ const maxTxnSyncs = 16
 // unless it matches partition.ErrUnknownOutcome: then the next open finds out.
 // Markers that could not be written are no error; tick and the next request try again.
 func (t *Txns) finish(x *txn, next txnMeta) error {
+	t.ends.RLock()
+	defer t.ends.RUnlock()
 	if next.state == txnPrepareCommit {
 		if err := t.syncData(&next); err != nil {
 			return err
@@ -38,7 +40,7 @@ func (t *Txns) finish(x *txn, next txnMeta) error {
 	}
 	x.meta.Store(&next)
 	x.left, x.again = next.sortedParts(), false
-	t.mark(x)
+	t.markHeld(x)
 	return nil
 }
 
@@ -105,6 +107,13 @@ func (t *Txns) each(parts []txnPart, f func(txnPart) error) (failed []txnPart, e
 // mark writes the markers that are left, and makes the state complete when none
 // is. The caller has the id's turn.
 func (t *Txns) mark(x *txn) {
+	t.ends.RLock()
+	defer t.ends.RUnlock()
+	t.markHeld(x)
+}
+
+// markHeld is mark for who has t.ends already.
+func (t *Txns) markHeld(x *txn) {
 	if x.stuck != nil {
 		return
 	}

@@ -60,6 +60,7 @@ type Txns struct {
 	ids     map[string]*txn
 	closed  bool
 	running sync.WaitGroup // requests that write
+	ends    sync.RWMutex   // read by who ends a transaction: see holdEnds
 	// incomplete says that records of the coordinator could not be read.
 	incomplete bool
 }

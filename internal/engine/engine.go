@@ -199,7 +199,7 @@ func (e *Engine) bound() (err error) {
 // it not even a topic could be deleted.
 func (e *Engine) openMeta(mustExist bool) (err error) {
 	fsys, _ := e.cap.view(e.fs, vfs.QuotaEssential)
-	e.meta, err = openMetaLog(fsys, mustExist, e.files, e.logger, e.now)
+	e.meta, err = openMetaLog(vfs.Sub(fsys, metaName), mustExist, e.files, e.logger, e.now)
 	return err
 }
 

@@ -40,9 +40,9 @@ var snapshotAfter = 1 << 20
 // openMetaLog opens the log in meta/ and replays it. Damage makes it fail with a
 // *log.CorruptionError, a command of a newer version with log.ErrNewerFormat, and
 // neither changes anything.
-func openMetaLog(fsys vfs.FS, mustExist bool, files *log.FileCache, logger *slog.Logger, now func() time.Time) (m *metaLog, err error) {
+func openMetaLog(dir vfs.FS, mustExist bool, files *log.FileCache, logger *slog.Logger, now func() time.Time) (m *metaLog, err error) {
 	part, err := partition.Open("", &partition.Options{
-		FS: vfs.Sub(fsys, metaName), Files: files, NoLock: true, MustExist: mustExist, Logger: logger, Now: now,
+		FS: dir, Files: files, NoLock: true, MustExist: mustExist, Logger: logger, Now: now,
 		Config: partition.Config{
 			Log:           log.Config{Level: log.Durable, SegmentBytes: metaSegmentBytes, SegmentAge: -1, ReserveBytes: metaReserveBytes},
 			MaxBatchBytes: 2 * maxCommandBytes,

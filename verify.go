@@ -15,11 +15,15 @@ type VerifyReport struct {
 	Bytes, Frames, Batches, Records int64
 	Problems                        []VerifyProblem
 	More                            bool // there are more problems than are listed
+	// LostPositions are committed positions that lie past what is left of their
+	// partition, as a power cut at a weak level leaves them. They are no damage: the
+	// group goes on where the log ends, and is told.
+	LostPositions []error
 }
 
 // VerifyProblem is one thing that is wrong.
 type VerifyProblem struct {
-	Topic     string
+	Topic     string // empty for the database's own metadata
 	Partition int32
 	File      string // name within the partition's directory; empty when it is the partition as a whole
 	Position  int64  // byte in the file
@@ -30,6 +34,9 @@ type VerifyProblem struct {
 }
 
 func (p *VerifyProblem) Error() string {
+	if p.Topic == "" {
+		return fmt.Sprintf("metadata: %s at byte %d: %v", p.File, p.Position, p.Err)
+	}
 	if p.File == "" {
 		return fmt.Sprintf("%s/%d: %v", p.Topic, p.Partition, p.Err)
 	}
@@ -42,8 +49,8 @@ func (p *VerifyProblem) Unwrap() error { return p.Err }
 // OK says that nothing is wrong.
 func (r *VerifyReport) OK() bool { return len(r.Problems) == 0 }
 
-// Verify reads every byte of every partition and checks it, without changing
-// anything; writers go on meanwhile. What is wrong is in the report. The error is
+// Verify reads every byte of every partition, and of the metadata, and checks it,
+// and that committed positions lie within their partitions, without changing anything; writers go on meanwhile. What is wrong is in the report. The error is
 // nil unless something could not be read at all, or ctx ended, and the report then
 // holds what was read before.
 func (db *DB) Verify(ctx context.Context) (VerifyReport, error) {
@@ -61,7 +68,16 @@ func (db *DB) Verify(ctx context.Context) (VerifyReport, error) {
 		}
 		return nil
 	})
-	return report, err
+	if ctx.Err() != nil || db.isClosed() {
+		return report, err
+	}
+	r, merr := db.engine.VerifyMetadata(ctx)
+	for _, bad := range r.Problems {
+		report.Problems = append(report.Problems, VerifyProblem{File: bad.File, Position: bad.Position, Cache: bad.Cache, Err: bad.Err})
+	}
+	var lerr error
+	report.LostPositions, lerr = db.engine.LostPositions(ctx)
+	return report, errors.Join(err, merr, lerr)
 }
 
 func (r *VerifyReport) add(p *engine.Partition, one *log.VerifyReport) {

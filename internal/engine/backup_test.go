@@ -187,10 +187,13 @@ func (b *busy) check(e *Engine, m *backup.Manifest) {
 	}
 	offsets, err := e.Groups().Committed(ctx, "g", nil, false)
 	must(t, err)
+	if lost, err := e.LostPositions(ctx); err != nil || len(lost) > 0 {
+		t.Errorf("positions past the data: %v, %v", lost, err)
+	}
 	for _, o := range offsets {
 		top, err := e.Topic(o.Topic)
 		must(t, err)
-		if end := top.Partitions()[o.Partition].LogEnd(); o.Offset > end {
+		if end := top.Partitions()[o.Partition].LogEnd(); o.Offset > end || o.Lost != nil {
 			t.Errorf("%s/%d: committed %d, the log ends at %d", o.Topic, o.Partition, o.Offset, end)
 		}
 	}
@@ -362,6 +365,25 @@ func TestRestoreRefuses(t *testing.T) {
 	must(t, e.Close())
 	if _, err := e.Backup(ctx, vfs.NewMem(), nil); !errors.Is(err, log.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+func TestLostPositionsAndMetadata(t *testing.T) {
+	fsys := vfs.NewMem()
+	e := small(t, fsys)
+	if lost, err := e.LostPositions(ctx); err != nil || len(lost) > 0 {
+		t.Errorf("%v, %v", lost, err)
+	}
+	must(t, e.Groups().Commit(ctx, CommitRequest{Group: "ahead", MemberEpoch: -1, Offsets: []OffsetCommit{{Topic: "a", Partition: 0, Offset: 1000, LeaderEpoch: -1}}}))
+	if lost, err := e.LostPositions(ctx); err != nil || len(lost) != 1 || !errors.Is(lost[0], ErrPositionLost) || !strings.Contains(lost[0].Error(), "ahead") {
+		t.Errorf("%v, %v", lost, err)
+	}
+	if r, err := e.VerifyMetadata(ctx); err != nil || r.Records == 0 || len(r.Problems) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	flipByte(t, fsys, metaName+firstSegment, 128+48+70)
+	if r, err := e.VerifyMetadata(ctx); err != nil || len(r.Problems) == 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -12,7 +12,7 @@ func TestReadmeShowsTestedCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested, err := os.ReadFile("partition/readme_test.go")
+	tested, err := os.ReadFile("readme_example_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,6 +22,6 @@ func TestReadmeShowsTestedCode(t *testing.T) {
 		t.Fatal("the README has no code, or code that does not end")
 	}
 	if !strings.Contains(string(tested), code) {
-		t.Fatalf("the README's program is not the one in partition/readme_test.go:\n%s", code)
+		t.Fatalf("the README's program is not the one in readme_example_test.go:\n%s", code)
 	}
 }

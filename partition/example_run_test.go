@@ -10,7 +10,7 @@ import (
 	"github.com/x/embedlog/partition"
 )
 
-// run is the program that the README shows.
+// run is a program with one partition and nothing else.
 func run(ctx context.Context, dir string) (err error) {
 	p, err := partition.Open(dir, nil) // makes the directory if there is none
 	if err != nil {
@@ -40,8 +40,8 @@ func run(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
-// The README's program.
-func Example_readme() {
+// One partition, without topics and groups.
+func Example_partition() {
 	dir, err := os.MkdirTemp("", "embedlog")
 	if err != nil {
 		fmt.Println(err)

@@ -174,13 +174,6 @@ func (e *Engine) openPartition(t *Topic, n int) *Partition {
 	if err != nil {
 		e.logger.Error("partition does not open", "topic", t.meta.name, "partition", n, "error", err)
 		p = partition.Failed(err)
-	} else if !p.Recovered().Clean && p.Err() == nil {
-		// Records may have been lost with the power, and others will get their offsets:
-		// those have another epoch, so that whoever stood behind the lost ones notices
-		// (KIP-320).
-		if err := p.SetLeaderEpoch(p.LeaderEpoch() + 1); err != nil {
-			e.logger.Warn("leader epoch stays", "topic", t.meta.name, "partition", n, "error", err)
-		}
 	}
 	if level := options.Config.Log.Level; level != log.Durable && p.Err() == nil && !p.Recovered().Clean {
 		// What was acknowledged at this level may be gone. Consumers who have read it find

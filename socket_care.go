@@ -54,3 +54,14 @@ func (s *session) verify(ctx context.Context, q sock.VerifyRequest) (sock.Verifi
 	}
 	return v, nil
 }
+
+// backup copies the database while it is used.
+func (s *session) backup(ctx context.Context, q sock.Backup) (sock.BackedUp, error) {
+	r, err := s.db.Backup(ctx, q.To, &BackupOptions{Progress: func(p BackupProgress) {
+		s.progress(sock.Progress{What: p.Stage + " " + p.File, Done: p.Done, Total: p.Total})
+	}})
+	return sock.BackedUp{
+		To: q.To, Taken: r.Taken, Partitions: r.Partitions, Files: r.Files, Bytes: r.Bytes, Reused: r.ReusedBytes,
+		Trimmed: append([]string{}, r.Trimmed...),
+	}, err
+}

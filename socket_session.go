@@ -212,6 +212,8 @@ var handlers = map[sock.Op]handler{
 	sock.OpResetGroup:    {serve: asked((*session).resetGroup)},
 	sock.OpDeleteGroup:   {serve: asked((*session).deleteGroup)},
 	sock.OpVerify:        {serve: asked((*session).verify), waits: true},
+	sock.OpBackup:        {serve: asked((*session).backup), waits: true},
+	sock.OpExport:        {serve: asked((*session).export), waits: true},
 }
 
 // asked makes a handler of a function that takes the request as it was before it

@@ -43,7 +43,7 @@ func (a *app) connect(ctx context.Context, create bool) (*client, error) {
 			return nil, err
 		}
 		if time.Since(start) > patience {
-			return nil, &exitError{exitLocked, lockedBy(a.data, err)}
+			return nil, &exitError{exitLocked, lockedBy(a.data, err, noAnswer)}
 		}
 		select {
 		case <-ctx.Done():
@@ -99,9 +99,10 @@ func checkDatabase(dir, shown string) error {
 	return notFoundf("%s: not an embedlog directory; --data or EMBEDLOG_DATA names it, `embedlog topic create` makes one", shown)
 }
 
-// lockedBy says who has the directory, and how the command would be let in.
-func lockedBy(dir string, err error) error {
-	const hint = "it does not answer commands (a program lets them in with Options.Socket)"
+const noAnswer = "it does not answer commands (a program lets them in with Options.Socket)"
+
+// lockedBy says who has the directory, and what could be done.
+func lockedBy(dir string, err error, hint string) error {
 	var l *log.LockedError
 	if !errors.As(err, &l) || l.PID == 0 {
 		return fmt.Errorf("%s: held by another program; %s", dir, hint)

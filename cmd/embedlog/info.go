@@ -14,7 +14,7 @@ import (
 
 // care are the commands for a directory as a whole.
 func (a *app) care() []*cobra.Command {
-	return []*cobra.Command{a.info(), a.verify(), a.dump(), a.bench()}
+	return []*cobra.Command{a.info(), a.verify(), a.repair(), a.dump(), a.export(), a.backup(), a.restore(), a.bench()}
 }
 
 func (a *app) info() *cobra.Command {

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/sock"
 )
 
 func TestMain(m *testing.M) {
@@ -27,7 +33,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "waitgroup": waitGroup,
+			"exits": exits, "waitgroup": waitGroup, "consumed": consumed,
+			"damage": damage, "hold": hold, "release": release,
 		},
 		UpdateScripts:       os.Getenv("EMBEDLOG_UPDATE_SCRIPTS") != "",
 		RequireExplicitExec: true,
@@ -70,3 +77,62 @@ func waitGroup(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Fatalf("no member of group %s has a partition", args[0])
 }
+
+// consumed GROUP TOPIC waits until the group has committed all of the topic.
+func consumed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: consumed GROUP TOPIC")
+	}
+	for range 1000 {
+		ts.Check(ts.Exec("embedlog", "group", "describe", args[0], "--format", "json"))
+		var g sock.Group
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &g))
+		behind := 0
+		for _, o := range g.Offsets {
+			if o.Topic == args[1] && o.Lag != 0 && o.LogEnd > 0 {
+				behind++
+			}
+		}
+		if behind == 0 {
+			return
+		}
+	}
+	ts.Fatalf("group %s does not get to the end of %s", args[0], args[1])
+}
+
+// damage TOPIC/PARTITION flips a byte of the first record batch.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage TOPIC/PARTITION")
+	}
+	found, err := (&app{data: ts.MkAbs("data")}).findLogs(args)
+	ts.Check(err)
+	name := filepath.Join(found[0].path, "00000000000000000000.log")
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	ts.Check(err)
+	var b [1]byte
+	const place = 260 // behind the segment's header and the frame's, in the batch
+	_, err = f.ReadAt(b[:], place)
+	ts.Check(err)
+	b[0] ^= 0xff
+	_, err = f.WriteAt(b[:], place)
+	ts.Check(err)
+	ts.Check(f.Close())
+}
+
+// hold DIR opens a database without a socket, as a program would; release closes it.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	db, err := embedlog.Open(ts.MkAbs(args[0]), nil)
+	ts.Check(err)
+	held.Store(ts.MkAbs(args[0]), db)
+}
+
+func release(ts *testscript.TestScript, neg bool, args []string) {
+	db, ok := held.LoadAndDelete(ts.MkAbs(args[0]))
+	if !ok {
+		ts.Fatalf("%s is not held", args[0])
+	}
+	ts.Check(db.(*embedlog.DB).Close())
+}
+
+var held sync.Map // directory to *embedlog.DB

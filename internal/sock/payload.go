@@ -316,9 +316,36 @@ type Backup struct {
 
 // BackedUp is what a backup did. (OpBackup's reply)
 type BackedUp struct {
-	To     string `json:"to"`
-	Topics int    `json:"topics"`
-	Files  int    `json:"files"`
-	Bytes  int64  `json:"bytes"`
-	Copied int64  `json:"copied"` // bytes that were not there already
+	To         string    `json:"to"`
+	Taken      time.Time `json:"taken"` // the moment that it shows
+	Partitions int       `json:"partitions"`
+	Files      int       `json:"files"`
+	Bytes      int64     `json:"bytes"`
+	Reused     int64     `json:"reused_bytes"` // that were there already
+	Trimmed    []string  `json:"trimmed"`      // partitions of which retention deleted something meanwhile
+}
+
+// Restored is what a restore did. The command line does it by itself.
+type Restored struct {
+	Done       string    `json:"done"` // restored or verified
+	Taken      time.Time `json:"taken"`
+	Partitions int       `json:"partitions"`
+	Files      int       `json:"files"`
+	Bytes      int64     `json:"bytes"`
+}
+
+// Export writes partitions as the files of a Kafka broker. (OpExport)
+type Export struct {
+	Topic      string  `json:"topic"`
+	Partitions []int32 `json:"partitions,omitempty"` // none: all
+	To         string  `json:"to"`                   // absolute
+}
+
+// Exported is one partition's directory. (in OpExport's reply)
+type Exported struct {
+	Dir      string `json:"dir"`
+	Segments int    `json:"segments"`
+	Batches  int64  `json:"batches"`
+	Records  int64  `json:"records"`
+	Bytes    int64  `json:"bytes"`
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/x/embedlog/internal/sock"
 )
 
-// verify checks the topics named, or all, and says after each partition how far it is.
+// verify checks the topics named, or all of them and the metadata, and says before
+// each partition how far it is.
 func (s *session) verify(ctx context.Context, q sock.VerifyRequest) (sock.Verified, error) {
 	var parts []*engine.Partition
 	for _, t := range s.db.engine.Topics() {
@@ -42,9 +43,26 @@ func (s *session) verify(ctx context.Context, q sock.VerifyRequest) (sock.Verifi
 			report.Problems = append(report.Problems, VerifyProblem{Topic: p.Topic(), Partition: p.ID(), Err: why})
 		}
 	}
+	lost := []string{}
+	if len(q.Topics) == 0 {
+		r, err := s.db.engine.VerifyMetadata(ctx)
+		if err != nil {
+			return sock.Verified{}, fmt.Errorf("verify the metadata: %w", err)
+		}
+		for _, bad := range r.Problems {
+			report.Problems = append(report.Problems, VerifyProblem{File: bad.File, Position: bad.Position, Cache: bad.Cache, Err: bad.Err})
+		}
+		positions, err := s.db.engine.LostPositions(ctx)
+		if err != nil {
+			return sock.Verified{}, err
+		}
+		for _, p := range positions {
+			lost = append(lost, p.Error())
+		}
+	}
 	v := sock.Verified{
 		Partitions: report.Partitions, Segments: report.Segments, Bytes: report.Bytes,
-		Batches: report.Batches, Records: report.Records, Problems: []sock.Problem{},
+		Batches: report.Batches, Records: report.Records, Problems: []sock.Problem{}, LostPositions: lost,
 	}
 	for i := range report.Problems {
 		p := &report.Problems[i]

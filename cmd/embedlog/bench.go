@@ -101,6 +101,8 @@ func micros(us float64) string {
 	switch {
 	case us == 0:
 		return "-"
+	case us < 10:
+		return fmt.Sprintf("%.1f µs", us)
 	case us < 1000:
 		return fmt.Sprintf("%.0f µs", us)
 	}

@@ -87,8 +87,8 @@ func (a *app) verify() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [TOPIC]...",
 		Short: "Read everything, check it, list what is damaged",
-		Long: `verify reads all records of the topics named, or of all topics, and checks
-them. It changes nothing. It exits with 3 when something is damaged.`,
+		Long: `verify reads all records of the topics named, or of all topics and the metadata,
+and checks them. It changes nothing. It exits with 3 when something is damaged.`,
 		Args: takes(0, -1, "topics"),
 		RunE: func(cmd *cobra.Command, topics []string) error {
 			var v sock.Verified
@@ -118,6 +118,9 @@ them. It changes nothing. It exits with 3 when something is damaged.`,
 func (a *app) showVerified(v sock.Verified) error {
 	for _, p := range v.Problems {
 		place := fmt.Sprintf("%s/%d", p.Topic, p.Partition)
+		if p.Topic == "" {
+			place = "meta"
+		}
 		if p.File != "" {
 			place += fmt.Sprintf(" %s at byte %d", p.File, p.Position)
 		}
@@ -126,6 +129,11 @@ func (a *app) showVerified(v sock.Verified) error {
 			hint = " (an index: it is made anew, no record is lost)"
 		}
 		if err := a.say("%s %s: %s%s", a.paint(a.stdout, red, "damage"), place, p.Problem, hint); err != nil {
+			return err
+		}
+	}
+	for _, lost := range v.LostPositions {
+		if err := a.say("%s", lost); err != nil {
 			return err
 		}
 	}

@@ -286,12 +286,12 @@ type GroupName struct {
 
 // VerifyRequest asks for a check. (OpVerify)
 type VerifyRequest struct {
-	Topics []string `json:"topics,omitempty"` // none: all
+	Topics []string `json:"topics,omitempty"` // none: all, and the metadata
 }
 
 // Problem is one thing that a check found.
 type Problem struct {
-	Topic     string `json:"topic"`
+	Topic     string `json:"topic"` // empty: the metadata
 	Partition int32  `json:"partition"`
 	File      string `json:"file,omitempty"` // in the partition's directory
 	Position  int64  `json:"position"`       // byte in the file
@@ -307,6 +307,9 @@ type Verified struct {
 	Batches    int64     `json:"batches"`
 	Records    int64     `json:"records"`
 	Problems   []Problem `json:"problems"`
+	// LostPositions are committed positions past the end of what a power cut left at a
+	// weak level. They are no damage: the group goes on where the log ends.
+	LostPositions []string `json:"lost_positions"`
 }
 
 // Backup copies the database while it is used. (OpBackup)

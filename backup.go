@@ -60,7 +60,9 @@ type RestoreReport struct {
 }
 
 var (
-	// ErrNotEmpty is matched by *NotEmptyError: a directory to restore into holds something.
+	// ErrNotEmpty says that a directory to restore into holds something, which
+	// *NotEmptyError names, or that one to back up into holds something that is no
+	// backup. Nothing was changed.
 	ErrNotEmpty = engine.ErrNotEmpty
 	// ErrNoBackup says that a directory holds no complete backup.
 	ErrNoBackup = backup.ErrIncomplete
@@ -74,7 +76,8 @@ type NotEmptyError = engine.NotEmptyError
 // position lies past its partition's end, and a transaction is there as a whole or
 // not at all; one that is open at that moment is not.
 //
-// dir is made if need be. A complete backup there is replaced when the new one is
+// dir is made if need be; one that holds something else than a backup is refused
+// with ErrNotEmpty. A complete backup there is replaced when the new one is
 // complete, and not before; what has not changed since is not copied again. After
 // an error, a kill or a power cut the earlier one still counts, and the next Backup
 // into dir goes on with what is there. See docs/backup.md.

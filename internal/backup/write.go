@@ -95,6 +95,9 @@ func Write(ctx context.Context, dst vfs.FS, src *Source, o *Options) (Report, er
 }
 
 func (w *writer) run(src *Source) error {
+	if err := checkDestination(w.fs); err != nil {
+		return err
+	}
 	lock, err := w.fs.Lock(lockName)
 	if err != nil {
 		return err
@@ -317,7 +320,8 @@ func (s *summing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// sweep removes the objects that the manifest does not name.
+// sweep removes the objects that the manifest does not name, and nothing that is
+// not called as objects are.
 func (w *writer) sweep() error {
 	named := make(map[string]bool)
 	for _, e := range w.manifest.Entries {
@@ -328,7 +332,7 @@ func (w *writer) sweep() error {
 		return err
 	}
 	for _, info := range infos {
-		if named[info.Name] || info.Dir {
+		if named[info.Name] || info.Dir || !objectName.MatchString(info.Name) {
 			continue
 		}
 		if err := w.objects.Remove(info.Name); err != nil {

@@ -220,7 +220,7 @@ func (e *NotEmptyError) Error() string {
 func (e *NotEmptyError) Is(target error) bool { return target == ErrNotEmpty }
 
 // ErrNotEmpty is matched by *NotEmptyError. Nothing was changed.
-var ErrNotEmpty = errors.New("embedlog: directory is not empty")
+var ErrNotEmpty = backup.ErrNotEmpty
 
 // Restore makes a database of the backup in src in dst, which must be empty. The
 // backup is verified before, and what was written afterwards. The database is of the

@@ -24,7 +24,7 @@ import (
 // and the error is the context's. Later, it matches ErrUnknownOutcome, and
 // *UnknownOutcomeError names the offsets.
 func (t *Topic) Produce(ctx context.Context, recs ...Record) ([]Position, error) {
-	top, err := t.current()
+	top, err := t.writable()
 	if err != nil {
 		return nil, fmt.Errorf("produce to %s: %w", t.name, err)
 	}
@@ -43,7 +43,7 @@ func (t *Topic) Produce(ctx context.Context, recs ...Record) ([]Position, error)
 
 // ProduceTo is Produce to one partition, whatever the keys.
 func (t *Topic) ProduceTo(ctx context.Context, partition int32, recs ...Record) ([]Position, error) {
-	top, err := t.current()
+	top, err := t.writable()
 	if err != nil {
 		return nil, fmt.Errorf("produce to %s: %w", t.name, err)
 	}
@@ -58,7 +58,7 @@ func (t *Topic) ProduceTo(ctx context.Context, partition int32, recs ...Record) 
 // up to the same offset and decide what to append, one wins. The records are one
 // batch, and must fit MaxRecordBytes together.
 func (t *Topic) ProduceAt(ctx context.Context, partitionID int32, expected int64, recs ...Record) ([]Position, error) {
-	top, err := t.current()
+	top, err := t.writable()
 	if err != nil {
 		return nil, fmt.Errorf("produce to %s: %w", t.name, err)
 	}

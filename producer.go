@@ -218,6 +218,9 @@ func (p *Producer) place(ctx context.Context, rec *Record) (*producerTopic, *eng
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkWritable(top); err != nil {
+		return nil, nil, err
+	}
 	n := len(top.Partitions())
 	var id int32
 	if p.cfg.Partitioner != nil {

@@ -55,6 +55,24 @@ func (t *Topic) current() (*engine.Topic, error) {
 	return top, nil
 }
 
+// writable is current for who writes or deletes records: in an internal topic only
+// the engine does, since one record that it does not understand there would stop
+// every group.
+func (t *Topic) writable() (*engine.Topic, error) {
+	top, err := t.current()
+	if err != nil {
+		return nil, err
+	}
+	return top, checkWritable(top)
+}
+
+func checkWritable(top *engine.Topic) error {
+	if top.Internal() {
+		return &InvalidTopicError{Name: top.Name(), Reason: "it is internal: only the database itself writes to it"}
+	}
+	return nil
+}
+
 // EngineTopic is what the other packages of this module build on, see DB.Engine.
 func (t *Topic) EngineTopic() (*engine.Topic, error) { return t.current() }
 
@@ -237,19 +255,15 @@ func (t *Topic) AddPartitions(ctx context.Context, total int) error {
 // is all there are. It returns the log start offset. The room is given free in
 // the background.
 func (t *Topic) DeleteRecords(ctx context.Context, partition int32, before int64) (logStart int64, err error) {
-	p, err := t.partition(partition)
+	top, err := t.writable()
+	if err != nil {
+		return 0, fmt.Errorf("delete records of %s/%d: %w", t.name, partition, err)
+	}
+	p, err := top.Partition(partition)
 	if err != nil {
 		return 0, fmt.Errorf("delete records of %s/%d: %w", t.name, partition, err)
 	}
 	return p.DeleteRecords(ctx, before)
-}
-
-func (t *Topic) partition(id int32) (*engine.Partition, error) {
-	top, err := t.current()
-	if err != nil {
-		return nil, err
-	}
-	return top.Partition(id)
 }
 
 // eachPartition calls f for every partition and joins what goes wrong. What is

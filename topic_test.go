@@ -236,3 +236,46 @@ func TestListOffsetsAndScan(t *testing.T) {
 	_, err = topic.DeleteRecords(ctx, 5, 0)
 	checkError(t, err, ErrUnknownPartition, "t", "5")
 }
+
+// A record that the engine does not understand in a topic of its own would stop
+// every group: nobody else writes there.
+func TestInternalTopicsAreRefused(t *testing.T) {
+	ctx := context.Background()
+	db := openMemory(t, nil)
+	makeTopic(t, db, "orders", nil)
+	if err := db.CommitPositions(ctx, "g", Position{Topic: "orders"}); err != nil {
+		t.Fatal(err)
+	}
+	const name = "__consumer_offsets"
+	offsets, err := db.Topic(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	producer, err := db.Producer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := Record{Topic: name, Key: []byte("k"), Value: []byte("v")}
+	calls := map[string]func() error{
+		"Produce":    func() error { _, err := offsets.Produce(ctx, rec); return err },
+		"ProduceTo":  func() error { _, err := offsets.ProduceTo(ctx, 0, rec); return err },
+		"ProduceAt":  func() error { _, err := offsets.ProduceAt(ctx, 0, 1, rec); return err },
+		"Send":       func() error { return producer.Send(ctx, rec, nil) },
+		"of several": func() error { _, err := producer.Produce(ctx, rec); return err },
+		"Txn": func() error {
+			return db.Update(ctx, func(tx *Txn) error { _, err := tx.Produce(ctx, rec); return err })
+		},
+		"DeleteRecords": func() error { _, err := offsets.DeleteRecords(ctx, 0, -1); return err },
+		"AddPartitions": func() error { return offsets.AddPartitions(ctx, 9) },
+		"DeleteTopic":   func() error { return db.DeleteTopic(ctx, name) },
+		"Alter":         func() error { return offsets.Alter(ctx, map[string]string{"cleanup.policy": "delete"}) },
+	}
+	for what, call := range calls {
+		if err := call(); !errors.Is(err, ErrInvalidTopic) && !errors.Is(err, ErrInvalidSetting) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := db.DescribeGroup(ctx, "g"); err != nil {
+		t.Error(err)
+	}
+}

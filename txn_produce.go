@@ -102,6 +102,9 @@ func (t *Txn) topic(ctx context.Context, name string) (*Topic, *engine.Topic, er
 		}
 	}
 	top, err := t.db.topic(ctx, name)
+	if err == nil {
+		err = checkWritable(top)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -76,7 +76,9 @@ func (s *session) createTopic(ctx context.Context, q sock.CreateTopic) (sock.Top
 	if q.IfNotExists && errors.Is(err, ErrTopicExists) {
 		// It may be another topic whose name is too much alike.
 		if old, e := s.db.engine.Topic(q.Topic); e == nil {
-			t, err = old, nil
+			shown := showTopic(old)
+			shown.Existed = true
+			return shown, nil
 		}
 	}
 	if err != nil {

@@ -59,6 +59,9 @@ same commands talk to that program; otherwise they say who holds it.`,
 			if a.format != "text" && a.format != "json" {
 				return usagef("--format is text or json, not %q", a.format)
 			}
+			if a.data == "" {
+				return usagef("--data is empty; it names the database's directory")
+			}
 			return nil
 		},
 		// Without this a word that is no command would be an argument of the root.

@@ -89,11 +89,14 @@ func dial(dir string) (*client, error) {
 
 // checkDatabase says so when there is no database, before anything is made.
 func checkDatabase(dir, shown string) error {
-	_, err := os.Stat(filepath.Join(dir, "FORMAT"))
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		return notFoundf("%s: a file, not a directory; --data or EMBEDLOG_DATA names the database's directory", shown)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "FORMAT")); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return notFoundf("%s: no such directory; --data or EMBEDLOG_DATA names it, `embedlog topic create` makes it", shown)
 	}
 	return notFoundf("%s: not an embedlog directory; --data or EMBEDLOG_DATA names it, `embedlog topic create` makes one", shown)

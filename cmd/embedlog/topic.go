@@ -40,9 +40,12 @@ func (a *app) topicCreate() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if a.asJSON() {
+				switch {
+				case a.asJSON():
 					err = a.json(created)
-				} else {
+				case created.Existed:
+					err = a.say("topic %s was there, with %s; it is as it was", created.Topic, plural(created.Partitions, "partition"))
+				default:
 					err = a.say("created topic %s with %s", created.Topic, plural(created.Partitions, "partition"))
 				}
 				if err != nil {

@@ -76,6 +76,7 @@ type Topic struct {
 	TopicBrief
 	Settings      []Setting   `json:"settings"` // those that differ from the default
 	PartitionList []Partition `json:"partition_list"`
+	Existed       bool        `json:"existed,omitempty"` // answers CreateTopic: it was there, and is as it was
 }
 
 // Setting is a topic's setting under Kafka's name.

@@ -89,6 +89,10 @@ type ConsumerConfig struct {
 	// BufferBytes bounds what is read ahead, all partitions together. Zero means 16
 	// MiB. A larger batch is read whole. Records that are held are not counted.
 	BufferBytes int
+	// ReuseBuffers reads into the same memory again: what Records and Batches yield
+	// is then valid only until the next is asked for, and whoever keeps bytes copies
+	// them. It spares the garbage collector as many bytes as are read. Poll copies.
+	ReuseBuffers bool
 }
 
 // Reset is a change of position that the application did not ask for.

@@ -134,7 +134,7 @@ func (c *Consumer) open(ctx context.Context, s *source) error {
 		return nil // it was sought meanwhile
 	}
 	c.tell(ctx, lost)
-	reader, err := s.part.ReadFrom(at.Offset, &partition.ReaderOptions{Isolation: c.isolation(), ReadAhead: c.share()})
+	reader, err := s.part.ReadFrom(at.Offset, &partition.ReaderOptions{Isolation: c.isolation(), ReadAhead: c.share(), Reuse: c.cfg.ReuseBuffers})
 	if err != nil {
 		return c.failed(ctx, s, err)
 	}

@@ -39,7 +39,8 @@ const turn = 256 << 10
 // a *ReadError at damage.
 //
 // The iterator is single-use: another one goes on where it ended. Keys and values stay
-// valid as long as they are held, and keep their batch in memory.
+// valid as long as they are held, and keep their batch in memory, unless
+// ConsumerConfig.ReuseBuffers is set.
 func (c *Consumer) Records(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		if err := c.begin(ctx, true); err != nil {
@@ -106,11 +107,13 @@ type Batch struct {
 }
 
 // Bytes is the record batch, in Kafka's encoding, from its own first offset on. It
-// must not be written to. log.RecordReader reads it without a copy of each record.
+// must not be written to, and stays valid as long as it is held, unless
+// ConsumerConfig.ReuseBuffers is set. log.RecordReader reads it without a copy of
+// each record.
 func (b *Batch) Bytes() []byte { return b.batch }
 
 // Records walks the records from FirstOffset on; it can be repeated. Keys and
-// values stay valid as long as they are held. An error is the last pair.
+// values stay valid as long as the batch. An error is the last pair.
 func (b *Batch) Records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		rec := Record{Topic: b.Topic, Partition: b.Partition, LeaderEpoch: b.LeaderEpoch}
@@ -204,7 +207,11 @@ func (c *Consumer) Poll(ctx context.Context, max int) ([]Record, error) {
 				continue
 			}
 			list = append(list, Record{})
-			list[len(list)-1].setRead(r.src.name, r.src.partition, r.epoch, lr)
+			rec := &list[len(list)-1]
+			rec.setRead(r.src.name, r.src.partition, r.epoch, lr)
+			if c.cfg.ReuseBuffers {
+				rec.copyBytes()
+			}
 			bytes += len(lr.Key) + len(lr.Value)
 			r.given, r.gave = lr.Offset+1, true
 		}

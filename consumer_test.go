@@ -171,6 +171,7 @@ func consumerModel(t *testing.T, seed uint64, run int) {
 	if rng.IntN(2) == 0 {
 		cfg.BufferBytes = 1 // each reader at its least
 	}
+	cfg.ReuseBuffers = rng.IntN(2) == 0
 	c := newConsumer(t, db, cfg)
 	var at, end, start [partitions]int64
 	var paused [partitions]bool

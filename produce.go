@@ -115,7 +115,11 @@ func (t *Topic) produceOne(ctx context.Context, parts []*engine.Partition, r *Re
 		}
 	}
 	if !done {
-		if res, err = p.Append(ctx, []log.Record{recs[0]}, nil); err != nil {
+		b := getProduceBuffer(1) // who shares a group with others must not lie on the stack
+		b.recs[0] = recs[0]
+		res, err = p.Append(ctx, b.recs, nil)
+		b.put()
+		if err != nil {
 			return nil, err
 		}
 	}

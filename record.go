@@ -1,6 +1,7 @@
 package embedlog
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/x/embedlog/log"
@@ -14,7 +15,8 @@ import (
 //
 // A record that was read owns nothing: its key, value and header values are parts
 // of the batch that it came in, stay valid as long as they are held, and keep the
-// batch in memory so long. They must not be written to.
+// batch in memory so long. They must not be written to. ConsumerConfig.ReuseBuffers
+// makes them valid for a shorter time.
 type Record struct {
 	Topic     string
 	Partition int32
@@ -69,6 +71,14 @@ func (r *Record) setRead(topic string, partition, epoch int32, lr *log.Record) {
 	r.Key, r.Value, r.Headers = lr.Key, lr.Value, nil
 	if len(lr.Headers) > 0 {
 		r.Headers = append([]Header(nil), lr.Headers...)
+	}
+}
+
+// copyBytes makes r independent of the batch that it was read from.
+func (r *Record) copyBytes() {
+	r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	for i := range r.Headers {
+		r.Headers[i].Value = bytes.Clone(r.Headers[i].Value)
 	}
 }
 

@@ -142,6 +142,9 @@ func readLog(r *rep) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if r.Reuse {
+		reader.Reuse()
+	}
 	var t toucher
 	for {
 		f, err := reader.Next()

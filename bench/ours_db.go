@@ -137,7 +137,7 @@ func reading(r *rep, walk func(ctx context.Context, c *embedlog.Consumer, t *tou
 	if err != nil {
 		return result{}, err
 	}
-	c, err := db.Consumer(&embedlog.ConsumerConfig{Assign: []embedlog.Position{{Topic: dbTopic}}})
+	c, err := db.Consumer(&embedlog.ConsumerConfig{Assign: []embedlog.Position{{Topic: dbTopic}}, ReuseBuffers: r.Reuse})
 	if err != nil {
 		return result{}, errors.Join(err, db.Close())
 	}

@@ -21,6 +21,7 @@ type rep struct {
 	Goroutines int           // that append at once
 	Count      int           // of what the row opens: partitions
 	Level      string        // durability: os, interval, durable; empty where it does not matter
+	Reuse      bool          // what is read is valid until the next read only
 }
 
 // A result is what one repetition measured.

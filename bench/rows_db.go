@@ -16,14 +16,21 @@ func dbRows() []*row {
 			limit: side{run: appendOurs}, load: rep{Level: "os", ValueBytes: 100, Batch: batch, Goroutines: 1},
 		})
 	}
-	add("read/how=records/value=100B", row{
-		against: "Consumer.Batches", measure: rate, target: 0.5,
-		limit: side{fresh: true, prepare: produceAll, run: readBatches}, load: rep{ValueBytes: 100, Batch: 1000, Goroutines: 1},
-	})
-	add("read/how=batches/value=100B", row{
-		against: "log.Reader", measure: rate, target: 0.8,
-		limit: side{fresh: true, prepare: produceAll, run: readLog}, load: rep{ValueBytes: 100, Batch: 1000, Goroutines: 1},
-	})
+	for _, reuse := range []bool{false, true} {
+		buffers := ""
+		if reuse {
+			buffers = "/buffers=reused"
+		}
+		load := rep{ValueBytes: 100, Batch: 1000, Goroutines: 1, Reuse: reuse}
+		add("read/how=records"+buffers+"/value=100B", row{
+			against: "Consumer.Batches", measure: rate, target: 0.5,
+			limit: side{fresh: true, prepare: produceAll, run: readBatches}, load: load,
+		})
+		add("read/how=batches"+buffers+"/value=100B", row{
+			against: "log.Reader", measure: rate, target: 0.8,
+			limit: side{fresh: true, prepare: produceAll, run: readLog}, load: load,
+		})
+	}
 	add("latency/level=os/value=100B/p50", row{
 		against: "channel round trip", measure: latency, target: 5,
 		limit: side{run: channelRoundTrip}, load: rep{Level: "os", ValueBytes: 100, Batch: 1, Goroutines: 1, Records: 50_000},

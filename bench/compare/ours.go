@@ -51,7 +51,7 @@ func (s *embedlogStore) ReadAll(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	c, err := s.db.Consumer(&embedlog.ConsumerConfig{Assign: []embedlog.Position{{Topic: "records"}}})
+	c, err := s.db.Consumer(&embedlog.ConsumerConfig{Assign: []embedlog.Position{{Topic: "records"}}, ReuseBuffers: true})
 	if err != nil {
 		return 0, err
 	}

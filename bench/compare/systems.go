@@ -23,7 +23,7 @@ func nobodyWaits(w *workload) string {
 }
 
 var systems = []*system{
-	{ours, "Topic.Produce on one partition: OS level for what survives a kill, Durable (the default) for what survives a power cut; read and latency through Consumer.Records", openOurs, all},
+	{ours, "Topic.Produce on one partition: OS level for what survives a kill, Durable (the default) for what survives a power cut; read and latency through Consumer.Records; where all is read its values are valid until the next, as pebble's and sqlite's", openOurs, all},
 	{"jetstream", "nats-server v2.15.2, file storage, in-process connection; default sync (every 2 minutes), sync_always for what survives a power cut; 1,000 records are PublishAsync, all acknowledged", openNATS, all},
 	{"tidwall", "tidwall/wal v1.2.1, NoSync or not; no checksums; one blob a record", openTidwall, nobodyWaits},
 	{"pebble", "pebble v2.1.7, NoSync or Sync, memtable of 64 MiB; with NoSync it does not survive a kill, so it runs the append rows with less than they ask", openPebble, nobodyWaits},

@@ -158,8 +158,7 @@ func (c *crashLog) stage(records, size int) error {
 		}
 		if err != nil {
 			c.Discard()
-			c.failed(err) // what was staged before goes with it
-			return err
+			return c.failed(err) // what was staged before goes with it
 		}
 		return c.tr.Sending(h.BaseOffset, sent...)
 	}
@@ -167,21 +166,33 @@ func (c *crashLog) stage(records, size int) error {
 
 func (c *crashLog) write() error {
 	if err := c.Write(); err != nil {
-		c.failed(err)
-		return err
+		return c.failed(err)
 	}
-	if c.fs == nil || !c.fs.Crashed() {
+	return c.wrote()
+}
+
+// wrote notes that Write returned nil. Of a machine that is gone nobody was told.
+func (c *crashLog) wrote() error {
+	if !c.crashed() {
 		c.tr.Written()
 	}
 	return c.tr.Durable(c.DurableOffset()) // a background sync may have been faster
 }
 
+func (c *crashLog) crashed() bool { return c.fs != nil && c.fs.Crashed() }
+
 // failed notes what an append's error says: that the group is not there, unless it
-// is ErrStorageFailed, or the machine is gone. Those say nothing.
-func (c *crashLog) failed(err error) {
+// is ErrStorageFailed, or the machine is gone. Those say nothing, and the run ends
+// with the machine: background work may have met the crash while the writer did not
+// notice, between a Write whose bytes are there and a refusal for want of room.
+func (c *crashLog) failed(err error) error {
+	if c.crashed() {
+		return fmt.Errorf("%w (%v)", vfs.ErrCrashed, err)
+	}
 	if !errors.Is(err, ErrStorageFailed) && !errors.Is(err, vfs.ErrCrashed) {
 		c.tr.Failed()
 	}
+	return err
 }
 
 // survive decides whether a tolerant run goes on after err. A log that stopped must
@@ -560,6 +571,43 @@ func envInt(t testing.TB, name string, otherwise int) int {
 		t.Fatalf("%s=%q: %v", name, text, err)
 	}
 	return n
+}
+
+// TestCrashUnnoticed is the workload's own: an append is refused for want of room on
+// a machine that crashed since the append before it. That one may be found, though
+// nobody was told that it is there.
+func TestCrashUnnoticed(t *testing.T) {
+	for _, name := range []string{"crash after the write", "no crash"} {
+		t.Run(name, func(t *testing.T) {
+			crash := name != "no crash"
+			m := vfs.NewMem(vfs.CrashAt(1 << 30))
+			tr := crashtest.NewTrace()
+			c, err := openCrash(m, Config{SegmentBytes: 64 << 10}, tr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Abandon()
+			c.Lock()
+			defer c.Unlock()
+			if err := errors.Join(c.stage(1, 10), c.Write()); err != nil {
+				t.Fatal(err)
+			}
+			if crash {
+				m.AfterKill() // the log in the background met the crash
+			}
+			if err := errors.Join(c.wrote(), c.stage(1, 10)); err != nil {
+				t.Fatal(err)
+			}
+			c.Discard()
+			err = c.failed(&CapError{Limit: 1, Used: 1, Wanted: 1})
+			if got := errors.Is(err, vfs.ErrCrashed); got != crash {
+				t.Errorf("the refusal is taken as %v", err)
+			}
+			if got, want := tr.End(), map[bool]int64{true: 2, false: 1}[crash]; got != want {
+				t.Errorf("sent is up to %d, want %d", got, want)
+			}
+		})
+	}
 }
 
 // TestCrashStates tries every operation of the workloads, and many of the states

@@ -2,6 +2,7 @@ package log
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,53 @@ func TestCloseOfAnUntouchedLog(t *testing.T) {
 					t.Errorf("it ran for %d ms", l.ran())
 				}
 			})
+		})
+	}
+}
+
+// An append that fails takes the end mark with it: Close makes it durable again.
+func TestCloseAfterAFailedAppend(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		do   func(l *Log, f *vfs.Fault) error
+	}{
+		{"half a write", func(l *Log, f *vfs.Fault) error {
+			f.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "*.log", Effect: vfs.Short(7)})
+			if err := l.Write(); err == nil || l.Err() != nil {
+				return fmt.Errorf("half a write: %v, %v", err, l.Err())
+			}
+			return nil
+		}},
+		{"no room", func(l *Log, f *vfs.Fault) error {
+			f.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "*.log", Effect: vfs.Full(7)})
+			if err := l.Write(); !errors.Is(err, ErrNoSpace) || l.Err() != nil {
+				return fmt.Errorf("no room: %v, %v", err, l.Err())
+			}
+			return nil
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			l := openTest(t, mem, Config{})
+			appendTest(t, l, 1, "v0")
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			f := vfs.NewFault(mem)
+			l = openTest(t, f, Config{})
+			l.Lock()
+			err := l.StageRecords(1, &BatchHeader{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}, []Record{{Value: []byte("v1")}})
+			err = errors.Join(err, row.do(l, f))
+			l.Unlock()
+			if err := errors.Join(err, l.Close()); err != nil {
+				t.Fatal(err)
+			}
+			for seed := range uint64(20) {
+				l = openTest(t, mem.AfterCrash(vfs.Random(seed)), Config{})
+				if r := l.Recovered(); !r.Clean || l.EndOffset() != 1 {
+					t.Errorf("power cut %d: the log ends at %d, %+v", seed, l.EndOffset(), r)
+				}
+			}
 		})
 	}
 }

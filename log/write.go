@@ -245,6 +245,9 @@ func (l *Log) Write() error {
 		err = l.makeRoom(int64(len(w.group)))
 	}
 	if err == nil {
+		if l.found.Load() != nil {
+			l.found.Store(nil) // a group that does not arrive may take the end mark with it
+		}
 		err = l.put(w.group)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -15,8 +16,8 @@ import (
 // log now goes on. Without it records of the same epoch would take the place of
 // those that are gone, and he would go on behind them. (KIP-101)
 //
-// When it fails, appends carry the new epoch all the same, which is then as durable
-// as they are.
+// It is small, and may use the reserve of a full disk. When there is no room at all,
+// appends carry the new epoch all the same, which is then as durable as they are.
 func (p *Partition) BeginEpoch() error {
 	p.log.Lock()
 	defer p.log.Unlock()
@@ -24,18 +25,28 @@ func (p *Partition) BeginEpoch() error {
 	if epoch >= math.MaxInt32 {
 		return fmt.Errorf("begin leader epoch %d: there is none above", epoch)
 	}
-	if err := p.log.StageEntry(log.KindNoop, 0, uint64(epoch), nil); err != nil {
-		return fmt.Errorf("begin leader epoch %d: %w", epoch, err)
+	err := p.Err()
+	if err == nil {
+		p.epoch.Store(epoch) // before there is anything that could fail for want of room
+		err = p.writeEpoch(epoch)
 	}
-	p.epoch.Store(epoch)
-	err := p.log.Write()
-	if err != nil {
-		p.log.Discard()
-	} else {
-		err = p.log.Sync()
+	if errors.Is(err, log.ErrNoSpace) && p.log.SpendReserve() {
+		err = p.writeEpoch(epoch)
+		p.log.SaveReserve()
 	}
 	if err != nil {
 		return fmt.Errorf("begin leader epoch %d: %w", epoch, err)
 	}
 	return nil
+}
+
+// writeEpoch makes an entry of the epoch durable. Writer.
+func (p *Partition) writeEpoch(epoch int64) error {
+	if err := p.log.StageEntry(log.KindNoop, 0, uint64(epoch), nil); err != nil {
+		return err
+	}
+	if err := p.log.Write(); err != nil {
+		return err
+	}
+	return p.log.Sync()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
@@ -64,4 +65,55 @@ func TestBeginEpochSurvivesItsRecords(t *testing.T) {
 		t.Errorf("opened again: epoch %d, log end %d", p.LeaderEpoch(), p.LogEnd())
 	}
 	p.Close()
+}
+
+// On a full disk the reserve takes the entry, which needs another segment here.
+// Without one the epoch is begun all the same, by the append that comes when there
+// is room.
+func TestBeginEpochOnAFullDisk(t *testing.T) {
+	for _, reserve := range []int64{0, 64 << 10} {
+		fs, now := vfs.NewMem(), time.Unix(1e9, 0)
+		p, err := Open("", &Options{FS: fs, Now: func() time.Time { return now }, Config: Config{
+			Log: log.Config{ReserveBytes: reserve, SegmentAge: time.Hour},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Append(context.Background(), record("a"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(2 * time.Hour)
+		if p, err = Open("", &Options{FS: fs, Now: func() time.Time { return now }, Config: p.Config()}); err != nil {
+			t.Fatal(err)
+		}
+		files, err := fs.List(".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := int64(0)
+		for _, f := range files {
+			used += f.Allocated
+		}
+		fs.SetCapacity(used)
+		err = p.BeginEpoch()
+		if reserve > 0 && err != nil || reserve == 0 && !errors.Is(err, log.ErrNoSpace) {
+			t.Errorf("reserve %d: %v", reserve, err)
+		}
+		if got := p.LeaderEpoch(); got != 1 {
+			t.Errorf("reserve %d: leader epoch %d", reserve, got)
+		}
+		fs.SetCapacity(-1)
+		if _, err := p.Append(context.Background(), record("b"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, end := p.EpochEnd(0); end != 1 {
+			t.Errorf("reserve %d: epoch 0 ends at %d, want 1", reserve, end)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -41,6 +41,8 @@ type crashPartition struct {
 	next   map[int64]int32 // of each producer, its next sequence
 	term   uint64          // replicated: of the entries it stores
 	opened int64           // high watermark when it was opened
+	// unsynced has producers' records synced at the end of their transaction.
+	unsynced bool
 }
 
 var errCrashDamage = errors.New("open reports damage, and there was only a crash")
@@ -326,7 +328,7 @@ func (c *crashPartition) append(id int64, transactional bool, n, size int) error
 	o := &AppendOptions{}
 	if id >= 0 {
 		x.producer = &Producer{ID: id, Sequence: c.next[id], Transactional: transactional}
-		o.Producer = x.producer
+		o.Producer, o.Unsynced = x.producer, c.unsynced
 	}
 	if c.script.replicated {
 		return c.store(x)
@@ -336,7 +338,7 @@ func (c *crashPartition) append(id int64, transactional bool, n, size int) error
 		return err
 	}
 	res, err := c.Partition.Append(context.Background(), x.recs, o)
-	if err := c.acknowledge(at, int64(n), res, err); err != nil {
+	if err := c.acknowledge(at, int64(n), o.Unsynced, res, err); err != nil {
 		return err
 	}
 	if id >= 0 {
@@ -357,11 +359,11 @@ func (c *crashPartition) end(id int64, commit bool) error {
 		return err
 	}
 	res, err := c.EndTransaction(context.Background(), id, 0, commit, 0, false)
-	return c.acknowledge(at, 1, res, err)
+	return c.acknowledge(at, 1, false, res, err)
 }
 
 // acknowledge notes what an append's answer promises.
-func (c *crashPartition) acknowledge(at, n int64, res Result, err error) error {
+func (c *crashPartition) acknowledge(at, n int64, unsynced bool, res Result, err error) error {
 	if err != nil {
 		if !errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, vfs.ErrCrashed) {
 			c.tr.Failed()
@@ -374,7 +376,7 @@ func (c *crashPartition) acknowledge(at, n int64, res Result, err error) error {
 	if hw := c.HighWatermark(); hw < at+n {
 		return brokenf("acknowledged up to %d, the high watermark is %d", at+n, hw)
 	}
-	if c.level == log.Durable {
+	if c.level == log.Durable && !unsynced {
 		return c.tr.Durable(at + n)
 	}
 	if !c.crashed() {
@@ -567,6 +569,11 @@ func (c *crashPartition) repeat() error {
 		if !res.Duplicate || res.BaseOffset != b.Base || res.LastOffset != b.Next-1 || c.LogEnd() != end {
 			return brokenf("offsets %d to %d sent again: %+v, the log ends at %d, it did at %d", b.Base, b.Next, res, c.LogEnd(), end)
 		}
+		if c.level == log.Durable { // also when nobody waited for it before
+			if err := c.tr.Durable(b.Next); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -668,6 +675,24 @@ var crashScripts = []crashScript{
 				return err
 			}
 			return c.end(int64(i/3%2), i < 5)
+		})
+	}},
+	{name: "transactions synced at their end", segment: 2048, run: func(c *crashPartition) error {
+		c.unsynced = true
+		defer func() { c.unsynced = false }()
+		return c.steps(10, 4, func(i int) error {
+			if err := c.append(int64(i%2), true, 1+i%2, 150); err != nil {
+				return err
+			}
+			switch i % 5 {
+			case 2:
+				return c.end(int64(i/5%2), i < 5)
+			case 3:
+				return c.append(-1, false, 1, 60) // which waits, and syncs what lies before it
+			case 4:
+				return c.repeat()
+			}
+			return nil
 		})
 	}},
 	{name: "checkpoint", segment: 2048, run: func(c *crashPartition) error {

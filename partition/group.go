@@ -145,7 +145,7 @@ func (p *Partition) stageGroup(requests []*request, now int64) (n int) {
 				m.err, m.result = err, Result{}
 			}
 			m.result.LogStart = start
-			w.sync = w.sync || !m.unsynced
+			w.sync = w.sync || !m.unsynced && m.err == nil
 		}
 		n += run
 	}
@@ -205,6 +205,19 @@ func batchBytes(recs []log.Record) int {
 	return n
 }
 
+// syncRepeated makes records durable that were appended Unsynced and are sent again
+// by somebody who waits for that. Those of this group are synced with it.
+func (p *Partition) syncRepeated(r *request) error {
+	last := r.result.LastOffset
+	if r.unsynced || p.replicator != nil || p.log.Level() != log.Durable || last >= p.log.EndOffset() || last < p.log.DurableOffset() {
+		return nil
+	}
+	if err := p.log.Sync(); err != nil {
+		return r.result.failed(err)
+	}
+	return nil
+}
+
 // stageRun stages the requests as one batch. Their results say where they will be.
 func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 	w := &p.writer
@@ -245,7 +258,7 @@ func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 		if cfg.AppendTime {
 			first.result.AppendTime = v.timestamp
 		}
-		return nil
+		return p.syncRepeated(first)
 	}
 	epoch := uint64(h.LeaderEpoch)
 	switch {

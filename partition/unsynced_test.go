@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/x/embedlog/internal/vfs"
@@ -53,5 +54,45 @@ func TestUnsyncedAppend(t *testing.T) {
 		if err := after.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Who sends an unsynced batch again and waits for the disk is not told that it is
+// there before it is durable. A refusal syncs nothing.
+func TestUnsyncedRepeated(t *testing.T) {
+	ctx := context.Background()
+	producer := &Producer{ID: 1, Sequence: 0}
+	for name, row := range map[string]struct {
+		o    AppendOptions
+		want int64 // durable below
+		err  bool
+	}{
+		"unsynced":                 {AppendOptions{Producer: producer, Unsynced: true}, 0, false},
+		"waits":                    {AppendOptions{Producer: producer}, 1, false},
+		"waits, and it is refused": {AppendOptions{Producer: &Producer{ID: 1, Sequence: 7}}, 0, true},
+	} {
+		mem := vfs.NewMem()
+		f := vfs.NewFault(mem)
+		p := openTest(t, f, Config{})
+		if _, err := p.Append(ctx, record("a"), &AppendOptions{Producer: producer, Unsynced: true}); err != nil {
+			t.Fatal(err)
+		}
+		res, err := p.Append(ctx, record("a"), &row.o)
+		if (err != nil) != row.err || err == nil && (!res.Duplicate || res.BaseOffset != 0) {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+		if got := p.Log().DurableOffset(); got != row.want {
+			t.Errorf("%s: durable below %d, want %d", name, got, row.want)
+		}
+	}
+	// When it cannot be made durable, nobody knows.
+	f := vfs.NewFault(vfs.NewMem())
+	p := openTest(t, f, Config{})
+	if _, err := p.Append(ctx, record("a"), &AppendOptions{Producer: producer, Unsynced: true}); err != nil {
+		t.Fatal(err)
+	}
+	f.Add(vfs.Rule{Op: vfs.OpDatasync, Effect: vfs.FailSync()})
+	if _, err := p.Append(ctx, record("a"), &AppendOptions{Producer: producer}); !errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("the sync failed: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 func TestDescribeAndList(t *testing.T) {
@@ -285,9 +286,16 @@ func TestPositionLost(t *testing.T) {
 	}
 }
 
-// The power goes at a weak level, and takes records that were read and committed.
-// The log grows again past the position: it is nevertheless brought back.
+// The power goes, and takes records that were read and committed: at a weak level, or
+// those of a local transaction, which are synced at its end. The log grows again past
+// the position: it is nevertheless brought back.
 func TestPositionLostWithThePower(t *testing.T) {
+	for _, level := range []string{"os", "durable"} {
+		t.Run(level, func(t *testing.T) { testPositionLost(t, level) })
+	}
+}
+
+func testPositionLost(t *testing.T, level string) {
 	mem := vfs.NewMem()
 	o := &Options{FS: mem, MaintenanceInterval: -1}
 	open := func() *Engine {
@@ -301,7 +309,7 @@ func TestPositionLostWithThePower(t *testing.T) {
 	produce := func(p *Partition, n int) {
 		t.Helper()
 		for range n {
-			if _, err := p.Append(ctx, []log.Record{{Value: []byte("v")}}, nil); err != nil {
+			if _, err := p.Append(ctx, []log.Record{{Value: []byte("v")}}, &partition.AppendOptions{Unsynced: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -315,7 +323,7 @@ func TestPositionLostWithThePower(t *testing.T) {
 		}
 	}
 	e := open()
-	weak, err := e.CreateTopic(ctx, TopicSpec{Name: "weak", Settings: map[string]string{settingDurability: "os"}})
+	weak, err := e.CreateTopic(ctx, TopicSpec{Name: "weak", Settings: map[string]string{settingDurability: level}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -175,9 +175,10 @@ func (e *Engine) openPartition(t *Topic, n int) *Partition {
 		e.logger.Error("partition does not open", "topic", t.meta.name, "partition", n, "error", err)
 		p = partition.Failed(err)
 	}
-	if level := options.Config.Log.Level; level != log.Durable && p.Err() == nil && !p.Recovered().Clean {
-		// What was acknowledged at this level may be gone. Consumers who have read it find
-		// out by the leader epoch of their position: see Groups.checkLost.
+	if p.Err() == nil && !p.Recovered().Clean {
+		// What was acknowledged may be gone: at a weak level, and at Durable what an
+		// undecided local transaction wrote (AppendOptions.Unsynced). Consumers who have read
+		// it find out by the leader epoch of their position: see Groups.checkLost.
 		if err := p.BeginEpoch(); err != nil {
 			e.logger.Warn("a new leader epoch is not durable", "topic", t.meta.name, "partition", n, "error", err)
 		}

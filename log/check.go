@@ -113,7 +113,7 @@ func checkHeader(b []byte, lim *Limits) (BatchHeader, error) {
 	if !VerifyBatchCRC(b) {
 		return h, h.fail(posCRC, "checksum is wrong", nil)
 	}
-	if pos, reason := h.producerFault(); reason != "" {
+	if pos, reason := h.producerFault(lim.Stored); reason != "" {
 		return h, h.fail(pos, reason, nil)
 	}
 	switch {
@@ -140,8 +140,10 @@ func checkHeader(b []byte, lim *Limits) (BatchHeader, error) {
 }
 
 // producerFault judges producer id, epoch and sequence together. Without an id,
-// clients put various things into the other two; nobody looks at them.
-func (h *BatchHeader) producerFault() (pos int, reason string) {
+// clients put various things into the other two; nobody looks at them. What is
+// stored may be transactional without a sequence: the coordinator of a group writes
+// the offsets of a transaction so, as Kafka's does, in the name of its producer.
+func (h *BatchHeader) producerFault(stored bool) (pos int, reason string) {
 	control := h.Attributes.Has(Control)
 	switch {
 	case h.ProducerID < 0 && h.Attributes.Has(Transactional):
@@ -152,6 +154,7 @@ func (h *BatchHeader) producerFault() (pos int, reason string) {
 		return posProducerEpoch, "producer epoch is negative"
 	case control && h.BaseSequence != -1:
 		return posBaseSequence, "control batch has a sequence"
+	case stored && h.BaseSequence == -1 && h.Attributes.Has(Transactional):
 	case !control && h.BaseSequence < 0:
 		return posBaseSequence, "base sequence is negative"
 	}

@@ -63,7 +63,7 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 	switch {
 	case b.uncertain == nil && p.split(q, b, err):
 		return
-	case p.again(b, err, unknown) && p.retryLater(q, b):
+	case p.again(b, err, unknown) && p.retryLater(q, b, err):
 		return
 	}
 	if b.uncertain != nil && !unknown {
@@ -157,8 +157,20 @@ func (p *Producer) again(b *producerBatch, err error, unknown bool) bool {
 }
 
 // retryLater leaves the batch where it is, for some time. It is false when the
-// batch is too old, or the producer has no time left.
-func (p *Producer) retryLater(q *producerQueue, b *producerBatch) bool {
+// batch is too old, or the producer has no time left. The first time it says so:
+// whoever waits on a full disk wants to know what for.
+func (p *Producer) retryLater(q *producerQueue, b *producerBatch, err error) bool {
+	first := q.backoff == 0
+	if !p.waitForAnother(q, b) {
+		return false
+	}
+	if first {
+		p.db.engine.Logger().Warn("producer tries again", "error", err)
+	}
+	return true
+}
+
+func (p *Producer) waitForAnother(q *producerQueue, b *producerBatch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/x/embedlog/compress"
 	"github.com/x/embedlog/internal/sock"
@@ -16,6 +17,10 @@ type sessionProducer struct {
 	topic string
 }
 
+// sessionDelivery is how long a session's records are tried again: somebody sits
+// there, or a script, that is better told of a full disk soon than goes on waiting.
+const sessionDelivery = 10 * time.Second
+
 func (s *session) openProducer(_ context.Context, q sock.Producer) (none, error) {
 	s.closeProducer()
 	if _, err := s.db.Topic(q.Topic); err != nil {
@@ -25,7 +30,7 @@ func (s *session) openProducer(_ context.Context, q sock.Producer) (none, error)
 	if err != nil {
 		return none{}, err
 	}
-	p, err := s.db.Producer(&ProducerConfig{Compression: codec, Partitioner: byNameOrKey()})
+	p, err := s.db.Producer(&ProducerConfig{Compression: codec, Partitioner: byNameOrKey(), DeliveryTimeout: sessionDelivery})
 	if err != nil {
 		return none{}, err
 	}

@@ -12,7 +12,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
+
+// sameSignal is within what time a second signal is the first one again.
+const sameSignal = 100 * time.Millisecond
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -32,7 +36,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			return
 		}
 		cancel()
-		<-signals
+		// timeout(1) and terminals with a wrapper in between send one signal twice
+		// within microseconds: that is one wish, to end in order.
+		for began := time.Now(); time.Since(began) < sameSignal; {
+			<-signals
+		}
 		os.Exit(exitInterrupted)
 	}()
 	// Whoever reads our output may have enough: the write then fails with EPIPE,

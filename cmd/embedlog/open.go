@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"syscall"
 
@@ -13,9 +14,11 @@ import (
 // it runs, other commands reach the database through its socket, where there can
 // be one.
 func (a *app) open(ctx context.Context, dir string) (*client, error) {
-	db, err := embedlog.Open(dir, &embedlog.Options{Socket: true})
+	o := &embedlog.Options{Socket: true, Logger: slog.New(&warnings{a: a})}
+	db, err := embedlog.Open(dir, o)
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.ENAMETOOLONG) {
-		db, err = embedlog.Open(dir, nil)
+		o.Socket = false
+		db, err = embedlog.Open(dir, o)
 	}
 	if err != nil {
 		return nil, err

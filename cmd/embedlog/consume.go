@@ -139,6 +139,8 @@ const (
 
 func (s *consuming) run(ctx context.Context) (err error) {
 	s.out = bufio.NewWriterSize(s.a.stdout, 64<<10)
+	ctx, stop := whileRead(ctx, s.a.stdout)
+	defer stop()
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
@@ -148,6 +150,9 @@ func (s *consuming) run(ctx context.Context) (err error) {
 		}
 	}()
 	if err := s.loop(ctx); err != nil {
+		if context.Cause(ctx) == errReaderGone {
+			return nil // whoever read has enough: no failure, and nothing to say
+		}
 		if errors.Is(err, context.Canceled) || code(err) == sock.CodeCancelled {
 			return &exitError{code: exitInterrupted} // the way to end it: nothing to say
 		}
@@ -247,9 +252,10 @@ func (s *consuming) write(recs []sock.Record) error {
 	return s.out.Flush()
 }
 
-// finish commits what was printed. It is done after an interrupt, too.
+// finish commits what was printed. It is done after an interrupt, too; not when
+// nobody may have read what was printed last.
 func (s *consuming) finish(ctx context.Context) error {
-	if s.group == "" {
+	if s.group == "" || context.Cause(ctx) == errReaderGone {
 		return nil
 	}
 	_, err := call[struct{}](context.WithoutCancel(ctx), s.c, sock.OpCommit, struct{}{})

@@ -17,7 +17,8 @@ var (
 	ErrInvalidCommit = engine.ErrInvalidCommit
 )
 
-// PositionLostError says which position a group had, and where it goes on.
+// PositionLostError says which position a group had, the Offset and LeaderEpoch that
+// were committed, and where it goes on: at End.
 type PositionLostError = engine.PositionLostError
 
 // GroupState is what a group is doing.
@@ -30,7 +31,8 @@ const (
 	GroupStable      = engine.GroupStable      // every member has what is for it
 )
 
-// GroupListing is one line about a group: its name, state and number of members.
+// GroupListing is one line about a group: its name (Group), State and number of
+// Members.
 type GroupListing = engine.GroupListing
 
 // GroupInfo is all about a consumer group.

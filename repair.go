@@ -8,12 +8,26 @@ import (
 )
 
 // RepairOptions say how to repair. Nil is all defaults.
+//
+//	DryRun   bool                               // find out what would be done, write nothing
+//	Progress func(done, total int, path string) // what is looked at next
+//	Logger   *slog.Logger                       // nil is silent
+//	Now      func() time.Time                   // nil is time.Now
 type RepairOptions = engine.RepairOptions
 
 // RepairReport says what Repair found and did; String is the same for people.
+//
+//	Logs     int           // looked at: partitions, and the metadata
+//	Damaged  []RepairedLog // those of them that were not whole
+//	Orphans  []Orphan      // directories that the metadata does not know
+//	Identity bool          // FORMAT was damaged or missing and made anew
+//	File     string        // the report in the database's directory; empty when nothing was found
 type RepairReport = engine.RepairReport
 
-// RepairedLog is a partition, or the metadata, that was not whole.
+// RepairedLog is a partition, or the metadata, that was not whole: its Name
+// (orders/3), its Path below the database's directory, the Damage, what was SetAside,
+// Start and End of the offsets it holds now, Missing when its files were gone, and Err
+// when it could not be repaired.
 type RepairedLog = engine.RepairedLog
 
 // Orphan is a directory that the metadata does not know.

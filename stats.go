@@ -7,8 +7,9 @@ import (
 	"github.com/x/embedlog/internal/engine"
 )
 
-// Info says what a database is: its directory, ids and format, and which directory
-// holds which topic.
+// Info says what a database is: its Dir, Format, ClusterID, DirectoryID and NodeID,
+// and in Topics and Deleting the Name and ID of each topic, whose files are in
+// topics/<ID>.
 type Info = engine.Info
 
 // Info says what the database is.

@@ -14,8 +14,10 @@ type repairLine struct {
 	Logs    int              `json:"logs"` // looked at
 	Damaged []repairedLog    `json:"damaged"`
 	Orphans []repairedOrphan `json:"orphans"`
-	DryRun  bool             `json:"dry_run"`
-	Report  string           `json:"report,omitempty"` // the file that was written
+	// Identity: FORMAT was damaged or missing and made anew.
+	Identity bool   `json:"identity"`
+	DryRun   bool   `json:"dry_run"`
+	Report   string `json:"report,omitempty"` // the file that was written
 }
 
 type repairedLog struct {
@@ -59,13 +61,13 @@ exits with 3 if that is anything.`,
 			if errors.Is(err, embedlog.ErrLocked) {
 				return &exitError{exitLocked, lockedBy(a.data, err, "a database is repaired when nobody has it open")}
 			}
-			if err != nil && len(r.Damaged) == 0 {
+			if err != nil && len(r.Damaged) == 0 && !r.Identity {
 				return err
 			}
 			if showErr := a.showRepair(r, dryRun); showErr != nil {
 				return showErr
 			}
-			if err == nil && dryRun && len(r.Damaged) > 0 {
+			if err == nil && dryRun && (len(r.Damaged) > 0 || r.Identity) {
 				err = &exitError{code: exitDamage}
 			}
 			return err
@@ -77,13 +79,13 @@ exits with 3 if that is anything.`,
 
 func (a *app) showRepair(r embedlog.RepairReport, dryRun bool) error {
 	if !a.asJSON() {
-		if len(r.Damaged)+len(r.Orphans) == 0 {
+		if len(r.Damaged)+len(r.Orphans) == 0 && !r.Identity {
 			return a.say("nothing to repair in %s", plural(r.Logs, "log"))
 		}
 		_, err := fmt.Fprint(a.stdout, r.String())
 		return err
 	}
-	line := repairLine{Logs: r.Logs, Damaged: []repairedLog{}, Orphans: []repairedOrphan{}, DryRun: dryRun, Report: r.File}
+	line := repairLine{Logs: r.Logs, Damaged: []repairedLog{}, Orphans: []repairedOrphan{}, DryRun: dryRun, Identity: r.Identity, Report: r.File}
 	for _, l := range r.Damaged {
 		one := repairedLog{Name: l.Name, Path: l.Path, Missing: l.Missing, LostEnd: l.LostEnd, Damage: []string{}, SetAside: []string{}}
 		for _, d := range l.Damage {

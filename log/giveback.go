@@ -27,6 +27,7 @@ func (l *Log) GiveBack() error {
 	if w.marked == w.pos {
 		end += markLen
 	}
+	w.runway.forgo() // or who lays zeros goes on behind us
 	if ready := w.runway.enter(); ready <= end {
 		w.runway.leave(ready)
 		return nil

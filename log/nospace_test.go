@@ -123,6 +123,28 @@ func TestGiveBack(t *testing.T) {
 	}
 }
 
+// A goroutine that was to lay zeros when room was given back, and gets to it only
+// then, does not take it again.
+func TestGiveBackForGood(t *testing.T) {
+	l := openTest(t, vfs.NewMem(), Config{Level: OS, SegmentBytes: 8 << 20})
+	appendTest(t, l, 1, "v0")
+	l.Lock()
+	defer l.Unlock()
+	l.bg.running.Wait()
+	r := l.w.runway
+	r.mu.Lock()
+	r.working, r.target = true, 1<<20 // as more does it
+	r.running.Add(1)
+	r.mu.Unlock()
+	if err := l.GiveBack(); err != nil {
+		t.Fatal(err)
+	}
+	r.work()
+	if l.AheadBytes() > 4096 {
+		t.Errorf("%d bytes lie ahead", l.AheadBytes())
+	}
+}
+
 // A group that would fit is not refused because the zeros ahead of it would not.
 func TestAppendWithoutRoomForZeros(t *testing.T) {
 	fault := vfs.NewFault(vfs.NewMem())

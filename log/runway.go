@@ -232,6 +232,13 @@ func (r *runway) more(pos, limit int64) {
 	go r.work()
 }
 
+// forgo makes a goroutine that was begun lay nothing more. Writer.
+func (r *runway) forgo() {
+	r.mu.Lock()
+	r.target = 0
+	r.mu.Unlock()
+}
+
 func (r *runway) work() {
 	defer r.running.Done()
 	r.mu.Lock()

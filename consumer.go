@@ -216,6 +216,7 @@ func (db *DB) Consumer(cfg *ConsumerConfig) (*Consumer, error) {
 	if err := c.configure(); err != nil {
 		return nil, fmt.Errorf("consumer: %w", err)
 	}
+	c.member.id = engine.NewMemberID()
 	c.life, c.die = context.WithCancel(context.Background())
 	err := c.assignByHand()
 	if err == nil && c.follows() {

@@ -28,6 +28,7 @@ import (
 type member struct {
 	id    string
 	epoch int32 // 0: has not joined
+	tried bool  // it asked to be let in: the group may have it, whatever the answer was
 	// The background goroutine's.
 	news   <-chan struct{}          // a heartbeat would bring something
 	beat   time.Time                // when the next one is due; zero: none is
@@ -254,12 +255,12 @@ func (c *Consumer) heartbeat(owned []engine.TopicPartitions, now time.Time) erro
 			m.known[t.ID()] = len(t.Partitions())
 		}
 	}
+	m.tried = true
 	res, err := c.engine.Groups().Heartbeat(c.life, r)
 	if err != nil {
 		return err
 	}
 	if m.epoch == 0 {
-		m.id = res.MemberID
 		m.news = c.engine.Groups().Changed(c.cfg.Group, m.id)
 	}
 	m.epoch, m.sent, m.beat = res.MemberEpoch, r.Owned, time.Time{}
@@ -448,9 +449,11 @@ func (c *Consumer) leave(ctx context.Context) {
 	}
 	defer func() { <-c.calls }()
 	m := &c.member
-	if m.epoch <= 0 {
+	if !m.tried {
 		return
 	}
+	// Also where no call has succeeded: a group that could not write its epoch has the
+	// member all the same, and a local one never expires by silence.
 	epoch := engine.LeaveEpoch
 	if c.cfg.InstanceID != "" {
 		epoch = engine.StaticLeaveEpoch

@@ -192,7 +192,7 @@ func (g *Groups) enter(ctx context.Context, name string, create, alone bool) (*g
 func (g *Groups) Heartbeat(ctx context.Context, req HeartbeatRequest) (HeartbeatResponse, error) {
 	joins := req.MemberEpoch == JoinEpoch
 	if req.MemberID == "" && joins {
-		req.MemberID = newMemberID()
+		req.MemberID = NewMemberID()
 	}
 	x, err := g.enter(ctx, req.Group, joins, false)
 	if err != nil {
@@ -219,7 +219,10 @@ func (g *Groups) Heartbeat(ctx context.Context, req HeartbeatRequest) (Heartbeat
 	return resp, nil
 }
 
-func newMemberID() string {
+// NewMemberID is one that nobody has. A member that chooses its own before it joins
+// is the same one when it tries again, and can leave when it does not know whether it
+// has joined.
+func NewMemberID() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])

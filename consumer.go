@@ -72,7 +72,8 @@ type ConsumerConfig struct {
 	// OnAssigned, OnRevoked and OnLost are called when the group gives the consumer
 	// partitions and takes them away. They are called by the goroutine that reads,
 	// between two records; OnRevoked and OnLost by Close, too. They may call the
-	// consumer's methods, but not read.
+	// consumer's methods, Close among them, but not read, and not close the database,
+	// which waits for them.
 	//
 	// OnAssigned is called before the first record; the positions are those it will
 	// begin at, and Seek moves them. OnRevoked is called while the partitions are still
@@ -170,6 +171,7 @@ type Consumer struct {
 	kick     chan struct{} // cap 1: something to do for the background
 	stop     chan struct{}
 	ended    chan struct{} // closed when the background goroutine is gone
+	through  chan struct{} // closed when Close is
 	life     context.Context
 	unfollow func() // ends the subscription to changes of topics; nil when there is none
 	die      context.CancelFunc
@@ -193,7 +195,7 @@ type Consumer struct {
 	coming    []*source // given to us, not taken over yet
 	going     []*source // to be given up
 	leaving   []*source // given up; their marks are to be committed, and the group told
-	once      sync.Once // of Close
+	telling   bool      // Close calls a hook: who closes meanwhile does not wait for it
 }
 
 // place is a partition of a topic. A topic that was deleted and made again is another.
@@ -208,7 +210,7 @@ func (db *DB) Consumer(cfg *ConsumerConfig) (*Consumer, error) {
 	c := &Consumer{
 		db: db, engine: db.Engine(), waiter: partition.NewWaiter(),
 		calls: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
-		sources: make(map[place]*source),
+		through: make(chan struct{}), sources: make(map[place]*source),
 	}
 	if cfg != nil {
 		c.cfg = *cfg
@@ -328,15 +330,40 @@ func (c *Consumer) prod() {
 
 // Close commits what is marked, leaves the group and ends a loop that runs, with
 // ErrClosed. The record that the application has in hand is not marked. It may be
-// called from within a loop, and more than once.
+// called from within a loop, by the hooks, and more than once: a later call waits for
+// the first, but not while that one calls OnRevoked or OnLost, which may be who calls.
 func (c *Consumer) Close() error {
-	var err error
-	c.once.Do(func() { err = c.shut() })
-	return err
+	if c.closeBegins() {
+		defer close(c.through)
+		return c.shut()
+	}
+	c.mu.Lock()
+	telling := c.telling
+	c.mu.Unlock()
+	if !telling {
+		<-c.through
+	}
+	return nil
 }
 
+// closeBegins says that nobody has closed the consumer before.
+func (c *Consumer) closeBegins() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.closing
+	c.closing = true // from now on it is Close that calls the hooks
+	return first
+}
+
+// closeWithDB waits also for a Close that calls a hook: what is marked there is to be
+// committed before the database closes.
 func (c *Consumer) closeWithDB() {
-	if err := c.Close(); err != nil {
+	if !c.closeBegins() {
+		<-c.through
+		return
+	}
+	defer close(c.through)
+	if err := c.shut(); err != nil {
 		c.logger.Warn("consumer did not close cleanly", "group", c.cfg.Group, "error", err)
 	}
 }
@@ -344,7 +371,6 @@ func (c *Consumer) closeWithDB() {
 func (c *Consumer) shut() error {
 	ctx := context.Background()
 	c.mu.Lock()
-	c.closing = true // from now on it is us who call the hooks
 	var mine []Position
 	for _, s := range c.sources {
 		if c.isMember() && !s.told {
@@ -356,13 +382,15 @@ func (c *Consumer) shut() error {
 		tell = c.cfg.OnLost
 	}
 	started := c.started
+	c.telling = len(mine) > 0 && tell != nil
+	telling := c.telling
 	c.mu.Unlock()
 	c.notify()
-	if len(mine) > 0 && tell != nil {
+	if telling {
 		tell(ctx, c, sortPositions(mine))
 	}
 	c.mu.Lock()
-	c.closed = true
+	c.telling, c.closed = false, true
 	c.mu.Unlock()
 	if c.unfollow != nil {
 		c.unfollow()

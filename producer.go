@@ -166,7 +166,7 @@ func (db *DB) Producer(c *ProducerConfig) (*Producer, error) {
 // BufferBytes are in use. The record is copied. done, which may be nil, is called
 // once with the record's position or with why there is none, from a goroutine of
 // the producer, for one partition in the order of the offsets; it should be quick,
-// and must not wait for this producer. When Send returns an error the record was
+// and must not wait for this producer, nor close it or the database. When Send returns an error the record was
 // not taken and done is not called.
 func (p *Producer) Send(ctx context.Context, rec Record, done func(Position, error)) error {
 	return p.send(ctx, &rec, answer{done: done})

@@ -142,17 +142,20 @@ func (t *Txn) register(ctx context.Context, shares []*txnShare) error {
 // cannot be used any more, because it was not for a week or its last transaction
 // waits for a partition, is replaced as long as nothing is in the transaction.
 func (t *Txn) atFirst(ctx context.Context, f func(*txnSession) error) error {
-	err := f(t.session)
-	if len(t.parts) > 0 || t.session.named || !errors.Is(err, engine.ErrProducerMapping) && !errors.Is(err, ErrConcurrentTransactions) {
-		return err
+	for {
+		err := f(t.session)
+		if len(t.parts) > 0 || t.session.named || !errors.Is(err, engine.ErrProducerMapping) && !errors.Is(err, ErrConcurrentTransactions) {
+			return err
+		}
+		// The next one may wait for a partition as well; those that do are not kept, and
+		// one that is made anew does not.
+		old := t.session
+		s, err := t.db.session(ctx, TxnOptions{Timeout: old.timeout})
+		if err != nil {
+			return err
+		}
+		s.topics, t.session = old.topics, s
 	}
-	old := t.session
-	s, err := t.db.session(ctx, TxnOptions{Timeout: old.timeout})
-	if err != nil {
-		return err
-	}
-	s.topics, t.session = old.topics, s
-	return f(s)
 }
 
 // append appends the share in as few batches as the topic allows.

@@ -64,7 +64,7 @@ type ConcurrentTransactionsError struct {
 }
 
 func (e *ConcurrentTransactionsError) Error() string {
-	return fmt.Sprintf("the transaction of %q is being ended (%s); try again", e.TransactionalID, e.State)
+	return fmt.Sprintf("the transaction before, of %q, is being ended (%s): try again; it waits as long as one of its partitions cannot be written", e.TransactionalID, e.State)
 }
 
 // Is matches ErrConcurrentTransactions.

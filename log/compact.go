@@ -41,6 +41,9 @@ type CompactPolicy struct {
 	// Upto is the first offset that may not be cleaned: the owner's last stable
 	// offset, or lower. Only whole, closed, durable segments below it are touched.
 	Upto int64
+	// KeepIndex is the log index of the first entry that may not be touched, whatever
+	// its offsets: TruncateFrom cannot take back what was joined. Zero is none.
+	KeepIndex uint64
 	// Now is the wall clock; zero is Options.Now.
 	Now time.Time
 	// MinAge keeps segments dirty that hold a younger timestamp. (min.compaction.lag.ms)
@@ -143,12 +146,13 @@ func cleanedTo(segs []*segment) int64 {
 	return 0
 }
 
-// cleanable counts the segments at the front that compaction may touch.
-func (l *Log) cleanable(segs []*segment, upto int64) (n int) {
+// cleanable counts the segments at the front that compaction may touch: below the
+// offset upto, and below the log index keep unless that is zero.
+func (l *Log) cleanable(segs []*segment, upto int64, keep uint64) (n int) {
 	l.mu.Lock()
 	durable := l.durable.base // all segments before this one are
 	l.mu.Unlock()
-	for n+1 < len(segs) && segs[n+1].baseOffset <= upto && segs[n].baseOffset < durable && segs[n].tag != 0 {
+	for n+1 < len(segs) && segs[n+1].baseOffset <= upto && segs[n+1].begins(keep) && segs[n].baseOffset < durable && segs[n].tag != 0 {
 		n++
 	}
 	return n
@@ -158,7 +162,7 @@ func (l *Log) cleanable(segs []*segment, upto int64) (n int) {
 func (l *Log) CompactionState(upto int64) (CompactionState, error) {
 	segs := *l.segs.Load()
 	st := CompactionState{CleanedOffset: cleanedTo(segs), OldestDirty: noTimestamp}
-	for i, s := range segs[:l.cleanable(segs, upto)] {
+	for i, s := range segs[:l.cleanable(segs, upto, 0)] {
 		if segs[i+1].baseOffset <= st.CleanedOffset {
 			st.CleanBytes += s.end.Load()
 		} else {
@@ -203,7 +207,7 @@ func (l *Log) Compact(ctx context.Context, p CompactPolicy) (report CompactRepor
 		return report, fmt.Errorf("compact: %w", ErrHeld)
 	}
 	p = p.withDefaults(l)
-	if err := l.reindex(ctx, l.cleanable(*l.segs.Load(), p.Upto)); err != nil {
+	if err := l.reindex(ctx, l.cleanable(*l.segs.Load(), p.Upto, p.KeepIndex)); err != nil {
 		return report, fmt.Errorf("compact: %w", err)
 	}
 	again := p.Again
@@ -224,7 +228,7 @@ func (l *Log) Compact(ctx context.Context, p CompactPolicy) (report CompactRepor
 // compactRound is one pass. more says that the map did not hold all keys.
 func (l *Log) compactRound(ctx context.Context, p *CompactPolicy, keys *keyMap, report *CompactReport, again bool) (more bool, err error) {
 	segs := *l.segs.Load()
-	n := l.cleanable(segs, p.Upto)
+	n := l.cleanable(segs, p.Upto, p.KeepIndex)
 	cleaned := cleanedTo(segs)
 	youngest := p.Now.UnixMilli() - p.MinAge.Milliseconds()
 	for i := range n {

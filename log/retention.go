@@ -10,6 +10,9 @@ type RetentionPolicy struct {
 	// Upto bounds everything: only segments that lie wholly below this offset may
 	// go. Zero is none.
 	Upto int64
+	// KeepIndex is the log index of the first entry that has to stay, whatever its
+	// offsets: what lies there may not be committed yet. Zero is none.
+	KeepIndex uint64
 	// Age deletes a segment whose largest timestamp is older. Zero or negative is
 	// never. (retention.ms)
 	//
@@ -76,7 +79,7 @@ func (l *Log) deletable(p *RetentionPolicy) (n int, err error) {
 	start, ran, freed := l.start.Load(), l.ran(), int64(0)
 	for n+1 < len(segs) {
 		s, next := segs[n], segs[n+1]
-		if next.baseOffset > p.Upto {
+		if next.baseOffset > p.Upto || !next.begins(p.KeepIndex) {
 			break
 		}
 		size := s.end.Load()

@@ -79,6 +79,10 @@ func newSegment(fs vfs.FS, files *FileCache, h segmentHeader) *segment {
 	return s
 }
 
+// begins says whether the segment's first log index is keep or lower, so that none
+// of the segments before it holds keep. Zero is below every log.
+func (s *segment) begins(keep uint64) bool { return keep == 0 || s.baseIndex <= keep }
+
 // openFile opens the data file and makes sure that it is this segment's and not
 // that of a later one of the same name: compaction and truncation replace files.
 func (s *segment) openFile() (vfs.File, error) {

@@ -200,7 +200,13 @@ func (l *Log) syncCreated() error {
 // TruncateTo makes offset the log start offset: records below it are gone for
 // readers at once, and for ever when it returns. Whole segments below it are
 // deleted, never the active one. Writer.
-func (l *Log) TruncateTo(offset int64) error {
+func (l *Log) TruncateTo(offset int64) error { return l.TruncateToKeeping(offset, 0) }
+
+// TruncateToKeeping is TruncateTo, and the segments that hold the entry with the log
+// index keep, or one behind it, stay whatever their offsets: an entry without offsets
+// at a segment's end may not be committed yet, and TruncateFrom has to find it. Zero
+// keeps none. Writer.
+func (l *Log) TruncateToKeeping(offset int64, keep uint64) error {
 	if err := l.Err(); err != nil {
 		return err
 	}
@@ -213,6 +219,9 @@ func (l *Log) TruncateTo(offset int64) error {
 	l.bg.quiesce()
 	segs := *l.segs.Load()
 	first := max(segmentFor(segs, offset), 0)
+	for first > 0 && !segs[first].begins(keep) {
+		first--
+	}
 	return l.dropSegments(first, offset)
 }
 

@@ -25,6 +25,7 @@ func (p *Partition) Retain(ctx context.Context, policy log.RetentionPolicy) (del
 	if policy.Upto <= 0 || policy.Upto > hw {
 		policy.Upto = hw
 	}
+	policy.KeepIndex = p.keepIndex()
 	start, took := p.log.StartOffset(), p.log.AllocatedBytes()
 	deleted, err = p.log.Retain(policy)
 	if p.log.StartOffset() > start {
@@ -37,6 +38,19 @@ func (p *Partition) Retain(ctx context.Context, policy log.RetentionPolicy) (del
 		return deleted, freed, fmt.Errorf("retain: %w", err)
 	}
 	return deleted, freed, nil
+}
+
+// keepIndex is the first log index that a replicator may still take back, and 0
+// without one. The high watermark does not say it: an entry without offsets may lie
+// behind the last committed record, at the end of a segment that holds nothing else
+// above it. After an open nothing is known to be committed until Commit says so.
+func (p *Partition) keepIndex() uint64 {
+	if p.replicator == nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.committed + 1
 }
 
 // Roll closes the active segment, so that retention and compaction get at it, and
@@ -67,6 +81,7 @@ func (p *Partition) Compact(ctx context.Context, policy log.CompactPolicy) (log.
 	if policy.Upto <= 0 || policy.Upto > stable {
 		policy.Upto = stable
 	}
+	policy.KeepIndex = p.keepIndex()
 	cfg := p.cfg.Load()
 	policy.Batch = p.verdict
 	policy.Recompress, policy.Codec, policy.CodecLevel = cfg.Recompress, cfg.Compression, cfg.CompressionLevel

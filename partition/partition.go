@@ -51,6 +51,7 @@ type Partition struct {
 	state     *state
 	stored    []storedEntry // replicated: what lies above the high watermark
 	base      *state        // replicated: the state of what lies below the high watermark
+	committed uint64        // replicated: the log index that Commit was last called with
 	proposing sync.Mutex    // replicated: held by who proposes
 
 	closed atomic.Bool
@@ -381,7 +382,7 @@ func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, err
 	if offset < 0 || offset > hw {
 		return 0, fmt.Errorf("delete records: %w", &OffsetOutOfRangeError{Offset: offset, LogStart: p.LogStart(), LogEnd: hw})
 	}
-	if err := p.log.TruncateTo(offset); err != nil {
+	if err := p.log.TruncateToKeeping(offset, p.keepIndex()); err != nil {
 		return 0, fmt.Errorf("delete records: %w", err)
 	}
 	p.movedStart()

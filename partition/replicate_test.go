@@ -436,3 +436,99 @@ func runCluster(t testing.TB, seed uint64) (acked, duplicates, elections int) {
 	}
 	return acked, duplicates, elections
 }
+
+// follower is the replicator of a partition that never leads.
+type follower struct{}
+
+func (follower) LeaderEpoch() (int32, error) { return 0, &NotLeaderError{Leader: -1} }
+
+func (follower) Propose(context.Context, int32, int64, [][]byte) (Proposal, error) {
+	return nil, &NotLeaderError{Leader: -1}
+}
+
+// An entry without offsets lies below the high watermark by its offset and is not
+// committed: what deletes or joins by offset alone leaves a log that cannot be
+// truncated to what the next leader has. Found by TestReplicasAgree, seed
+// 573415753812021753.
+func TestUncommittedEntryWithoutOffsetsStays(t *testing.T) {
+	ctx := context.Background()
+	batch := func(key string, base int64) []byte {
+		h := log.BatchHeader{BaseOffset: base, LeaderEpoch: 1, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}
+		b, err := log.AppendBatch(nil, &h, []log.Record{{Key: []byte(key), Value: make([]byte, 1500), Timestamp: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for name, clean := range map[string]func(p *Partition) error{
+		"delete": func(p *Partition) error { _, err := p.DeleteRecords(ctx, -1); return err },
+		"retain": func(p *Partition) error {
+			_, _, err := p.Retain(ctx, log.RetentionPolicy{Bytes: 1})
+			return err
+		},
+		"compact": func(p *Partition) error {
+			_, err := p.Compact(ctx, log.CompactPolicy{DeleteRetention: -1})
+			return err
+		},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/restart=%t", name, restart), func(t *testing.T) {
+				fs := vfs.NewMem()
+				open := func() *Partition {
+					p, err := Open("", &Options{FS: fs, Replicator: follower{}, Config: Config{Log: log.Config{SegmentBytes: 2 << 10, SegmentAge: -1}}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return p
+				}
+				p := open()
+				defer func() { p.Close() }()
+				// Segments: entries 1 | 2 3 | 4, of which 3 has no offset and is not committed.
+				for i, e := range []Entry{
+					{Kind: log.KindData, Index: 1, Epoch: 1, Data: batch("k", 0)},
+					{Kind: log.KindData, Index: 2, Epoch: 1, Data: batch("k", 1)},
+					{Kind: log.KindNoop, Index: 3, Epoch: 2, Data: []byte("lead")},
+					{Kind: log.KindData, Index: 4, Epoch: 2, Data: batch("k", 2)},
+				} {
+					if err := p.Store([]Entry{e}); err != nil {
+						t.Fatalf("entry %d: %v", i+1, err)
+					}
+				}
+				if err := p.Commit(2); err != nil {
+					t.Fatal(err)
+				}
+				if restart {
+					if err := p.Close(); err != nil {
+						t.Fatal(err)
+					}
+					p = open()
+				}
+				if p.HighWatermark() != 2 {
+					t.Fatalf("high watermark %d, want 2", p.HighWatermark())
+				}
+				if err := clean(p); err != nil {
+					t.Fatal(err)
+				}
+				if err := p.TruncateFrom(3); err != nil {
+					t.Fatalf("truncate from the first entry that is not committed: %v", err)
+				}
+				if err := p.Store([]Entry{{Kind: log.KindData, Index: 3, Epoch: 3, Data: batch("k", 2)}}); err != nil {
+					t.Fatal(err)
+				}
+				if err := p.Commit(3); err != nil {
+					t.Fatal(err)
+				}
+				if got := readAll(t, p, ReadUncommitted); len(got) == 0 || p.HighWatermark() != 3 {
+					t.Fatalf("%d records, high watermark %d, want at least 1 and 3", len(got), p.HighWatermark())
+				}
+				// What is committed may go.
+				if _, err := p.DeleteRecords(ctx, -1); err != nil {
+					t.Fatal(err)
+				}
+				if start := p.LogStart(); start != 3 {
+					t.Fatalf("log start offset %d after deletion, want 3", start)
+				}
+			})
+		}
+	}
+}

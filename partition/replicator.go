@@ -156,7 +156,8 @@ func (p *Partition) stageEntry(e *Entry) error {
 }
 
 // Commit says that a majority has the log up to and with index: the high
-// watermark moves there. For the replicator, on every node.
+// watermark moves there, and deletion and compaction may reach that far. index is at
+// most the last one stored here. For the replicator, on every node.
 func (p *Partition) Commit(index uint64) error {
 	p.mu.Lock()
 	next, n := p.highWatermark.Load(), 0
@@ -166,6 +167,7 @@ func (p *Partition) Commit(index uint64) error {
 		next = p.stored[n].next
 	}
 	p.stored = p.stored[n:]
+	p.committed = max(p.committed, index)
 	p.base.txns.advance(next)
 	if next > p.highWatermark.Load() {
 		p.advanceLocked(next)

@@ -45,7 +45,7 @@ func TestCompactReaders(t *testing.T) {
 					}
 				})
 			}
-			for round := range 15 {
+			for round := range 9 {
 				for range 20 {
 					if err := k.step(l); err != nil {
 						t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/x/embedlog/compress"
 	"github.com/x/embedlog/internal/model"
+	"github.com/x/embedlog/internal/testcount"
 	"github.com/x/embedlog/internal/vfs"
 )
 
@@ -214,12 +215,11 @@ func (k *keyed) checkClean(l *Log, cleaned int64) error {
 }
 
 func TestCompactRandom(t *testing.T) {
-	seeds := uint64(25)
-	if testing.Short() {
-		seeds = 5
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { compactRandom(t, seed) })
+	for seed := range uint64(testcount.N(25)) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			compactRandom(t, seed)
+		})
 	}
 }
 

@@ -43,7 +43,7 @@ func TestFlipEveryBit(t *testing.T) {
 		names, sizes = append(names, info.Name), append(sizes, info.Size*8)
 		bits += info.Size * 8
 	}
-	tries := int64(envInt(t, "EMBEDLOG_FLIPS", testcount.N(20000)))
+	tries := int64(envInt(t, "EMBEDLOG_FLIPS", testcount.N(10000)))
 	every := tries == 0
 	if every {
 		tries = bits

@@ -1,6 +1,7 @@
 package compress
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,20 +23,35 @@ const (
 	zstdScratchBytes = 512 << 10
 )
 
-var (
-	zstdReaders = sync.Pool{}
-	zstdWriters [zstd.SpeedBestCompression + 1]sync.Pool // by the library's level
-)
+// A channel that is made within a testing/synctest bubble may not be touched from
+// outside of it, so nothing that holds one may be made in a call and used by a later
+// one: two tests of a user's, each a bubble, would end the process. Encoders make one
+// for EncodeAll only, so theirs are used as streams. Decoders always have one, so there
+// is one decoder, made as the program starts.
+
+// zstdWriters are pools by the library's level: an encoder is 1 MiB and more.
+var zstdWriters [zstd.SpeedBestCompression + 1]sync.Pool // of *zstdWriter
+
+// zstdWriter is an encoder and what it has written.
+type zstdWriter struct {
+	enc *zstd.Encoder
+	out []byte
+}
+
+// Write takes what the encoder gives.
+func (w *zstdWriter) Write(p []byte) (int, error) {
+	w.out = append(w.out, p...)
+	return len(p), nil
+}
 
 func encodeZstd(dst, src []byte, level int) ([]byte, error) {
 	speed := zstd.SpeedDefault
 	if level != 0 {
 		speed = zstd.EncoderLevelFromZstd(level)
 	}
-	w, ok := zstdWriters[speed].Get().(*zstd.Encoder)
+	w, ok := zstdWriters[speed].Get().(*zstdWriter)
 	if !ok {
-		var err error
-		w, err = zstd.NewWriter(nil,
+		enc, err := zstd.NewWriter(nil,
 			zstd.WithEncoderLevel(speed),
 			zstd.WithEncoderConcurrency(1), // works in the caller's goroutine
 			zstd.WithLowerEncoderMem(true),
@@ -45,31 +61,31 @@ func encodeZstd(dst, src []byte, level int) ([]byte, error) {
 		if err != nil {
 			return dst, fmt.Errorf("zstd: %w", err)
 		}
+		w = &zstdWriter{enc: enc}
 	}
-	defer zstdWriters[speed].Put(w)
-	return w.EncodeAll(src, dst), nil
-}
-
-// zstdReader is a decoder and memory for output whose size is not known.
-type zstdReader struct {
-	*zstd.Decoder
-	scratch []byte
-}
-
-func getZstdReader() (*zstdReader, error) {
-	if r, ok := zstdReaders.Get().(*zstdReader); ok {
-		return r, nil
-	}
-	d, err := zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(1), // works in the caller's goroutine
-		zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(zstdMaxWindow),
-		zstd.WithDecodeAllCapLimit(true)) // stays within the memory that it is given
+	w.out = dst
+	w.enc.ResetContentSize(w, int64(len(src))) // the frame says its size
+	_, err := w.enc.Write(src)
+	err = errors.Join(err, w.enc.Close())
+	out := w.out
+	w.out = nil
 	if err != nil {
-		return nil, fmt.Errorf("zstd: %w", err)
+		return dst, fmt.Errorf("zstd: %w", err) // and the encoder is not used again
 	}
-	return &zstdReader{Decoder: d}, nil
+	zstdWriters[speed].Put(w)
+	return out, nil
 }
+
+// zstdReader decodes for as many callers at a time as there are CPUs, each in its own
+// goroutine; others wait. What each of them needs beside the output stays allocated.
+var zstdReader, errZstdReader = zstd.NewReader(nil,
+	zstd.WithDecoderConcurrency(0),
+	zstd.WithDecoderLowmem(true),
+	zstd.WithDecoderMaxWindow(zstdMaxWindow),
+	zstd.WithDecodeAllCapLimit(true)) // stays within the memory that it is given
+
+// zstdScratch is memory for output whose size is not known.
+var zstdScratch sync.Pool // of *[]byte
 
 func decodeZstd(dst, src []byte, limit int) ([]byte, error) {
 	least, most, err := measureZstd(src)
@@ -79,11 +95,9 @@ func decodeZstd(dst, src []byte, limit int) ([]byte, error) {
 	if least > int64(limit) {
 		return dst, tooLarge(Zstd, limit)
 	}
-	r, err := getZstdReader()
-	if err != nil {
-		return dst, err
+	if errZstdReader != nil {
+		return dst, fmt.Errorf("zstd: %w", errZstdReader)
 	}
-	defer zstdReaders.Put(r)
 
 	// Room for one block more than the limit: so the limit is passed at the end of
 	// a block, where it can be told from damage.
@@ -92,15 +106,20 @@ func decodeZstd(dst, src []byte, limit int) ([]byte, error) {
 	if least < most && room <= zstdScratchBytes {
 		// The size is not known, as in everything that Java writes. A bound of 128 KiB
 		// for a batch of 300 bytes should not become memory that its records pin.
-		r.scratch = slices.Grow(r.scratch[:0], room)
-		out, err := r.DecodeAll(src, r.scratch[:0:room])
+		scratch, ok := zstdScratch.Get().(*[]byte)
+		if !ok {
+			scratch = new([]byte)
+		}
+		defer zstdScratch.Put(scratch)
+		*scratch = slices.Grow((*scratch)[:0], room)
+		out, err := zstdReader.DecodeAll(src, (*scratch)[:0:room])
 		if err := zstdResult(len(out), limit, err); err != nil {
 			return dst, err
 		}
 		return append(dst, out...), nil
 	}
 	grown := slices.Grow(dst, room)
-	out, err := r.DecodeAll(src, grown[start:start:start+room])
+	out, err := zstdReader.DecodeAll(src, grown[start:start:start+room])
 	if err := zstdResult(len(out), limit, err); err != nil {
 		return dst, err
 	}

@@ -81,6 +81,7 @@ type SegmentScanner struct {
 	frame  FileFrame
 	marked bool // a mark was given out that lies at c.pos
 	tail   error
+	named  int64 // the highest durable position of what was passed over
 }
 
 // ScanSegment opens a data file of a log's directory. A damaged header is no
@@ -211,6 +212,9 @@ func (sc *SegmentScanner) behind(pos int64, cause error) (*FileFrame, error) {
 		}
 		if h.kind == kindMark || h.index < sc.at.index {
 			from = found + 1 // of an earlier end of the log, or moved here
+			if h.kind == kindMark && int64(h.durable) > pos {
+				sc.named = max(sc.named, int64(h.durable)) // all before it was there once
+			}
 			continue
 		}
 		// A live writer may have filled the gap since we looked.
@@ -238,6 +242,10 @@ func (sc *SegmentScanner) behind(pos int64, cause error) (*FileFrame, error) {
 // Tail says, once Next has returned io.EOF, where the frames end, and why what lies
 // there is no frame: a torn write. Nil is the ordinary end, zeros or stale bytes.
 func (sc *SegmentScanner) Tail() (pos int64, torn error) { return sc.c.pos, sc.tail }
+
+// Named is the highest position that an end mark behind the frames names as durable, 0
+// for none: where the frames end below it, bytes that were durable are damaged.
+func (sc *SegmentScanner) Named() int64 { return sc.named }
 
 // IndexEntry is one entry of an index file.
 type IndexEntry struct {

@@ -3,13 +3,23 @@ package main
 import (
 	"bufio"
 	"errors"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/x/embedlog/internal/dump"
+	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 )
+
+// holds is whose records a log's directory holds: "meta", or the name of a topic.
+func holds(path string) string {
+	if name := topicName(filepath.Join(path, "..", "topic")); name != "" {
+		return name
+	}
+	return filepath.Base(path)
+}
 
 func (a *app) dump() *cobra.Command {
 	var o dump.Options
@@ -19,10 +29,13 @@ func (a *app) dump() *cobra.Command {
 		Long: `dump prints the files of partitions as they lie on the disk: always segments and
 the checkpoint, frames, batches, records and indexes as asked. It takes no lock: it
 works while a program has the database open, and on one that does not open. It
-says what is damaged and goes on behind it, and then exits with 3.`,
+says what is damaged and goes on behind it, and then exits with 3; what a crash
+tore above everything that was durable is "torn", and no damage. Records of meta
+and of internal topics are shown decoded.`,
 		Example: `  embedlog dump orders/0 --batches
   embedlog dump orders/0 --records --from 100 --to 110
-  embedlog dump meta --records`,
+  embedlog dump meta --records
+  embedlog dump __consumer_offsets --records`,
 		Args: takes(1, -1, "a topic, a partition, meta or a directory"),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if o.To < 0 || o.From < 0 || o.To > 0 && o.To <= o.From {
@@ -44,6 +57,7 @@ says what is damaged and goes on behind it, and then exits with 3.`,
 					}
 					_, _ = out.WriteString(a.paint(a.stdout, bold, l.name) + "\n")
 				}
+				o.Decode = engine.Explainer(holds(l.path))
 				fsys, err := vfs.OS(l.path)
 				if err == nil {
 					err = errors.Join(dump.Log(out, fsys, &o), fsys.Close())

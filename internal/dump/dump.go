@@ -64,6 +64,7 @@ type dumper struct {
 	json    *json.Encoder
 	total   totalLine
 	records log.RecordReader
+	ckpt    *log.CheckpointInfo // nil: none that is whole
 }
 
 // line is something that can be printed both ways.
@@ -85,11 +86,12 @@ func (d *dumper) damage(file string, from, to int64, err error) error {
 }
 
 func (d *dumper) log() error {
-	files, err := log.SegmentFiles(d.fs)
-	if err != nil {
+	// First, so that a live writer may be further than it says, and never behind.
+	if err := d.checkpoint(); err != nil {
 		return err
 	}
-	if err := d.checkpoint(); err != nil {
+	files, err := log.SegmentFiles(d.fs)
+	if err != nil {
 		return err
 	}
 	for i, f := range files {
@@ -107,6 +109,12 @@ func (d *dumper) log() error {
 			return err
 		}
 	}
+	if n := len(files); d.ckpt != nil && n > 0 && files[n-1].BaseOffset < d.ckpt.DurableSegment {
+		cause := fmt.Errorf("the segment at offset %d, which was durable, is missing", d.ckpt.DurableSegment)
+		if err := d.damage(files[n-1].Name, files[n-1].Bytes, -1, cause); err != nil {
+			return err
+		}
+	}
 	d.total.Type = "total"
 	return d.print(&d.total)
 }
@@ -119,6 +127,7 @@ func (d *dumper) checkpoint() error {
 	if err != nil || c == nil {
 		return err
 	}
+	d.ckpt = c
 	return d.print(&checkpointLine{
 		Type: "checkpoint", LogID: hex(c.LogID), Start: c.StartOffset, BoundaryIndex: c.Boundary.Index, BoundaryEpoch: c.Boundary.Epoch,
 		FirstComplete: c.FirstCompleteIndex, DurableSegment: c.DurableSegment, DurablePosition: c.DurablePosition,
@@ -160,6 +169,7 @@ func (d *dumper) segment(f log.SegmentFile, next int64) error {
 func (d *dumper) frames(f log.SegmentFile, sc *log.SegmentScanner, next int64) error {
 	info, bad := sc.Header()
 	reached := info.BaseOffset
+	durable := d.known(info)
 	for {
 		frame, err := sc.Next()
 		if err == io.EOF {
@@ -169,11 +179,21 @@ func (d *dumper) frames(f log.SegmentFile, sc *log.SegmentScanner, next int64) e
 			return err
 		}
 		if frame.Err != nil {
+			if next < 0 && bad == nil && durable <= frame.Position {
+				// Only what follows can say that it was durable.
+				if durable, err = d.durableIn(f, info); err != nil {
+					return err
+				}
+				if durable <= frame.Position {
+					return d.print(&endLine{Type: "end", File: f.Name, Position: frame.Position, Rest: f.Bytes - frame.Position, Torn: frame.Err.Error()})
+				}
+			}
 			if err := d.damage(f.Name, frame.Position, frame.End, frame.Err); err != nil {
 				return err
 			}
 		}
 		reached = max(reached, frame.NextOffset)
+		durable = max(durable, frame.Durable)
 		if frame.Kind == 0 || frame.Kind.String() != "mark" && frame.NextOffset <= d.From && frame.Kind == log.KindData {
 			continue
 		}
@@ -185,10 +205,12 @@ func (d *dumper) frames(f log.SegmentFile, sc *log.SegmentScanner, next int64) e
 		}
 	}
 	pos, torn := sc.Tail()
+	durable = d.uncut(info, max(durable, sc.Named()))
 	if info.Compacted && bad == nil {
 		reached = max(reached, info.EndOffset)
 	}
-	if reached < next {
+	switch {
+	case reached < next:
 		// Only the last segment may end anywhere.
 		cause := fmt.Errorf("it ends at offset %d, the next segment begins at %d", reached, next)
 		if torn != nil {
@@ -197,12 +219,59 @@ func (d *dumper) frames(f log.SegmentFile, sc *log.SegmentScanner, next int64) e
 		if err := d.damage(f.Name, pos, -1, cause); err != nil {
 			return err
 		}
+	case next < 0 && pos < durable && bad == nil:
+		cause := fmt.Errorf("it ends at byte %d, and was durable to byte %d", pos, durable)
+		if torn != nil {
+			cause = fmt.Errorf("%w: %w", cause, torn)
+		}
+		if err := d.damage(f.Name, pos, -1, cause); err != nil {
+			return err
+		}
+		torn = nil
 	}
 	end := &endLine{Type: "end", File: f.Name, Position: pos, Rest: f.Bytes - pos}
 	if torn != nil {
 		end.Torn = torn.Error()
 	}
 	return d.print(end)
+}
+
+// known is how far the checkpoint knew a segment to be durable. What is missing below
+// that, or below what a frame or mark of the segment names, is damage; what is
+// missing above it was torn by a crash. docs/format.md has the rule.
+func (d *dumper) known(info log.SegmentInfo) int64 {
+	if c := d.ckpt; c != nil && c.DurableSegment == info.BaseOffset {
+		return c.DurablePosition
+	}
+	return 0
+}
+
+// uncut takes off what a truncation that is half done gives up.
+func (d *dumper) uncut(info log.SegmentInfo, durable int64) int64 {
+	if c := d.ckpt; c != nil && c.CutTag != 0 && c.CutTag == info.Tag {
+		return min(durable, c.CutPosition)
+	}
+	return durable
+}
+
+// durableIn is how far anything says that a segment was durable.
+func (d *dumper) durableIn(f log.SegmentFile, info log.SegmentInfo) (int64, error) {
+	durable := d.known(info)
+	sc, err := log.ScanSegment(d.fs, f.Name)
+	if err != nil {
+		return 0, err
+	}
+	defer sc.Close()
+	for {
+		frame, err := sc.Next()
+		if err == io.EOF {
+			return d.uncut(info, max(durable, sc.Named())), nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		durable = max(durable, frame.Durable)
+	}
 }
 
 func (d *dumper) frame(f log.SegmentFile, frame *log.FileFrame) error {

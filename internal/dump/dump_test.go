@@ -229,7 +229,7 @@ func TestDamageIsReportedAndPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n, f := range files[:2] { // in the last one the end decides: a torn tail is no damage
+	for n, f := range files { // all is durable, in the last one, too
 		for pos := int64(0); pos < ends[f.Name]; pos += 37 {
 			fs := pristine.AfterKill()
 			flip(t, fs, f.Name, pos)
@@ -255,6 +255,69 @@ func TestDamageIsReportedAndPassedOver(t *testing.T) {
 		if err := dump.Log(&out, fs, &everything); !errors.Is(err, log.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What was never known to be durable was torn by the crash; what was is damaged, whether
+// the checkpoint, a later frame or an end mark says so.
+func TestTornIsNoDamage(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		level   log.Level
+		closed  bool
+		damaged bool
+	}{
+		{"never synced", log.OS, false, false},
+		{"synced and marked", log.Durable, false, true},
+		{"closed", log.OS, true, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			p, err := partition.Open("", &partition.Options{FS: fs, Config: partition.Config{Log: log.Config{Level: row.level}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if _, err := p.Append(context.Background(), []log.Record{{Value: fmt.Append(nil, "value ", i)}}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if row.closed {
+				if err := p.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			killed := fs.AfterKill()
+			p.Close() // of a log whose files are gone: it ends what runs, and fails
+			const file = "00000000000000000000.log"
+			var out bytes.Buffer
+			if err := dump.Log(&out, killed, &everything); err != nil {
+				t.Fatalf("%v\n%s", err, &out)
+			}
+			var last int64 // where the last frame begins
+			for _, l := range parse(t, out.Bytes()) {
+				if l["type"] == "frame" {
+					last, _ = l["position"].(json.Number).Int64()
+				}
+			}
+			flip(t, killed, file, last+70)
+			out.Reset()
+			err = dump.Log(&out, killed, &everything)
+			counts, offsets := summary(parse(t, out.Bytes()))
+			if errors.Is(err, log.ErrCorrupt) != row.damaged || (counts["damage"] > 0) != row.damaged || len(offsets) != 2 {
+				t.Errorf("%v, %v\n%s", err, counts, &out)
+			}
+			// The log itself is of the same opinion.
+			again, err := partition.Open("", &partition.Options{FS: killed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer again.Close()
+			r, err := again.Log().Verify(context.Background())
+			if err != nil || (len(r.Problems) > 0) != row.damaged {
+				t.Errorf("verify: %v, %v", r.Problems, err)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/x/embedlog/log"
+)
+
+// What the records of internal topics and of the metadata hold, for who prints a
+// log's files without a database around them.
+
+// Explainer returns a function that decodes the records of a log of ours: the topic with
+// that name, or "meta". It is nil for any other. What the function returns marshals to
+// JSON, names its fields as Kafka does, and is for people to read: fields may change.
+// ok is false for a record that is none of the topic's.
+func Explainer(name string) func(rec *log.Record) (v any, ok bool) {
+	switch name {
+	case "meta":
+		return explainCommand
+	case offsetsTopicName:
+		return explainOffset
+	case txnTopicName:
+		return explainTxn
+	}
+	return nil
+}
+
+// explained is a value for JSON, which sorts the names.
+type explained map[string]any
+
+func explainOffset(rec *log.Record) (any, bool) {
+	k, err := parseOffsetKey(rec.Key)
+	if err != nil {
+		return nil, false
+	}
+	f := explained{"group": k.group}
+	switch k.version {
+	case offsetKeyVersion:
+		f["type"], f["topic"], f["partition"] = "offset", k.topic, k.partition
+	case groupKeyVersion:
+		f["type"] = "group"
+	case classicKeyVersion:
+		f["type"] = "classic group" // its value is passed over, as the engine does
+	default:
+		return nil, false
+	}
+	if rec.Value == nil {
+		f["tombstone"] = true
+		return f, true
+	}
+	switch k.version {
+	case offsetKeyVersion:
+		v, err := parseOffsetValue(rec.Value)
+		if err != nil {
+			return nil, false
+		}
+		f["offset"], f["leaderEpoch"], f["commitTimestamp"] = v.offset, v.leaderEpoch, v.commitMillis
+		if v.metadata != "" {
+			f["metadata"] = v.metadata
+		}
+		if v.topicID != (TopicID{}) {
+			f["topicId"] = v.topicID.String()
+		}
+	case groupKeyVersion:
+		epoch, err := parseGroupValue(rec.Value)
+		if err != nil {
+			return nil, false
+		}
+		f["epoch"] = epoch
+	}
+	return f, true
+}
+
+func explainTxn(rec *log.Record) (any, bool) {
+	id, err := parseTxnKey(rec.Key)
+	if err != nil {
+		return nil, false
+	}
+	f := explained{"type": "transaction", "transactionalId": id}
+	if rec.Value == nil {
+		f["tombstone"] = true
+		return f, true
+	}
+	v, err := parseTxnValue(rec.Value)
+	if err != nil {
+		return nil, false
+	}
+	maps.Copy(f, explained{
+		"state": v.State.String(), "producerId": v.ProducerID, "producerEpoch": v.Epoch, "timeoutMs": v.TimeoutMillis,
+		"lastUpdateTimestamp": v.UpdatedMillis, "startTimestamp": v.StartedMillis,
+	})
+	for name, other := range map[string]int64{"previousProducerId": v.PreviousProducerID, "nextProducerId": v.NextProducerID} {
+		if other != -1 {
+			f[name] = other
+		}
+	}
+	partitions := []string{}
+	for _, t := range v.Topics {
+		for _, p := range t.Partitions {
+			partitions = append(partitions, fmt.Sprintf("%s/%d", t.Topic, p))
+		}
+	}
+	f["partitions"] = partitions
+	f["owner"] = map[txnOwner]string{ownerClient: "client", ownerLocal: "local", ownerAnonymous: "anonymous"}[v.Owner]
+	return f, true
+}
+
+func explainCommand(rec *log.Record) (any, bool) {
+	c, err := decodeCommand(rec.Value)
+	if err != nil {
+		return nil, false
+	}
+	id := c.topic.id.String()
+	switch c.kind {
+	case createTopicCommand:
+		f := explainTopic(&c.topic)
+		f["type"] = "create topic"
+		return f, true
+	case alterTopicCommand:
+		return explained{"type": "alter topic", "topicId": id, "set": c.set, "unset": c.unset}, true
+	case addPartitionsCommand:
+		return explained{"type": "add partitions", "topicId": id, "total": c.total}, true
+	case deleteTopicCommand:
+		return explained{"type": "delete topic", "topicId": id}, true
+	case topicDeletedCommand:
+		return explained{"type": "topic deleted", "topicId": id}, true
+	case allocateIDsCommand:
+		return explained{"type": "allocate producer ids", "count": c.count}, true
+	case snapshotCommand:
+		return explained{
+			"type": "snapshot", "first": c.flags&snapshotFirst != 0, "last": c.flags&snapshotLast != 0, "nextProducerId": c.nextID,
+			"topics": explainTopics(c.topics), "deleting": explainTopics(c.deleting),
+		}, true
+	}
+	return nil, false
+}
+
+func explainTopic(t *topicMeta) explained {
+	return explained{"topic": t.name, "topicId": t.id.String(), "partitions": t.partitions, "internal": t.internal, "settings": t.settings}
+}
+
+func explainTopics(list []*topicMeta) []explained {
+	all := make([]explained, 0, len(list))
+	for _, t := range list {
+		all = append(all, explainTopic(t))
+	}
+	return all
+}

@@ -21,7 +21,7 @@ func (a *app) bench() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure this machine: produce and consume in a database made for it",
 		Long: `bench makes a database beside --data, so on the same disk, measures producing and
-consuming, and removes it. It is a first impression of the machine; docs and bench/
+consuming in a group, and removes it. It is a first impression of the machine; docs and bench/
 have the careful figures.`,
 		Args: takes(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -156,13 +156,31 @@ func (b *benching) level(ctx context.Context, db *embedlog.DB, level embedlog.Du
 	}
 	b.add("produce", level, b.records, time.Since(start), nil)
 
-	start = time.Now()
-	for _, err := range topic.Scan(ctx, nil) {
+	return b.consume(ctx, db, name, level)
+}
+
+// consume reads the topic as an application does, as the only member of a group, whose
+// joining and last commit count.
+func (b *benching) consume(ctx context.Context, db *embedlog.DB, name string, level embedlog.Durability) error {
+	c, err := db.Consumer(&embedlog.ConsumerConfig{Group: name, Topics: []string{name}})
+	if err != nil {
+		return err
+	}
+	total, n := b.records+b.singles, 0
+	start := time.Now()
+	for rec, err := range c.Records(ctx) {
 		if err != nil {
-			return err
+			return errors.Join(err, c.Close())
+		}
+		if n++; n == total {
+			c.Mark(rec) // nothing comes behind it to ask for
+			break
 		}
 	}
-	b.add("consume", level, b.records+b.singles, time.Since(start), nil)
+	if err := c.Close(); err != nil {
+		return err
+	}
+	b.add("consume in a group", level, total, time.Since(start), nil)
 	return nil
 }
 

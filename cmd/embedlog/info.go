@@ -92,7 +92,7 @@ and checks them. It changes nothing. It exits with 3 when something is damaged.`
 		Args: takes(0, -1, "topics"),
 		RunE: func(cmd *cobra.Command, topics []string) error {
 			var v sock.Verified
-			bar := a.bar(-1, "verifying")
+			bar := a.bar(0, "verifying")
 			err := a.with(cmd.Context(), false, func(c *client) (err error) {
 				v, err = callProgress[sock.Verified](cmd.Context(), c, sock.OpVerify, sock.VerifyRequest{Topics: topics},
 					func(p sock.Progress) { bar.set("verifying "+p.What, p.Done, p.Total) })

@@ -151,6 +151,15 @@ func (p *producing) failed(err error) error {
 	return fmt.Errorf("%w; %s", err, lines)
 }
 
+// lineRange is "line 7", or "lines 7 to 12": those may or may not be there.
+func lineRange(lines []int64) string {
+	first, last := lines[0], lines[len(lines)-1]
+	if first == last {
+		return fmt.Sprintf("line %d", first)
+	}
+	return fmt.Sprintf("lines %d to %d", first, last)
+}
+
 func (p *producing) connect(ctx context.Context) error {
 	c, err := p.a.connect(ctx, false)
 	if err != nil {
@@ -179,6 +188,11 @@ func (p *producing) append(b lineBatch) error {
 			return err
 		}
 		acks, err = p.c.produce(ctx, b.records)
+	}
+	if errors.Is(err, errLost) {
+		// The request was sent whole, and its reply did not come: some, all or none of its
+		// lines were appended. Sending them again could give them twice.
+		return fmt.Errorf("%w; outcome of %s unknown", err, lineRange(b.lines))
 	}
 	first := -1
 	for i, ack := range acks {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"path"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -11,6 +13,7 @@ import (
 type bar struct {
 	b     *progressbar.ProgressBar
 	total int64
+	gone  bool
 }
 
 // bar begins one over total bytes; -1 is not known.
@@ -20,10 +23,10 @@ func (a *app) bar(total int64, what string) *bar {
 	}
 	return &bar{total: total, b: progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(a.stderr),
-		progressbar.OptionSetDescription(what),
+		progressbar.OptionSetDescription(shorten(what)),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionEnableColorCodes(false),
-		progressbar.OptionSetWidth(20),
+		progressbar.OptionSetWidth(barWidth),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)}
@@ -44,13 +47,38 @@ func (b *bar) set(what string, done, total int64) {
 		b.total = total
 		b.b.ChangeMax64(total)
 	}
-	b.b.Describe(what)
+	b.b.Describe(shorten(what))
 	_ = b.b.Set64(done)
 }
 
 // done takes the bar off the screen. It may be called twice.
 func (b *bar) done() {
-	if b != nil {
+	if b != nil && !b.gone {
+		b.gone = true // what is printed next stands where it was
 		_ = b.b.Clear()
 	}
+}
+
+// A terminal has 80 columns: a longer line would wrap, and not be taken back. The
+// library's percent, rate and times take up to 34 of them.
+const (
+	barWidth = 14
+	maxWhat  = 30
+)
+
+// shorten makes what is being done fit beside the bar: ids and numbers in a path lose
+// their tails, "copy topics/kWqq…/2/0000….log".
+func shorten(what string) string {
+	elements := strings.Split(what, "/")
+	for i, e := range elements {
+		ext := path.Ext(e)
+		if r := []rune(strings.TrimSuffix(e, ext)); i > 0 && len(r) > len("checkpoint") {
+			elements[i] = string(r[:4]) + "…" + ext
+		}
+	}
+	r := []rune(strings.Join(elements, "/"))
+	if len(r) > maxWhat {
+		return string(r[:maxWhat-1]) + "…"
+	}
+	return string(r)
 }

@@ -12,6 +12,9 @@
 // What a crash keeps of bytes that were not synced is chosen at random; the seed is
 // in the test's log, and Options.Seed repeats it.
 //
+// example_test.go has short tests of each kind: a power cut, a full disk, a day that
+// passes.
+//
 // Nothing here touches the disk. A DB belongs to one test; its methods Crash, Kill,
 // Reopen and Advance are called by one goroutine at a time.
 package embedlogtest

@@ -77,6 +77,8 @@ same commands talk to that program; otherwise they say who holds it.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; usage: %s", cmd.CommandPath(), err, cmd.UseLine())
 	})
+	// Terminals have 80 columns, and people read there.
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages ", "FlagUsagesWrapped 80 "))
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Records and groups:"},
 		&cobra.Group{ID: "care", Title: "Looking after a directory:"},

@@ -14,10 +14,11 @@ func (a *app) backup() *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup DIRECTORY",
 		Short: "Copy the database as it is now, while it is used",
-		Long: `backup copies the database into a directory, as it is at one moment, while programs
-go on using it, and reads the copy back before it counts. A complete backup that is
-there already is replaced when the new one is complete; what has not changed is not
-copied again. Interrupted or killed, it goes on where it was the next time.`,
+		Long: `backup copies the database into a directory, as it is at one moment, while
+programs go on using it, and reads the copy back before it counts. A complete
+backup that is there already is replaced when the new one is complete; what has
+not changed is not copied again. Interrupted or killed, it goes on where it was
+the next time.`,
 		Args: takes(1, 1, "a directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// The program that writes it may stand elsewhere.
@@ -53,9 +54,9 @@ func (a *app) restore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore BACKUP",
 		Short: "Make the database from a backup, in an empty --data",
-		Long: `restore verifies a backup, writes the database that it holds into --data, which must
-be empty or not be there, and verifies what was written. With --check it only
-verifies the backup.`,
+		Long: `restore verifies a backup, writes the database that it holds into --data, which
+must be empty or not be there, and verifies what was written. With --check it
+only verifies the backup.`,
 		Args: takes(1, 1, "a backup's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bar := a.bar(0, "restore")

@@ -19,10 +19,10 @@ func (a *app) bench() *cobra.Command {
 	var b benching
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure this machine: produce and consume in a database made for it",
-		Long: `bench makes a database beside --data, so on the same disk, measures producing and
-consuming in a group, and removes it. It is a first impression of the machine; docs and bench/
-have the careful figures.`,
+		Short: "Measure this machine, in a database made for that",
+		Long: `bench makes a database beside --data, so on the same disk, measures producing
+and consuming in a group, and removes it. It is a first impression of the
+machine; docs and bench/ have the careful figures.`,
 		Args: takes(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {

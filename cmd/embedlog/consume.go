@@ -25,17 +25,18 @@ func (a *app) consume() *cobra.Command {
 
 By default a record is its value and a newline, byte for byte. -J prints a JSON
 object a line. -f takes a template:
-  %t topic  %p partition  %o offset  %k key  %v value  %h headers  %T milliseconds
-  %K bytes of the key  %V bytes of the value  %d date  %%  \n \t \r \0 \\ \xHH
+  %t topic  %p partition  %o offset  %k key  %v value  %h headers
+  %T milliseconds  %d date  %K bytes of the key  %V bytes of the value
+  %%  \n \t \r \0 \\ \xHH
 
 -o begins at ` + startForms + `;
-a time is 2026-11-22, 2026-11-22T15:04:05Z, milliseconds or -90m (ago). Without -o
-it begins at the end. --from-beginning is -o start.
+a time is 2026-11-22, 2026-11-22T15:04:05Z, milliseconds or -90m (ago). Without
+-o it begins at the end. --from-beginning is -o start.
 
 With -g it is a member of a group: it begins where the group has got to, a new
 group at the start (or with -o end at the end). What was printed is committed
-every second and when the command ends; what a kill leaves uncommitted is printed
-again. Several members share the partitions.`,
+every second and when the command ends; what a kill leaves uncommitted is
+printed again. Several members share the partitions.`,
 		Example: `  embedlog consume orders --from-beginning -e
   embedlog consume orders -o -10 -f '%p/%o %k=%v\n'
   embedlog consume orders --group billing -n 100 -J

@@ -26,12 +26,12 @@ func (a *app) dump() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dump TOPIC[/PARTITION]... | meta | DIRECTORY",
 		Short: "Print the files of a log: segments, frames, batches, records",
-		Long: `dump prints the files of partitions as they lie on the disk: always segments and
-the checkpoint, frames, batches, records and indexes as asked. It takes no lock: it
-works while a program has the database open, and on one that does not open. It
-says what is damaged and goes on behind it, and then exits with 3; what a crash
-tore above everything that was durable is "torn", and no damage. Records of meta
-and of internal topics are shown decoded.`,
+		Long: `dump prints the files of partitions as they lie on the disk: always segments
+and the checkpoint, frames, batches, records and indexes as asked. It takes no
+lock: it works while a program has the database open, and on one that does not
+open. It says what is damaged and goes on behind it, and then exits with 3;
+what a crash tore above everything that was durable is "torn", and no damage.
+Records of meta and of internal topics are shown decoded.`,
 		Example: `  embedlog dump orders/0 --batches
   embedlog dump orders/0 --records --from 100 --to 110
   embedlog dump meta --records

@@ -15,8 +15,9 @@ func (a *app) export() *cobra.Command {
 		Use:   "export TOPIC DIRECTORY [--format kafka] [-p PARTITION,...]",
 		Short: "Write a topic as the files that a Kafka broker keeps",
 		Long: `export writes each partition of a topic as a directory TOPIC-PARTITION with the
-segments and indexes that a Kafka broker keeps, up to the high watermark of now.
-Kafka's kafka-dump-log reads them. A directory that is there already is an error.`,
+segments and indexes that a Kafka broker keeps, up to the high watermark of
+now. Kafka's kafka-dump-log reads them. A directory that is there already is an
+error.`,
 		Example: `  embedlog export orders ./kafka-logs --format kafka`,
 		Args:    takes(2, 2, "a topic and a directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -20,9 +20,9 @@ func (a *app) groupReset() *cobra.Command {
 	var allTopics, dryRun, execute, export bool
 	cmd := &cobra.Command{
 		Use:   "reset-offsets GROUP (--topic TOPIC[:P,...] | --all-topics) --to-... [--execute]",
-		Short: "Move a group's offsets; shows what it would do unless --execute is given",
-		Long: `reset-offsets moves the committed offsets of a group that has no active members.
-It shows what it would do; --execute does it.`,
+		Short: "Move a group's offsets; a dry run without --execute",
+		Long: `reset-offsets moves the committed offsets of a group that has no active
+members. It shows what it would do; --execute does it.`,
 		Example: `  embedlog group reset-offsets billing --topic orders --to-earliest
   embedlog group reset-offsets billing --topic orders:0,1 --shift-by -100 --execute
   embedlog group reset-offsets billing --all-topics --to-datetime 2026-11-22T08:00:00 --execute

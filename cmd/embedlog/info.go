@@ -21,8 +21,8 @@ func (a *app) info() *cobra.Command {
 	return &cobra.Command{
 		Use:   "info [TOPIC | ID]...",
 		Short: "Show what the database is, and which topic has which id",
-		Long: `info shows the database's ids and its topics with theirs: the files of a topic lie
-in topics/<id>. Topics or ids that are named are mapped both ways.`,
+		Long: `info shows the database's ids and its topics with theirs: the files of a topic
+lie in topics/<id>. Topics or ids that are named are mapped both ways.`,
 		Args: takes(0, -1, "topics or ids"),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			info, err := send[sock.Info](cmd.Context(), a, false, sock.OpInfo, struct{}{})
@@ -87,8 +87,9 @@ func (a *app) verify() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [TOPIC]...",
 		Short: "Read everything, check it, list what is damaged",
-		Long: `verify reads all records of the topics named, or of all topics and the metadata,
-and checks them. It changes nothing. It exits with 3 when something is damaged.`,
+		Long: `verify reads all records of the topics named, or of all topics and the
+metadata, and checks them. It changes nothing. It exits with 3 when something
+is damaged.`,
 		Args: takes(0, -1, "topics"),
 		RunE: func(cmd *cobra.Command, topics []string) error {
 			var v sock.Verified

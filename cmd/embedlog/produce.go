@@ -21,13 +21,13 @@ func (a *app) produce() *cobra.Command {
 		Use:   "produce TOPIC [FILE]... [-K SEPARATOR | -k KEY | -J]",
 		Short: "Append records, one a line, from stdin or files",
 		Long: `produce appends one record a line. A line is acknowledged when it is as safe as
-the topic's embedlog.durability says; by default that is on the disk. The records
-of a key keep their order.
+the topic's embedlog.durability says; by default that is on the disk. The
+records of a key keep their order.
 
 With -J a line is a JSON object: value (a string, null for a tombstone, or any
-other JSON, which is stored as it stands), and if wanted key, headers, partition,
-timestamp; key_base64 and value_base64 hold bytes that are no text. It is what
-` + "`consume -J`" + ` writes.
+other JSON, which is stored as it stands), and if wanted key, headers,
+partition, timestamp; key_base64 and value_base64 hold bytes that are no
+text. It is what ` + "`consume -J`" + ` writes.
 
 Ctrl-C lets what is on its way finish and says how many lines were acknowledged;
 those are there, whatever happens.`,

@@ -40,11 +40,11 @@ func (a *app) repair() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair [--dry-run]",
 		Short: "Make a damaged database writable by giving up what cannot be read",
-		Long: `repair makes a damaged database, which nobody has open, usable again by giving up
-what cannot be read. Records before and behind damage keep their offsets; damaged
-files stay beside the repaired ones as <name>.corrupt-<n>; a report is written into
-the directory. It never happens by itself. --dry-run says what it would do, and
-exits with 3 if that is anything.`,
+		Long: `repair makes a damaged database, which nobody has open, usable again by giving
+up what cannot be read. Records before and behind damage keep their offsets;
+damaged files stay beside the repaired ones as <name>.corrupt-<n>; a report is
+written into the directory. It never happens by itself. --dry-run says what it
+would do, and exits with 3 if that is anything.`,
 		Args: takes(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !dryRun {

@@ -77,8 +77,8 @@ func (a *app) topicTrim() *cobra.Command {
 		Use:   "trim TOPIC --before OFFSET [-p PARTITION,...]",
 		Short: "Delete a topic's records below an offset",
 		Long: `trim deletes the records below --before for ever and moves the log start offset
-there: an offset (it needs -p), @TIME (the first record of that time or later), or
-end (all there is).`,
+there: an offset (it needs -p), @TIME (the first record of that time or later),
+or end (all there is).`,
 		Example: `  embedlog topic trim orders -p 0 --before 1000
   embedlog topic trim orders --before @2026-11-01`,
 		Args: takes(1, 1, "a topic"),

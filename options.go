@@ -29,7 +29,7 @@ type Options struct {
 	OpenFiles int
 	// MaxBytes bounds what the database takes on the disk: the oldest records of the
 	// topics that allow it are deleted first, and where none does, producing fails
-	// with ErrNoSpace. Zero means no bound.
+	// with ErrNoSpace. Zero means no bound; the smallest is 4 MiB.
 	MaxBytes int64
 	// Logger is told what happens in the background. Nil is silent.
 	Logger *slog.Logger
@@ -213,8 +213,8 @@ func (o *Options) engine() (*engine.Options, error) {
 	if o.OpenFiles < 0 {
 		invalid("OpenFiles", strconv.Itoa(o.OpenFiles), "must not be negative")
 	}
-	if o.MaxBytes < 0 {
-		invalid("MaxBytes", strconv.FormatInt(o.MaxBytes, 10), "must not be negative")
+	if o.MaxBytes != 0 && o.MaxBytes < engine.MinMaxBytes {
+		invalid("MaxBytes", strconv.FormatInt(o.MaxBytes, 10), "must be 0, which is no bound, or at least "+strconv.Itoa(engine.MinMaxBytes)+" (4 MiB)")
 	}
 	if _, err := engine.ParseSettings(defaults, nil); err != nil {
 		bad = append(bad, err)

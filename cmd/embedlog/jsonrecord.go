@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -39,7 +41,7 @@ func parseJSONRecord(line []byte, partition int32) (sock.Record, error) {
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
-		return rec, fmt.Errorf("it is not a record in JSON: %w", err)
+		return rec, fmt.Errorf("it is not a record in JSON: %s", jsonReason(err))
 	}
 	if d.More() {
 		return rec, errors.New("something follows the JSON object")
@@ -154,4 +156,18 @@ func quote(s string) (json.RawMessage, error) {
 	e.SetEscapeHTML(false)
 	err := e.Encode(s)
 	return bytes.TrimSpace(b.Bytes()), err
+}
+
+// jsonReason says what is wrong with a line in words of the line, not of our types.
+func jsonReason(err error) string {
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the line ends too early"
+	case errors.As(err, &kind) && kind.Field == "":
+		return "a line is an object with value and perhaps key, headers, timestamp, partition, not a " + kind.Value
+	case errors.As(err, &kind):
+		return fmt.Sprintf("field %q cannot be a %s", kind.Field, kind.Value)
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
 }

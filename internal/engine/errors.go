@@ -28,7 +28,7 @@ type UnknownTopicError struct {
 
 func (e *UnknownTopicError) Error() string {
 	what := fmt.Sprintf("topic %q", e.Name)
-	if e.Name == "" {
+	if e.Name == "" && e.ID != (TopicID{}) {
 		what = "topic id " + e.ID.String()
 	}
 	if e.Deleted {

@@ -44,7 +44,9 @@ func openMetaLog(dir vfs.FS, mustExist bool, files *log.FileCache, logger *slog.
 	part, err := partition.Open("", &partition.Options{
 		FS: dir, Files: files, NoLock: true, MustExist: mustExist, Logger: logger, Now: now,
 		Config: partition.Config{
-			Log:           log.Config{Level: log.Durable, SegmentBytes: metaSegmentBytes, SegmentAge: -1, ReserveBytes: metaReserveBytes},
+			// A change is a few hundred bytes, and rare: zeros ahead of it would be most of
+			// what a small database takes.
+			Log:           log.Config{Level: log.Durable, NoZeroing: true, SegmentBytes: metaSegmentBytes, SegmentAge: -1, ReserveBytes: metaReserveBytes},
 			MaxBatchBytes: 2 * maxCommandBytes,
 		},
 	})

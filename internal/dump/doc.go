@@ -14,5 +14,5 @@
 // In JSON each line is one object; its "type" is one of checkpoint, segment, frame,
 // mark, batch, record, index, damage, end and total. Offsets, times in milliseconds
 // and positions are numbers; keys and values are strings, or base64 under
-// "keyBase64" and "valueBase64" where they are not UTF-8; null is null.
+// "key_base64" and "value_base64" where they are not UTF-8; null is null.
 package dump

@@ -29,17 +29,17 @@ func when(ms int64) string {
 
 type checkpointLine struct {
 	Type            string `json:"type"`
-	LogID           hex    `json:"logId"`
-	Start           int64  `json:"logStartOffset"`
-	BoundaryIndex   uint64 `json:"boundaryIndex"`
-	BoundaryEpoch   uint64 `json:"boundaryEpoch"`
-	FirstComplete   uint64 `json:"firstCompleteIndex"`
-	DurableSegment  int64  `json:"durableSegment"`
-	DurablePosition int64  `json:"durablePosition"`
-	CutTag          hex    `json:"cutTag"`
-	CutPosition     int64  `json:"cutPosition"`
-	Running         int64  `json:"runningMillis"`
-	StateBytes      int    `json:"stateBytes"`
+	LogID           hex    `json:"log_id"`
+	Start           int64  `json:"log_start_offset"`
+	BoundaryIndex   uint64 `json:"boundary_index"`
+	BoundaryEpoch   uint64 `json:"boundary_epoch"`
+	FirstComplete   uint64 `json:"first_complete_index"`
+	DurableSegment  int64  `json:"durable_segment"`
+	DurablePosition int64  `json:"durable_position"`
+	CutTag          hex    `json:"cut_tag"`
+	CutPosition     int64  `json:"cut_position"`
+	Running         int64  `json:"running_millis"`
+	StateBytes      int    `json:"state_bytes"`
 }
 
 func (l *checkpointLine) text(w io.Writer) {
@@ -54,17 +54,17 @@ type segmentLine struct {
 	Type          string `json:"type"`
 	File          string `json:"file"`
 	Bytes         int64  `json:"bytes"`
-	LogID         hex    `json:"logId"`
+	LogID         hex    `json:"log_id"`
 	Tag           hex    `json:"tag"`
-	BaseOffset    int64  `json:"baseOffset"`
-	BaseIndex     uint64 `json:"baseIndex"`
-	PreviousEpoch uint64 `json:"previousEpoch"`
+	BaseOffset    int64  `json:"base_offset"`
+	BaseIndex     uint64 `json:"base_index"`
+	PreviousEpoch uint64 `json:"previous_epoch"`
 	Created       int64  `json:"created"`
-	Running       int64  `json:"runningMillis"`
+	Running       int64  `json:"running_millis"`
 	Compacted     bool   `json:"compacted"`
-	EndOffset     int64  `json:"endOffset,omitempty"`
-	EndIndex      uint64 `json:"endIndex,omitempty"`
-	Cleaned       int64  `json:"cleanedOffset,omitempty"`
+	EndOffset     int64  `json:"end_offset,omitempty"`
+	EndIndex      uint64 `json:"end_index,omitempty"`
+	Cleaned       int64  `json:"cleaned_offset,omitempty"`
 }
 
 func (l *segmentLine) text(w io.Writer) {
@@ -81,8 +81,8 @@ type frameLine struct {
 	Bytes      int64  `json:"bytes"`
 	Kind       string `json:"kind"`
 	Offset     int64  `json:"offset"`
-	Next       int64  `json:"nextOffset"`
-	FirstIndex uint64 `json:"firstIndex"`
+	Next       int64  `json:"next_offset"`
+	FirstIndex uint64 `json:"first_index"`
 	Index      uint64 `json:"index"`
 	Epoch      uint64 `json:"epoch"`
 	Durable    int64  `json:"durable"`
@@ -109,22 +109,22 @@ func (l *frameLine) text(w io.Writer) {
 
 type batchLine struct {
 	Type          string `json:"type"`
-	BaseOffset    int64  `json:"baseOffset"`
-	LastOffset    int64  `json:"lastOffset"`
+	BaseOffset    int64  `json:"base_offset"`
+	LastOffset    int64  `json:"last_offset"`
 	Records       int32  `json:"records"`
 	Bytes         int    `json:"bytes"`
 	CRC           uint32 `json:"crc"`
 	Compression   string `json:"compression"`
-	LeaderEpoch   int32  `json:"leaderEpoch"`
-	BaseTimestamp int64  `json:"baseTimestamp"`
-	MaxTimestamp  int64  `json:"maxTimestamp"`
-	AppendTime    bool   `json:"appendTime"`
+	LeaderEpoch   int32  `json:"leader_epoch"`
+	BaseTimestamp int64  `json:"base_timestamp"`
+	MaxTimestamp  int64  `json:"max_timestamp"`
+	AppendTime    bool   `json:"append_time"`
 	Transactional bool   `json:"transactional"`
 	Control       bool   `json:"control"`
-	DeleteHorizon *int64 `json:"deleteHorizon,omitempty"`
-	ProducerID    int64  `json:"producerId"`
-	ProducerEpoch int16  `json:"producerEpoch"`
-	BaseSequence  int32  `json:"baseSequence"`
+	DeleteHorizon *int64 `json:"delete_horizon,omitempty"`
+	ProducerID    int64  `json:"producer_id"`
+	ProducerEpoch int16  `json:"producer_epoch"`
+	BaseSequence  int32  `json:"base_sequence"`
 }
 
 func batchOf(h *log.BatchHeader) *batchLine {
@@ -162,7 +162,7 @@ func (l *batchLine) text(w io.Writer) {
 type headerLine struct {
 	Key    string  `json:"key"`
 	Value  *string `json:"value"`
-	Base64 []byte  `json:"valueBase64,omitempty"`
+	Base64 []byte  `json:"value_base64,omitempty"`
 }
 
 type recordLine struct {
@@ -170,12 +170,12 @@ type recordLine struct {
 	Offset      int64        `json:"offset"`
 	Timestamp   int64        `json:"timestamp"`
 	Key         *string      `json:"key"`
-	KeyBase64   []byte       `json:"keyBase64,omitempty"`
+	KeyBase64   []byte       `json:"key_base64,omitempty"`
 	Value       *string      `json:"value"`
-	ValueBase64 []byte       `json:"valueBase64,omitempty"`
+	ValueBase64 []byte       `json:"value_base64,omitempty"`
 	Headers     []headerLine `json:"headers,omitempty"`
 	Control     string       `json:"control,omitempty"`
-	Coordinator *int32       `json:"coordinatorEpoch,omitempty"`
+	Coordinator *int32       `json:"coordinator_epoch,omitempty"`
 	Decoded     any          `json:"decoded,omitempty"`
 }
 
@@ -294,7 +294,7 @@ type endLine struct {
 	Type     string `json:"type"`
 	File     string `json:"file"`
 	Position int64  `json:"position"`
-	Rest     int64  `json:"restBytes"`
+	Rest     int64  `json:"rest_bytes"`
 	Torn     string `json:"torn,omitempty"`
 }
 

@@ -55,12 +55,12 @@ func explainOffset(rec *log.Record) (any, bool) {
 		if err != nil {
 			return nil, false
 		}
-		f["offset"], f["leaderEpoch"], f["commitTimestamp"] = v.offset, v.leaderEpoch, v.commitMillis
+		f["offset"], f["leader_epoch"], f["commit_timestamp"] = v.offset, v.leaderEpoch, v.commitMillis
 		if v.metadata != "" {
 			f["metadata"] = v.metadata
 		}
 		if v.topicID != (TopicID{}) {
-			f["topicId"] = v.topicID.String()
+			f["topic_id"] = v.topicID.String()
 		}
 	case groupKeyVersion:
 		epoch, err := parseGroupValue(rec.Value)
@@ -77,7 +77,7 @@ func explainTxn(rec *log.Record) (any, bool) {
 	if err != nil {
 		return nil, false
 	}
-	f := explained{"type": "transaction", "transactionalId": id}
+	f := explained{"type": "transaction", "transactional_id": id}
 	if rec.Value == nil {
 		f["tombstone"] = true
 		return f, true
@@ -87,10 +87,10 @@ func explainTxn(rec *log.Record) (any, bool) {
 		return nil, false
 	}
 	maps.Copy(f, explained{
-		"state": v.State.String(), "producerId": v.ProducerID, "producerEpoch": v.Epoch, "timeoutMs": v.TimeoutMillis,
-		"lastUpdateTimestamp": v.UpdatedMillis, "startTimestamp": v.StartedMillis,
+		"state": v.State.String(), "producer_id": v.ProducerID, "producer_epoch": v.Epoch, "timeout_ms": v.TimeoutMillis,
+		"last_update_timestamp": v.UpdatedMillis, "start_timestamp": v.StartedMillis,
 	})
-	for name, other := range map[string]int64{"previousProducerId": v.PreviousProducerID, "nextProducerId": v.NextProducerID} {
+	for name, other := range map[string]int64{"previous_producer_id": v.PreviousProducerID, "next_producer_id": v.NextProducerID} {
 		if other != -1 {
 			f[name] = other
 		}
@@ -118,18 +118,18 @@ func explainCommand(rec *log.Record) (any, bool) {
 		f["type"] = "create topic"
 		return f, true
 	case alterTopicCommand:
-		return explained{"type": "alter topic", "topicId": id, "set": c.set, "unset": c.unset}, true
+		return explained{"type": "alter topic", "topic_id": id, "set": c.set, "unset": c.unset}, true
 	case addPartitionsCommand:
-		return explained{"type": "add partitions", "topicId": id, "total": c.total}, true
+		return explained{"type": "add partitions", "topic_id": id, "total": c.total}, true
 	case deleteTopicCommand:
-		return explained{"type": "delete topic", "topicId": id}, true
+		return explained{"type": "delete topic", "topic_id": id}, true
 	case topicDeletedCommand:
-		return explained{"type": "topic deleted", "topicId": id}, true
+		return explained{"type": "topic deleted", "topic_id": id}, true
 	case allocateIDsCommand:
 		return explained{"type": "allocate producer ids", "count": c.count}, true
 	case snapshotCommand:
 		return explained{
-			"type": "snapshot", "first": c.flags&snapshotFirst != 0, "last": c.flags&snapshotLast != 0, "nextProducerId": c.nextID,
+			"type": "snapshot", "first": c.flags&snapshotFirst != 0, "last": c.flags&snapshotLast != 0, "next_producer_id": c.nextID,
 			"topics": explainTopics(c.topics), "deleting": explainTopics(c.deleting),
 		}, true
 	}
@@ -137,7 +137,7 @@ func explainCommand(rec *log.Record) (any, bool) {
 }
 
 func explainTopic(t *topicMeta) explained {
-	return explained{"topic": t.name, "topicId": t.id.String(), "partitions": t.partitions, "internal": t.internal, "settings": t.settings}
+	return explained{"topic": t.name, "topic_id": t.id.String(), "partitions": t.partitions, "internal": t.internal, "settings": t.settings}
 }
 
 func explainTopics(list []*topicMeta) []explained {

@@ -21,26 +21,26 @@ func TestExplain(t *testing.T) {
 		want       string // "" is not known
 	}{
 		{"__consumer_offsets", offset, appendOffsetValue(nil, &offsetValue{offset: 12, leaderEpoch: -1, commitMillis: 34, topicID: id}),
-			`{"commitTimestamp":34,"group":"g","leaderEpoch":-1,"offset":12,"partition":1,"topic":"orders","topicId":"` + id.String() + `","type":"offset"}`},
+			`{"commit_timestamp":34,"group":"g","leader_epoch":-1,"offset":12,"partition":1,"topic":"orders","topic_id":"` + id.String() + `","type":"offset"}`},
 		{"__consumer_offsets", offset, nil, `{"group":"g","partition":1,"tombstone":true,"topic":"orders","type":"offset"}`},
 		{"__consumer_offsets", group, appendGroupValue(nil, 3), `{"epoch":3,"group":"g","type":"group"}`},
 		{"__consumer_offsets", group, []byte("x"), ""},
 		{"__consumer_offsets", nil, []byte("x"), ""},
 		{"__transaction_state", appendTxnKey(nil, "pay"), appendTxnValue(nil, txn),
-			`{"lastUpdateTimestamp":5,"nextProducerId":9,"owner":"local","partitions":["orders/0","orders/1"],"producerEpoch":2,"producerId":7,"startTimestamp":4,"state":"` +
-				txn.State.String() + `","timeoutMs":1000,"transactionalId":"pay","type":"transaction"}`},
-		{"__transaction_state", appendTxnKey(nil, "pay"), nil, `{"tombstone":true,"transactionalId":"pay","type":"transaction"}`},
+			`{"last_update_timestamp":5,"next_producer_id":9,"owner":"local","partitions":["orders/0","orders/1"],"producer_epoch":2,"producer_id":7,"start_timestamp":4,"state":"` +
+				txn.State.String() + `","timeout_ms":1000,"transactional_id":"pay","type":"transaction"}`},
+		{"__transaction_state", appendTxnKey(nil, "pay"), nil, `{"tombstone":true,"transactional_id":"pay","type":"transaction"}`},
 		{"__transaction_state", []byte("?"), nil, ""},
 		{"meta", nil, encoded(command{kind: createTopicCommand, topic: topic}),
-			`{"internal":false,"partitions":2,"settings":{"retention.ms":"1"},"topic":"orders","topicId":"` + id.String() + `","type":"create topic"}`},
+			`{"internal":false,"partitions":2,"settings":{"retention.ms":"1"},"topic":"orders","topic_id":"` + id.String() + `","type":"create topic"}`},
 		{"meta", nil, encoded(command{kind: alterTopicCommand, topic: topicMeta{id: id}, set: map[string]string{"a": "b"}, unset: []string{"c"}}),
-			`{"set":{"a":"b"},"topicId":"` + id.String() + `","type":"alter topic","unset":["c"]}`},
-		{"meta", nil, encoded(command{kind: addPartitionsCommand, topic: topicMeta{id: id}, total: 4}), `{"topicId":"` + id.String() + `","total":4,"type":"add partitions"}`},
-		{"meta", nil, encoded(command{kind: deleteTopicCommand, topic: topicMeta{id: id}}), `{"topicId":"` + id.String() + `","type":"delete topic"}`},
-		{"meta", nil, encoded(command{kind: topicDeletedCommand, topic: topicMeta{id: id}}), `{"topicId":"` + id.String() + `","type":"topic deleted"}`},
+			`{"set":{"a":"b"},"topic_id":"` + id.String() + `","type":"alter topic","unset":["c"]}`},
+		{"meta", nil, encoded(command{kind: addPartitionsCommand, topic: topicMeta{id: id}, total: 4}), `{"topic_id":"` + id.String() + `","total":4,"type":"add partitions"}`},
+		{"meta", nil, encoded(command{kind: deleteTopicCommand, topic: topicMeta{id: id}}), `{"topic_id":"` + id.String() + `","type":"delete topic"}`},
+		{"meta", nil, encoded(command{kind: topicDeletedCommand, topic: topicMeta{id: id}}), `{"topic_id":"` + id.String() + `","type":"topic deleted"}`},
 		{"meta", nil, encoded(command{kind: allocateIDsCommand, count: 1000}), `{"count":1000,"type":"allocate producer ids"}`},
 		{"meta", nil, encoded(command{kind: snapshotCommand, flags: snapshotFirst | snapshotLast, nextID: 5, topics: []*topicMeta{&topic}}),
-			`{"deleting":[],"first":true,"last":true,"nextProducerId":5,"topics":[{"internal":false,"partitions":2,"settings":{"retention.ms":"1"},"topic":"orders","topicId":"` + id.String() + `"}],"type":"snapshot"}`},
+			`{"deleting":[],"first":true,"last":true,"next_producer_id":5,"topics":[{"internal":false,"partitions":2,"settings":{"retention.ms":"1"},"topic":"orders","topic_id":"` + id.String() + `"}],"type":"snapshot"}`},
 		{"meta", nil, []byte("no command"), ""},
 	} {
 		v, ok := Explainer(row.name)(&log.Record{Key: row.key, Value: row.value})

@@ -155,8 +155,8 @@ func TestWhenMarksAreCommitted(t *testing.T) {
 			}
 			switch n++; n {
 			case 1:
-				time.Sleep(5 * time.Second)
-				want(c, -1) // it is in hand
+				time.Sleep(5500 * time.Millisecond) // between two of the commits that come each second
+				want(c, -1)                         // it is in hand
 			case 3:
 				want(c, -1)
 				time.Sleep(1500 * time.Millisecond)

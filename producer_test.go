@@ -191,9 +191,6 @@ func (r *producerRun) senders(ctx context.Context, senders, n int, seed uint64) 
 	all.Wait()
 }
 
-// (Zstd is left out: its pooled encoders hold channels, which belong to one synctest
-// bubble.)
-//
 // Random senders, buffers, lingering, codecs and a disk that fills up and has room
 // again: everything is acknowledged, once.
 func TestProducerHealsFromAFullDisk(t *testing.T) {

@@ -72,12 +72,31 @@ func topicRecords(r *rep) []embedlog.Record {
 
 // producer returns what appends the records from i on with one call.
 func producer(t *embedlog.Topic, r *rep) func(i int64) error {
-	recs := topicRecords(r)
+	return repeat(t, r, topicRecords(r))
+}
+
+func repeat(t *embedlog.Topic, r *rep, recs []embedlog.Record) func(i int64) error {
 	return func(i int64) error {
 		at := int(i & (poolRecords - 1))
 		_, err := t.Produce(context.Background(), recs[at:at+r.Batch]...)
 		return err
 	}
+}
+
+// keyedProducer is producer with one key for all records, which belongs to that
+// partition.
+func keyedProducer(t *embedlog.Topic, r *rep, partition int32) func(i int64) error {
+	recs := topicRecords(r)
+	var key []byte
+	for i := range recs {
+		if key = recs[i].Key; embedlog.KeyPartition(key, r.Count) == partition {
+			break
+		}
+	}
+	for i := range recs {
+		recs[i].Key = key
+	}
+	return repeat(t, r, recs)
 }
 
 func produceOurs(r *rep) (result, error) {
@@ -97,7 +116,13 @@ func produceOurs(r *rep) (result, error) {
 	if err != nil {
 		return result{}, errors.Join(err, db.Close())
 	}
-	res, err := r.parallelEach(func() func(int64) error { return producer(t, r) })
+	var goroutines atomic.Int32
+	res, err := r.parallelEach(func() func(int64) error {
+		if r.OneKey {
+			return keyedProducer(t, r, (goroutines.Add(1)-1)%int32(r.Count))
+		}
+		return producer(t, r)
+	})
 	after, werr := written(t)
 	if err = errors.Join(err, werr); err == nil && after-before != res.Records {
 		err = fmt.Errorf("the topic took %d records, %d were produced", after-before, res.Records)

@@ -22,6 +22,7 @@ type rep struct {
 	Count      int           // of what the row opens: partitions
 	Level      string        // durability: os, interval, durable; empty where it does not matter
 	Reuse      bool          // what is read is valid until the next read only
+	OneKey     bool          // each goroutine has one key for all its records, so it stays with its partition
 }
 
 // A result is what one repetition measured.

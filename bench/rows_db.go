@@ -39,8 +39,14 @@ func dbRows() []*row {
 		against: "channel round trip", measure: tail, target: 20,
 		limit: side{run: channelRoundTrip}, load: rep{Level: "os", ValueBytes: 100, Batch: 1, Goroutines: 1, Records: 50_000},
 	})
-	add("produce/level=durable/goroutines=64/partitions=4/value=100B", row{
+	// As a device or a session produces: the limit's writers stay with their file, too.
+	add("produce/level=durable/goroutines=64/partitions=4/keys=own/value=100B", row{
 		against: "4 files, 16 writers each", measure: rate, target: 0.7, timed: true, roomBytes: 64 << 20,
+		limit: side{run: fourFiles}, load: rep{Level: "durable", ValueBytes: 100, Batch: 1, Goroutines: 64, Count: 4, OneKey: true},
+	})
+	// As a request handler does: what one partition waits for, all soon wait for.
+	add("produce/level=durable/goroutines=64/partitions=4/keys=any/value=100B", row{
+		against: "4 files, 16 writers each", measure: rate, stated: true, timed: true, roomBytes: 64 << 20,
 		limit: side{run: fourFiles}, load: rep{Level: "durable", ValueBytes: 100, Batch: 1, Goroutines: 64, Count: 4},
 	})
 	for _, goroutines := range []int{1, 16} {

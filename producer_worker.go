@@ -45,6 +45,12 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 	if err == nil {
 		res, err = p.write(q.p, p.appends, b.recs, o)
 	}
+	if b.numbered && errors.Is(err, ErrUnknownOutcome) && errors.Is(err, context.Canceled) {
+		// Abort came while another caller was writing it for us. The partition recognises
+		// it, and answers when that is done.
+		b.uncertain = err
+		res, err = p.write(q.p, context.Background(), b.recs, o)
+	}
 	if err == nil {
 		if b.numbered {
 			q.producer.Sequence = nextSequence(b.producer.Sequence, len(b.recs))
@@ -53,10 +59,10 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 		p.answer(q, b, res, nil)
 		return
 	}
-	if errors.Is(err, context.Canceled) { // Abort: it had not been taken
+	unknown := errors.Is(err, ErrUnknownOutcome)
+	if !unknown && errors.Is(err, context.Canceled) { // Abort: it had not been taken
 		err = q.named(ErrClosed)
 	}
-	unknown := errors.Is(err, ErrUnknownOutcome)
 	if unknown {
 		b.uncertain = err
 	}

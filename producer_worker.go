@@ -198,6 +198,8 @@ func (p *Producer) split(q *producerQueue, b *producerBatch, err error) bool {
 	}
 	if errors.Is(err, ErrRecordTooLarge) { // the topic's limit was lowered
 		half := len(b.recs) / 2
+		p.mu.Lock() // Flush may ask for the end of b at any time: the end is the rest's then
+		defer p.mu.Unlock()
 		rest := &producerBatch{
 			recs: b.recs[half:], answers: b.answers[half:], since: b.since, sealed: true,
 			size: b.size, limit: b.limit, held: b.held / 2, done: b.done,
@@ -205,8 +207,6 @@ func (p *Producer) split(q *producerQueue, b *producerBatch, err error) bool {
 		b.recs, b.answers, b.done, b.numbered = b.recs[:half:half], b.answers[:half:half], nil, false
 		b.held -= rest.held
 		b.chunk = nil // both have records in it: neither may write there again
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		q.batches = append(q.batches[:1], append([]*producerBatch{rest}, q.batches[1:]...)...)
 		p.batches++
 		return true
@@ -234,9 +234,7 @@ func (p *Producer) split(q *producerQueue, b *producerBatch, err error) bool {
 		}
 		recs, answers = append(recs, b.recs[i]), append(answers, b.answers[i])
 	}
-	p.mu.Lock() // Flush looks at batches, though not at these fields
-	b.recs, b.answers, b.numbered = recs, answers, false
-	p.mu.Unlock()
+	b.recs, b.answers, b.numbered = recs, answers, false // Flush does not look at these
 	for i, a := range refused {
 		p.tell(a, noPosition, q.named(&InvalidRecordError{Records: []InvalidRecord{{Index: 0, Reason: reasons[i]}}}))
 	}

@@ -201,6 +201,7 @@ func (c *Consumer) Committed(ctx context.Context) ([]Position, error) {
 		return nil, errors.New("embedlog: committed: the consumer has no group")
 	}
 	c.mu.Lock()
+	closed := c.closed
 	var want []engine.TopicPartitions
 	names := make(map[engine.TopicID]string)
 	for at, s := range c.sources {
@@ -208,6 +209,9 @@ func (c *Consumer) Committed(ctx context.Context) ([]Position, error) {
 		names[at.topic] = s.name
 	}
 	c.mu.Unlock()
+	if closed {
+		return nil, fmt.Errorf("committed: %w", ErrClosed)
+	}
 	if len(want) == 0 {
 		return nil, nil
 	}

@@ -141,6 +141,9 @@ func (c *Consumer) Resume(topic string, partitions ...int32) error {
 func (c *Consumer) pause(what, topic string, partitions []int32, paused bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return fmt.Errorf("%s: %w", what, ErrClosed)
+	}
 	var list []*source
 	for _, n := range partitions {
 		s := c.findLocked(topic, n)

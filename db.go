@@ -97,6 +97,7 @@ func (db *DB) Close() error {
 	}
 	db.stopVersion()
 	db.err = db.engine.Close()
+	db.version.Add(1) // what handles remember is from before
 	close(db.done)
 	return db.err
 }

@@ -260,10 +260,12 @@ func (p *Producer) Produce(ctx context.Context, recs ...Record) ([]Position, err
 
 // Flush sends what was taken before the call without lingering, and waits until
 // each record's done function has returned. Its error is that of the first record
-// since the last Flush that was sent without one and failed.
+// since the last Flush that was sent without one and failed. A producer that is
+// closed, where there is nothing to send, answers ErrClosed.
 func (p *Producer) Flush(ctx context.Context) error {
 	p.mu.Lock()
 	p.flushing++
+	closed := p.closed && p.batches == 0
 	var last []chan struct{}
 	for q := range p.active {
 		b := q.batches[len(q.batches)-1]
@@ -290,6 +292,9 @@ func (p *Producer) Flush(ctx context.Context) error {
 	p.flushing--
 	if err == nil {
 		err, p.failed = p.failed, nil
+	}
+	if err == nil && closed {
+		err = fmt.Errorf("flush: %w", ErrClosed)
 	}
 	return err
 }

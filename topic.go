@@ -48,6 +48,9 @@ func (t *Topic) current() (*engine.Topic, error) {
 		return v.topic, nil
 	}
 	top, err := t.db.engine.TopicByID(t.id)
+	if t.db.engine.Closed() { // which has its topics all the same
+		return nil, ErrClosed
+	}
 	if err != nil {
 		return nil, t.named(err)
 	}
@@ -115,6 +118,9 @@ func (db *DB) createTopic(ctx context.Context, name string, c *TopicConfig) (*en
 // topic that is there is not changed: when it differs from what c names, the error
 // is a *TopicDiffersError. What c does not name does not count.
 func (db *DB) EnsureTopic(ctx context.Context, name string, c *TopicConfig) (*Topic, error) {
+	if db.isClosed() {
+		return nil, fmt.Errorf("ensure topic %s: %w", name, ErrClosed)
+	}
 	top, err := db.engine.Topic(name)
 	if errors.Is(err, ErrUnknownTopic) {
 		if top, err = db.createTopic(ctx, name, c); err == nil {

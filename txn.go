@@ -67,6 +67,7 @@ type Txn struct {
 
 	// Below: whoever has the turn.
 	ended     bool
+	closed    bool  // it was the database that ended it
 	failed    error // why it can only be aborted
 	parts     map[*engine.Partition]*txnPart
 	consumers []func(committed bool)
@@ -192,7 +193,10 @@ func (t *Txn) begin(ctx context.Context) error {
 		}
 	}
 	if t.ended {
-		t.release()
+		defer t.release()
+		if t.closed {
+			return fmt.Errorf("%w: %w", ErrTxnEnded, ErrClosed)
+		}
 		return ErrTxnEnded
 	}
 	return nil
@@ -296,4 +300,11 @@ func (t *Txn) end(committed, reuse bool) {
 }
 
 // closeWithDB aborts what is open when the database is closed.
-func (t *Txn) closeWithDB() { t.Abort(context.Background()) }
+func (t *Txn) closeWithDB() {
+	if t.begin(context.Background()) != nil {
+		return // it has ended
+	}
+	defer t.release()
+	t.closed = true
+	_ = t.abort() // what cannot be aborted now is when the database is opened again
+}

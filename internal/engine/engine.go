@@ -292,6 +292,9 @@ func (e *Engine) release() error {
 	return errors.Join(errs...)
 }
 
+// Closed says that Close was called.
+func (e *Engine) Closed() bool { return e.closed.Load() }
+
 // closedError is nil while the engine is open.
 func (e *Engine) closedError() error {
 	if e.closed.Load() {

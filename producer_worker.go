@@ -78,7 +78,7 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 	// What comes next must not be taken for a repetition, nor for something that
 	// misses its predecessor.
 	if b.numbered && (b.uncertain != nil || errors.Is(err, ErrOutOfOrderSequence)) {
-		q.nextEpoch()
+		p.nextEpoch(q)
 	}
 	if errors.Is(err, ErrFenced) {
 		p.forgetID(&q.producer)
@@ -129,16 +129,16 @@ func idError(err error) error {
 // nextEpoch begins the sequence anew, under the next epoch of the producer id in
 // this partition. Epochs of partitions need not be alike: each has its own state of
 // the producer. When they are used up, the id is another.
-func (q *producerQueue) nextEpoch() {
+func (p *Producer) nextEpoch(q *producerQueue) {
 	q.producer.Sequence = 0
 	if q.producer.Epoch == math.MaxInt16 {
-		q.producer = partition.Producer{ID: -1}
+		p.forgetID(&q.producer)
 		return
 	}
 	q.producer.Epoch++
 }
 
-// forgetID gives up a producer id that somebody else has.
+// forgetID gives up a producer id that somebody else has, or whose epochs are used up.
 func (p *Producer) forgetID(used *partition.Producer) {
 	p.idMu.Lock()
 	defer p.idMu.Unlock()

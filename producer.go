@@ -301,17 +301,33 @@ func (p *Producer) Flush(ctx context.Context) error {
 
 // Close sends what was taken, waits until all of it is answered, and ends the
 // producer. That takes up to DeliveryTimeout where a disk is full. Its error is
-// that of Flush. It may be called more than once.
-func (p *Producer) Close() error { return p.close(false, false) }
+// that of Flush. It may be called more than once, and after DB.Close, which tells
+// the logger alone.
+func (p *Producer) Close() error {
+	p.close(false, false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	err, p.failed = p.failed, nil
+	return err
+}
 
 // Abort ends the producer without sending what waits: those records get an error
 // that matches ErrClosed. A batch that is being written is waited for.
-func (p *Producer) Abort() { _ = p.close(true, true) }
+func (p *Producer) Abort() { p.close(true, true) }
 
 // closeWithDB sends what there is, once.
-func (p *Producer) closeWithDB() { _ = p.close(true, false) }
+func (p *Producer) closeWithDB() {
+	p.close(true, false)
+	p.mu.Lock()
+	err := p.failed // it stays, for Close
+	p.mu.Unlock()
+	if err != nil {
+		p.db.engine.Logger().Warn("producer did not close cleanly", "error", err)
+	}
+}
 
-func (p *Producer) close(noRetry, drop bool) error {
+func (p *Producer) close(noRetry, drop bool) {
 	p.mu.Lock()
 	p.noRetry, p.drop = p.noRetry || noRetry, p.drop || drop
 	if p.drop {
@@ -335,9 +351,6 @@ func (p *Producer) close(noRetry, drop bool) error {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	var err error
-	err, p.failed = p.failed, nil
-	return err
 }
 
 // drainLocked tells Close when all was answered and the last worker has left.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/x/embedlog/compress"
@@ -113,7 +114,9 @@ type Producer struct {
 	// write is engine.Partition.Append, but for tests.
 	write func(*engine.Partition, context.Context, []log.Record, *partition.AppendOptions) (partition.Result, error)
 
-	topics sync.Map // name to *producerTopic
+	topics  sync.Map     // name to *producerTopic
+	kept    atomic.Int64 // of those
+	sweepAt atomic.Int64 // how many there are when those that are gone are looked for
 
 	mu       sync.Mutex
 	used     int64 // of BufferBytes
@@ -154,6 +157,7 @@ func (db *DB) Producer(c *ProducerConfig) (*Producer, error) {
 		db: db, cfg: cfg, write: (*engine.Partition).Append, id: -1,
 		waiting: make(map[*producerQueue]struct{}), active: make(map[*producerQueue]struct{}), drained: make(chan struct{}),
 	}
+	p.sweepAt.Store(fewTopics)
 	p.appends, p.abort = context.WithCancel(context.Background())
 	if err := db.opened(p); err != nil {
 		p.abort()
@@ -210,7 +214,7 @@ func (p *Producer) place(ctx context.Context, rec *Record) (*producerTopic, *eng
 	top, err := t.current()
 	if errors.Is(err, ErrUnknownTopic) {
 		// It was deleted. Another one may have the name.
-		p.topics.CompareAndDelete(rec.Topic, t)
+		p.forgetTopic(rec.Topic, t)
 		if t, err = p.topic(ctx, rec.Topic); err == nil {
 			top, err = t.current()
 		}
@@ -240,8 +244,35 @@ func (p *Producer) topic(ctx context.Context, name string) (*producerTopic, erro
 	if err != nil {
 		return nil, err
 	}
-	t, _ := p.topics.LoadOrStore(name, &producerTopic{Topic: p.db.handle(top)})
+	t, there := p.topics.LoadOrStore(name, &producerTopic{Topic: p.db.handle(top)})
+	if !there && p.kept.Add(1) > p.sweepAt.Load() {
+		p.sweepTopics()
+	}
 	return t.(*producerTopic), nil
+}
+
+// fewTopics are not worth a look at which of them are gone.
+const fewTopics = 16
+
+func (p *Producer) forgetTopic(name string, t any) {
+	if p.topics.CompareAndDelete(name, t) {
+		p.kept.Add(-1)
+	}
+}
+
+// sweepTopics forgets topics that were deleted: who makes one for each session, say,
+// does not come back to them. It is called when their number has doubled.
+func (p *Producer) sweepTopics() {
+	live := int64(0)
+	p.topics.Range(func(name, t any) bool {
+		if _, err := t.(*producerTopic).current(); errors.Is(err, ErrUnknownTopic) {
+			p.forgetTopic(name.(string), t)
+		} else {
+			live++
+		}
+		return true
+	})
+	p.sweepAt.Store(2*live + fewTopics)
 }
 
 // Produce sends records, each to the topic that it names, and waits until all are

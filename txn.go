@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -111,6 +112,12 @@ func (p *txnSessions) take(timeout time.Duration) *txnSession {
 }
 
 func (p *txnSessions) put(s *txnSession) {
+	if len(s.topics) > fewTopics {
+		maps.DeleteFunc(s.topics, func(_ string, t *Topic) bool {
+			_, err := t.current()
+			return errors.Is(err, ErrUnknownTopic)
+		})
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !s.named && len(p.free) < keptSessions {

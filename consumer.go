@@ -173,8 +173,10 @@ type Consumer struct {
 	ended    chan struct{} // closed when the background goroutine is gone
 	through  chan struct{} // closed when Close is
 	life     context.Context
-	unfollow func() // ends the subscription to changes of topics; nil when there is none
 	die      context.CancelFunc
+	asks     context.Context // of life; ends when Close begins: what waits for a transaction then waits for nothing
+	noAsks   context.CancelFunc
+	unfollow func() // ends the subscription to changes of topics; nil when there is none
 
 	mu        sync.Mutex // guards what follows
 	sources   map[place]*source
@@ -220,6 +222,7 @@ func (db *DB) Consumer(cfg *ConsumerConfig) (*Consumer, error) {
 	}
 	c.member.id = engine.NewMemberID()
 	c.life, c.die = context.WithCancel(context.Background())
+	c.asks, c.noAsks = context.WithCancel(c.life)
 	err := c.assignByHand()
 	if err == nil && c.follows() {
 		err = c.follow()
@@ -397,6 +400,7 @@ func (c *Consumer) shut() error {
 	}
 	c.notify()
 	close(c.stop)
+	c.noAsks()
 	if started {
 		<-c.ended
 	}

@@ -373,7 +373,7 @@ func (c *Consumer) ask(list []*source) error {
 	for _, s := range list {
 		ask = append(ask, engine.TopicPartitions{Topic: s.topic, Partitions: []int32{s.partition}})
 	}
-	got, err := c.engine.Groups().Committed(c.life, c.cfg.Group, ask, true)
+	got, err := c.engine.Groups().Committed(c.asks, c.cfg.Group, ask, true)
 	if err != nil {
 		return err
 	}

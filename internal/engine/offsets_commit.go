@@ -152,7 +152,8 @@ func (v *topicsView) find(o *OffsetCommit) (t viewTopic, err error) {
 // under way.
 //
 // With stable it waits for transactions that are to commit one of the offsets; when
-// ctx ends before, the error matches ErrUnstableOffset.
+// ctx ends before, the error matches ErrUnstableOffset. Where the offsets' partition
+// has failed, none is decided before the next open: the error is the partition's.
 func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartitions, stable bool) ([]CommittedOffset, error) {
 	var wanted groupParts
 	if want != nil {
@@ -170,8 +171,12 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 		if undecided == nil {
 			return list, nil
 		}
+		if err := x.shard.part.Err(); err != nil {
+			return nil, fmt.Errorf("committed offsets of group %q: %w", group, err)
+		}
 		select {
 		case <-undecided:
+		case <-time.After(failedPartitionLook):
 		case <-g.engine.life.Done():
 			return nil, fmt.Errorf("committed offsets of group %q: %w", group, log.ErrClosed)
 		case <-ctx.Done():
@@ -179,6 +184,10 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 		}
 	}
 }
+
+// failedPartitionLook is how often who waits for a transaction's end looks whether its
+// marker can still be written.
+const failedPartitionLook = time.Second
 
 // committed returns the offsets by topic and partition, or a channel that is closed
 // when a transaction which concerns them ends.

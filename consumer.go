@@ -174,8 +174,6 @@ type Consumer struct {
 	through  chan struct{} // closed when Close is
 	life     context.Context
 	die      context.CancelFunc
-	asks     context.Context // of life; ends when Close begins: what waits for a transaction then waits for nothing
-	noAsks   context.CancelFunc
 	unfollow func() // ends the subscription to changes of topics; nil when there is none
 
 	mu        sync.Mutex // guards what follows
@@ -208,6 +206,9 @@ type place struct {
 
 // Consumer makes a consumer. Nothing is read, and no group joined, before the
 // first call of Records, Batches or Poll. It ends with Close, or with the database.
+// One with a group whose partitions are assigned by hand asks for what is committed:
+// while a transaction is to commit one of those offsets it waits, for a minute at
+// most, and then fails with an error that matches ErrUnstableOffset.
 func (db *DB) Consumer(cfg *ConsumerConfig) (*Consumer, error) {
 	c := &Consumer{
 		db: db, engine: db.Engine(), waiter: partition.NewWaiter(),
@@ -222,7 +223,6 @@ func (db *DB) Consumer(cfg *ConsumerConfig) (*Consumer, error) {
 	}
 	c.member.id = engine.NewMemberID()
 	c.life, c.die = context.WithCancel(context.Background())
-	c.asks, c.noAsks = context.WithCancel(c.life)
 	err := c.assignByHand()
 	if err == nil && c.follows() {
 		err = c.follow()
@@ -400,7 +400,6 @@ func (c *Consumer) shut() error {
 	}
 	c.notify()
 	close(c.stop)
-	c.noAsks()
 	if started {
 		<-c.ended
 	}

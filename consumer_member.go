@@ -50,10 +50,11 @@ type progress struct {
 
 // How long the background waits after a failure, and when nothing is to be done.
 const (
-	retryAfter  = time.Second
-	unstableFor = 20 * time.Millisecond // between two looks at an undecided transaction
-	longAway    = 24 * time.Hour
-	maxTimeout  = 24 * 24 * time.Hour // what fits the protocol's 32-bit milliseconds
+	retryAfter   = time.Second
+	unstableFor  = 20 * time.Millisecond // for one look at an undecided transaction
+	undecidedFor = time.Minute           // for one that a caller without a context waits for
+	longAway     = 24 * time.Hour
+	maxTimeout   = 24 * 24 * time.Hour // what fits the protocol's 32-bit milliseconds
 )
 
 // startLocked begins what reading needs, once.
@@ -125,7 +126,7 @@ func (c *Consumer) trouble(what string, err error, now time.Time) time.Duration 
 	defer c.mu.Unlock()
 	switch {
 	case errors.Is(err, engine.ErrUnstableOffset):
-		m.retry = now.Add(unstableFor)
+		m.retry = now // it has waited already
 	case c.isMember() && isFenced(err):
 		c.loseLocked(err)
 		return 0
@@ -364,16 +365,19 @@ func (c *Consumer) begins(want map[place]bool) ([]*source, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	return list, c.ask(list)
+	return list, c.ask(list, unstableFor) // commits and heartbeats go on between two looks
 }
 
-// ask fills in what the group has committed.
-func (c *Consumer) ask(list []*source) error {
+// ask fills in what the group has committed. While that is not decided it waits for
+// as long as it is said to.
+func (c *Consumer) ask(list []*source, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(c.life, wait)
+	defer cancel()
 	var ask []engine.TopicPartitions
 	for _, s := range list {
 		ask = append(ask, engine.TopicPartitions{Topic: s.topic, Partitions: []int32{s.partition}})
 	}
-	got, err := c.engine.Groups().Committed(c.asks, c.cfg.Group, ask, true)
+	got, err := c.engine.Groups().Committed(ctx, c.cfg.Group, ask, true)
 	if err != nil {
 		return err
 	}

@@ -216,7 +216,7 @@ func (c *Consumer) assignByHand() error {
 		s := newSource(part, t.ID(), t.Name(), want)
 		if c.cfg.Group != "" {
 			// Also where it begins elsewhere: what is committed need not be committed again.
-			if err := c.ask([]*source{s}); err != nil {
+			if err := c.ask([]*source{s}, undecidedFor); err != nil {
 				return err
 			}
 			if want.Offset != OffsetCommitted {

@@ -11,7 +11,8 @@ import (
 )
 
 // A transaction whose offsets can never be decided, because their partition has
-// failed or nobody ends it, keeps no consumer from closing, nor the database.
+// failed or nobody ends it, keeps no consumer from committing and closing, nor the
+// database.
 func TestCloseWhileOffsetsAreUndecided(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		for _, close := range []string{"consumer", "database"} {
@@ -56,7 +57,7 @@ func closeWhileUndecided(t *testing.T, fails, whole bool) {
 		}
 		faults.Clear()
 	}
-	c, err := db.Consumer(&ConsumerConfig{Group: "g", Topics: []string{"t"}})
+	c, err := db.Consumer(&ConsumerConfig{Group: "g", Topics: []string{"t"}, SessionTimeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +65,15 @@ func closeWhileUndecided(t *testing.T, fails, whole bool) {
 	defer cancel()
 	if recs, err := c.Poll(short, 1); len(recs) > 0 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("read %v, %v where it is not decided where the group goes on", recs, err)
+	}
+	// Meanwhile it stays a member, and commits what it has.
+	if info, err := db.DescribeGroup(ctx, "g"); err != nil || len(info.Members) != 1 {
+		t.Errorf("%d members: %v", len(info.Members), err)
+	}
+	short, cancel = context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := c.Commit(short); err != nil {
+		t.Errorf("commit: %v", err)
 	}
 	closed := make(chan struct{})
 	go func() {

@@ -184,11 +184,18 @@ func (r *reader) maybeMarked(p *readerPart) {
 	if p.mark >= 0 {
 		r.w.maybeCommitted(r.group, p.at, p.mark)
 	}
-	if r.auto && p.next >= 0 {
-		if pos, ok := r.c.Position(p.at.topic.name, p.at.n); ok && pos.Offset > p.next {
-			r.gap(p, pos.Offset) // aborted records and markers, no others
-			p.next = pos.Offset
-		}
+	if !r.auto {
+		return
+	}
+	pos, ok := r.c.Position(p.at.topic.name, p.at.n)
+	switch {
+	case ok && p.next >= 0 && pos.Offset > p.next:
+		r.gap(p, pos.Offset) // aborted records and markers, no others
+		p.next = pos.Offset
+	case ok && p.next < 0 && pos.Offset >= 0:
+		p.next = pos.Offset // it has begun somewhere, and may have gone past such without being given one
+	}
+	if p.next >= 0 {
 		o := r.w.groupOffset(r.group, p.at)
 		o.upTo = max(o.upTo, p.next)
 		r.w.seq++

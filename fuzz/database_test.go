@@ -252,6 +252,12 @@ func (w *database) alter(p *program) {
 	}
 	if what%2 == 0 {
 		level := levels[p.next()%3]
+		w.settle()
+		for i := range w.unsettled { // what still lingers, or waits for room, is appended at the level of then
+			if s := &w.unsettled[i]; s.topic == m {
+				s.durable = false
+			}
+		}
 		err := h.Alter(bg(), map[string]string{"embedlog.durability": level.String()})
 		w.did("%s becomes %v: %v", m.name, level, err)
 		if err == nil {

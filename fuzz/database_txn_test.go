@@ -81,6 +81,13 @@ func (w *database) txnProduce(p *program) {
 	x.m.failed = true
 }
 
+// hasOffsetsOf says that an open transaction has offsets of the group.
+func (w *database) hasOffsetsOf(group string) bool {
+	return slices.ContainsFunc(w.txns, func(x *openTxn) bool {
+		return slices.ContainsFunc(x.m.offsets, func(o txnOffset) bool { return o.group == group })
+	})
+}
+
 func (w *database) txnOffsets(p *program) {
 	x := w.aTxn(p)
 	how := p.next()

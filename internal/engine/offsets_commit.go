@@ -159,10 +159,16 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 	if want != nil {
 		wanted = newGroupParts(want)
 	}
-	for {
+	unstable := func() error {
+		return fmt.Errorf("committed offsets of group %q: %w: %w", group, ErrUnstableOffset, ctx.Err())
+	}
+	for waited := false; ; waited = true {
 		// Alone for a moment: who was fenced while his commit was on its way must not
 		// land it after his successor has asked.
 		x, err := g.enter(ctx, group, false, true)
+		if err != nil && waited && ctx.Err() != nil {
+			return nil, unstable()
+		}
 		if err != nil || x == nil {
 			return nil, err
 		}
@@ -180,7 +186,7 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 		case <-g.engine.life.Done():
 			return nil, fmt.Errorf("committed offsets of group %q: %w", group, log.ErrClosed)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("committed offsets of group %q: %w: %w", group, ErrUnstableOffset, ctx.Err())
+			return nil, unstable()
 		}
 	}
 }

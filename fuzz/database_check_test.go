@@ -287,7 +287,7 @@ func (w *database) decideUnknown() {
 			if g := w.groupOffset(o.group, o.at); o.seq > g.seq && !g.allows(o.offset) {
 				if w.groupHas(o.group, o.at) == o.offset {
 					seen++
-				} else {
+				} else if !o.maybeGone {
 					hidden++
 				}
 			}

@@ -387,6 +387,15 @@ func (w *database) reset(p *program) {
 	}
 }
 
+// undecidedTxns are the transactions that are open, or may have been committed.
+func (w *database) undecidedTxns() []*txnModel {
+	list := slices.Clone(w.undecided)
+	for _, x := range w.txns {
+		list = append(list, x.m)
+	}
+	return list
+}
+
 func (w *database) deleteGroup(p *program) {
 	group := groupNames[p.next()&1]
 	err := w.db.DeleteGroup(bg(), group)
@@ -394,8 +403,8 @@ func (w *database) deleteGroup(p *program) {
 	switch {
 	case err == nil:
 		delete(w.groups, group)
-		for _, x := range w.txns {
-			x.m.offsets = slices.DeleteFunc(x.m.offsets, func(o txnOffset) bool { return o.group == group })
+		for _, m := range w.undecidedTxns() {
+			m.offsets = slices.DeleteFunc(m.offsets, func(o txnOffset) bool { return o.group == group })
 		}
 	case errors.Is(err, embedlog.ErrUnknownGroup):
 		for at, o := range w.groups[group] {
@@ -407,6 +416,12 @@ func (w *database) deleteGroup(p *program) {
 	case w.expected(err):
 		for _, o := range w.groups[group] {
 			o.values = append(o.values, -1)
+		}
+		for _, m := range w.undecidedTxns() {
+			for i := range m.offsets {
+				o := &m.offsets[i]
+				o.maybeGone = o.maybeGone || o.group == group
+			}
 		}
 	default:
 		w.fatalf("delete group: %v", err)

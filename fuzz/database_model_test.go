@@ -104,10 +104,11 @@ func (m *txnModel) surelyExpired() bool {
 }
 
 type txnOffset struct {
-	group  string
-	at     place
-	offset int64
-	seq    int
+	group     string
+	at        place
+	offset    int64
+	seq       int
+	maybeGone bool // a deletion of the group may have taken it along
 }
 
 // place is a partition of one topic.

@@ -118,7 +118,7 @@ func (w *database) txnOffsets(p *program) {
 	case err == nil:
 		x.m.took()
 		w.seq++
-		x.m.offsets = append(x.m.offsets, txnOffset{group, place{m, pos.Partition}, pos.Offset, w.seq})
+		x.m.offsets = append(x.m.offsets, txnOffset{group: group, at: place{m, pos.Partition}, offset: pos.Offset, seq: w.seq})
 	case errors.Is(err, embedlog.ErrGroupNotEmpty) && (w.joined(group) || w.hurt), w.explained(x, err):
 		x.m.failed = true
 	default:
@@ -155,7 +155,7 @@ func (w *database) txnConsumer(x *openTxn, p *program) {
 		for _, o := range marks {
 			x.m.took()
 			w.seq++
-			x.m.offsets = append(x.m.offsets, txnOffset{r.group, o.at, o.offset, w.seq})
+			x.m.offsets = append(x.m.offsets, txnOffset{group: r.group, at: o.at, offset: o.offset, seq: w.seq})
 		}
 		r.inTxn = append(r.inTxn, x.m)
 	case errors.Is(err, embedlog.ErrRebalance), errors.Is(err, embedlog.ErrUnknownMember), errors.Is(err, embedlog.ErrUnknownTopic), w.explained(x, err),

@@ -242,6 +242,13 @@ func (w *database) compareCommitted(p *partModel) {
 			limit = min(limit, x.offset)
 		}
 	}
+	for _, t := range w.txns { // it holds readers back also when its records there were deleted
+		for _, x := range t.m.recs {
+			if x.part == p && x.offset < p.start && t.m.state == txnOpen && !t.m.surelyExpired() && !t.m.fenced {
+				limit = min(limit, p.start)
+			}
+		}
+	}
 	for _, m := range p.topic.maybes { // a record of an open transaction whose place is not known
 		if m.txn != nil && m.txn.state == txnOpen {
 			limit = -1

@@ -54,6 +54,7 @@ type recordModel struct {
 	offset         int64
 	acked, durable bool
 	txn            *txnModel // nil: of no transaction
+	part           *partModel
 }
 
 // sentRecord is one that Producer.Send took.
@@ -140,7 +141,7 @@ func (w *database) add(p *partModel, x *recordModel) {
 	if old := p.recs[x.offset]; old != nil {
 		w.fatalf("%s/%d: offset %d was given to %.20q and to %.20q", p.topic.name, p.n, x.offset, old.value, x.value)
 	}
-	p.recs[x.offset] = x
+	p.recs[x.offset], x.part = x, p
 	if x.txn != nil {
 		x.txn.recs = append(x.txn.recs, x)
 	}

@@ -242,19 +242,21 @@ func (t *Topic) Partitions() int {
 // Alter sets settings, by Kafka's names, and takes others back to their defaults.
 // Appends that are under way keep the old ones.
 func (t *Topic) Alter(ctx context.Context, set map[string]string, unset ...string) error {
-	if _, err := t.current(); err != nil { // another topic may have the name by now
-		return fmt.Errorf("alter topic %s: %w", t.name, err)
+	return t.changed("alter topic", t.db.engine.AlterTopicByID(ctx, t.id, set, unset))
+}
+
+// changed is the error of a change that was asked for by the id.
+func (t *Topic) changed(what string, err error) error {
+	if named := t.named(err); named != err {
+		return fmt.Errorf("%s %s: %w", what, t.name, named)
 	}
-	return t.db.engine.AlterTopic(ctx, t.name, set, unset)
+	return err
 }
 
 // AddPartitions gives the topic more partitions, so that it has total. Records
 // stay where they are: a key may have another partition from now on.
 func (t *Topic) AddPartitions(ctx context.Context, total int) error {
-	if _, err := t.current(); err != nil {
-		return fmt.Errorf("add partitions to topic %s: %w", t.name, err)
-	}
-	return t.db.engine.AddPartitions(ctx, t.name, total)
+	return t.changed("add partitions to topic", t.db.engine.AddPartitionsByID(ctx, t.id, total))
 }
 
 // DeleteRecords deletes the records of a partition below an offset, for ever; -1

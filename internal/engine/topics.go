@@ -247,24 +247,48 @@ func closeAll(parts []*Partition) {
 	})
 }
 
-// AlterTopic changes settings of a live topic: set gives them values, unset makes
-// them what the database's defaults say.
-func (e *Engine) AlterTopic(ctx context.Context, name string, set map[string]string, unset []string) error {
-	if err := e.alterTopic(ctx, name, set, unset); err != nil {
-		return fmt.Errorf("alter topic %s: %w", name, err)
+// change runs f, which changes a topic, alone among those who change topics. The
+// topic is looked up then, by its id where that is not zero: the id's topic is the
+// one that the caller has seen, whatever has the name by now. The error says what was
+// tried on which topic.
+func (e *Engine) change(ctx context.Context, what, name string, id TopicID, f func(*Topic) error) error {
+	find := func() (*Topic, error) { return e.Topic(name) }
+	called := name
+	if !id.IsZero() {
+		find = func() (*Topic, error) { return e.TopicByID(id) }
+		called = id.String()
+		if t := e.view.Load().byID[id]; t != nil {
+			called = t.meta.name
+		}
+	}
+	err := e.beginAdmin(ctx)
+	if err == nil {
+		defer e.endAdmin()
+		var t *Topic
+		if t, err = find(); err == nil {
+			err = f(t)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, called, err)
 	}
 	return nil
 }
 
-func (e *Engine) alterTopic(ctx context.Context, name string, set map[string]string, unset []string) error {
-	if err := e.beginAdmin(ctx); err != nil {
-		return err
-	}
-	defer e.endAdmin()
-	t, err := e.Topic(name)
-	if err != nil {
-		return err
-	}
+// AlterTopic changes settings of a live topic: set gives them values, unset makes
+// them what the database's defaults say.
+func (e *Engine) AlterTopic(ctx context.Context, name string, set map[string]string, unset []string) error {
+	return e.change(ctx, "alter topic", name, TopicID{}, func(t *Topic) error { return e.alterTopic(ctx, t, set, unset) })
+}
+
+// AlterTopicByID is AlterTopic of the topic with that id, and of no other one that
+// has its name: it fails with an *UnknownTopicError when the topic was deleted.
+func (e *Engine) AlterTopicByID(ctx context.Context, id TopicID, set map[string]string, unset []string) error {
+	return e.change(ctx, "alter topic", "", id, func(t *Topic) error { return e.alterTopic(ctx, t, set, unset) })
+}
+
+// alterTopic is AlterTopic within change.
+func (e *Engine) alterTopic(ctx context.Context, t *Topic, set map[string]string, unset []string) error {
 	c := &command{kind: alterTopicCommand, topic: topicMeta{id: t.meta.id}, set: maps.Clone(set), unset: slices.Compact(slices.Sorted(slices.Values(unset)))}
 	if err := checkAlter(t, c); err != nil {
 		return err
@@ -313,21 +337,17 @@ func checkAlter(t *Topic, c *command) error {
 // AddPartitions makes the topic have total partitions. Their number only grows, and
 // a key may belong to another partition afterwards.
 func (e *Engine) AddPartitions(ctx context.Context, name string, total int) error {
-	if err := e.addPartitions(ctx, name, total); err != nil {
-		return fmt.Errorf("add partitions to topic %s: %w", name, err)
-	}
-	return nil
+	return e.change(ctx, "add partitions to topic", name, TopicID{}, func(t *Topic) error { return e.addPartitions(ctx, t, total) })
 }
 
-func (e *Engine) addPartitions(ctx context.Context, name string, total int) error {
-	if err := e.beginAdmin(ctx); err != nil {
-		return err
-	}
-	defer e.endAdmin()
-	t, err := e.Topic(name)
-	if err != nil {
-		return err
-	}
+// AddPartitionsByID is AddPartitions to the topic with that id: see AlterTopicByID.
+func (e *Engine) AddPartitionsByID(ctx context.Context, id TopicID, total int) error {
+	return e.change(ctx, "add partitions to topic", "", id, func(t *Topic) error { return e.addPartitions(ctx, t, total) })
+}
+
+// addPartitions is AddPartitions within change.
+func (e *Engine) addPartitions(ctx context.Context, t *Topic, total int) error {
+	name := t.meta.name
 	if t.meta.internal {
 		return &InvalidTopicError{Name: name, Reason: "the partitions of an internal topic cannot be changed: what is in them is found by their number"}
 	}
@@ -367,23 +387,18 @@ func (e *Engine) addPartitions(ctx context.Context, name string, total int) erro
 // DeleteTopic deletes a topic: when it returns nil it is gone after any crash, its
 // name is free, and its readers have been woken. Its files go in the background.
 func (e *Engine) DeleteTopic(ctx context.Context, name string) error {
-	if err := e.deleteTopic(ctx, name); err != nil {
-		return fmt.Errorf("delete topic %s: %w", name, err)
-	}
-	return nil
+	return e.change(ctx, "delete topic", name, TopicID{}, func(t *Topic) error { return e.deleteTopic(ctx, t) })
 }
 
-func (e *Engine) deleteTopic(ctx context.Context, name string) error {
-	if err := e.beginAdmin(ctx); err != nil {
-		return err
-	}
-	defer e.endAdmin()
-	t, err := e.Topic(name)
-	if err != nil {
-		return err
-	}
+// DeleteTopicByID is DeleteTopic of the topic with that id: see AlterTopicByID.
+func (e *Engine) DeleteTopicByID(ctx context.Context, id TopicID) error {
+	return e.change(ctx, "delete topic", "", id, func(t *Topic) error { return e.deleteTopic(ctx, t) })
+}
+
+// deleteTopic is DeleteTopic within change.
+func (e *Engine) deleteTopic(ctx context.Context, t *Topic) error {
 	if t.meta.internal {
-		return &InvalidTopicError{Name: name, Reason: "an internal topic cannot be deleted"}
+		return &InvalidTopicError{Name: t.meta.name, Reason: "an internal topic cannot be deleted"}
 	}
 	if _, err := e.meta.do(ctx, &command{kind: deleteTopicCommand, topic: topicMeta{id: t.meta.id}}); err != nil {
 		return err

@@ -266,3 +266,58 @@ func TestHooks(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, strings.Join(want, "|"))
 	}
 }
+
+// What is changed by its id is the topic that had it, and never the next one of that
+// name.
+func TestChangesByID(t *testing.T) {
+	e := openEngine(t, vfs.NewMem())
+	make := func() *Topic {
+		t.Helper()
+		topic, err := e.CreateTopic(ctx, TopicSpec{Name: "orders"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return topic
+	}
+	calls := map[string]func(TopicID) error{
+		"alter topic":             func(id TopicID) error { return e.AlterTopicByID(ctx, id, map[string]string{"retention.ms": "1"}, nil) },
+		"add partitions to topic": func(id TopicID) error { return e.AddPartitionsByID(ctx, id, 3) },
+		"delete topic":            func(id TopicID) error { return e.DeleteTopicByID(ctx, id) },
+	}
+	old := make()
+	if err := e.DeleteTopic(ctx, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	now := make()
+	for what, call := range calls {
+		for _, id := range []TopicID{old.ID(), {}} {
+			var unknown *UnknownTopicError
+			if err := call(id); !errors.As(err, &unknown) || unknown.ID != id || !strings.HasPrefix(err.Error(), what) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	if now, err := e.Topic("orders"); err != nil || len(now.Partitions()) != 1 || len(now.meta.settings) != 0 {
+		t.Fatalf("%+v, %v", now, err)
+	}
+	for _, what := range []string{"alter topic", "add partitions to topic"} {
+		if err := calls[what](now.ID()); err != nil {
+			t.Error(err)
+		}
+	}
+	if now, err := e.TopicByID(now.ID()); err != nil || len(now.Partitions()) != 3 || now.meta.settings["retention.ms"] != "1" {
+		t.Errorf("%+v, %v", now, err)
+	}
+	if err := e.AddPartitionsByID(ctx, now.ID(), 3); !errors.Is(err, ErrInvalidTopic) || !strings.HasPrefix(err.Error(), "add partitions to topic orders: ") {
+		t.Error(err)
+	}
+	if err := calls["delete topic"](now.ID()); err != nil {
+		t.Error(err)
+	}
+	if _, err := e.Topic("orders"); !errors.Is(err, ErrUnknownTopic) {
+		t.Error(err)
+	}
+	if err := checkDirs(e); err != nil {
+		t.Error(err)
+	}
+}

@@ -40,7 +40,8 @@ type Options struct {
 	Socket bool
 	// Now is the wall clock. Nil is time.Now.
 	Now func() time.Time
-	// OffsetsRetention is how long the offsets of a group without members are kept.
+	// OffsetsRetention is how long the offsets of a group without members are kept:
+	// only time during which the database is open counts, all runs together.
 	// Zero means 7 days, negative for ever.
 	OffsetsRetention time.Duration
 	// MaintenanceInterval is how often retention, compaction and MaxBytes are looked

@@ -104,6 +104,35 @@ func (l *Log) deletable(p *RetentionPolicy) (n int, err error) {
 	return n, nil
 }
 
+// RunningTime is for how long the log was open, all runs together, on the monotonic
+// clock: what RetentionPolicy.Age goes by. It has whole milliseconds. A crash forgets
+// what passed since the last checkpoint, see SaveRunningTime.
+func (l *Log) RunningTime() time.Duration { return time.Duration(l.ran()) * time.Millisecond }
+
+// SaveRunningTime writes a checkpoint when a crash would make the log forget more than
+// most of its running time. Writer.
+func (l *Log) SaveRunningTime(most time.Duration) error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	return l.saveRunning(most)
+}
+
+func (l *Log) saveRunning(most time.Duration) error {
+	ran := l.ran()
+	if ran-l.ranSaved < most.Milliseconds() {
+		return nil
+	}
+	if err := l.settleState(); err != nil {
+		return err
+	}
+	if err := l.writeCheckpoint(l.takeCheckpoint()); err != nil {
+		return err
+	}
+	l.ranSaved = ran
+	return nil
+}
+
 // ran is the log's running time in milliseconds. What passed since the last
 // checkpoint is forgotten by a crash: segments then count as younger, and stay.
 func (l *Log) ran() int64 {
@@ -117,28 +146,20 @@ func (l *Log) ran() int64 {
 func (l *Log) ranBefore(ms int64) {
 	if ms > l.ranBase.Load() {
 		l.ranBase.Store(ms)
+		l.ranSaved = ms
 	}
 }
 
 // saveRan writes a checkpoint when much running time would be lost by a crash: an
 // idle log writes none otherwise. Writer.
 func (l *Log) saveRan(age time.Duration, deleted int) error {
-	ran := l.ran()
 	if deleted > 0 {
-		l.ranSaved = ran // dropSegments wrote one
+		l.ranSaved = l.ran() // dropSegments wrote one
 	}
-	every := max(age/100, time.Minute).Milliseconds()
-	if age <= 0 || len(*l.segs.Load()) < 2 || ran-l.ranSaved < every {
+	if age <= 0 || len(*l.segs.Load()) < 2 {
 		return nil
 	}
-	if err := l.settleState(); err != nil {
-		return err
-	}
-	if err := l.writeCheckpoint(l.takeCheckpoint()); err != nil {
-		return err
-	}
-	l.ranSaved = ran
-	return nil
+	return l.saveRunning(max(age/100, time.Minute))
 }
 
 // OldestSegment is the segment that retention would take next.

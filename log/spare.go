@@ -20,7 +20,7 @@ type maintenance struct {
 
 	opened   time.Time    // on the monotonic clock
 	ranBase  atomic.Int64 // running time before that, milliseconds
-	ranSaved int64        // running time in the checkpoint that Retain wrote last. Writer.
+	ranSaved int64        // running time that is durable, at least. Writer.
 
 	spareBytes atomic.Int64 // size of the spare file, 0 for none
 	spareLaid  bool         // it holds zeros, no old segment. Writer.

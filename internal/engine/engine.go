@@ -39,7 +39,8 @@ type Options struct {
 	// InternalPartitions is how many partitions an internal topic gets when it is first
 	// made. Zero means 1.
 	InternalPartitions int
-	// OffsetsRetention is how long a group's offsets are kept when nobody uses them.
+	// OffsetsRetention is how long a group's offsets are kept when nobody uses them,
+	// counting the time for which the database is open.
 	// Zero means 7 days, negative for ever.
 	OffsetsRetention time.Duration
 	// MaintenanceInterval is how often retention, compaction and the disk cap are

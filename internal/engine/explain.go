@@ -63,11 +63,14 @@ func explainOffset(rec *log.Record) (any, bool) {
 			f["topic_id"] = v.topicID.String()
 		}
 	case groupKeyVersion:
-		epoch, err := parseGroupValue(rec.Value)
+		v, err := parseGroupValue(rec.Value)
 		if err != nil {
 			return nil, false
 		}
-		f["epoch"] = epoch
+		f["epoch"] = v.epoch
+		if v.unused >= 0 {
+			f["unused_since_running_ms"] = v.unused
+		}
 	}
 	return f, true
 }

@@ -96,6 +96,26 @@ func (g *Groups) loadedGroups() (list []*group) {
 	return list
 }
 
+// loadAll reads what nobody has asked for in this run: offsets that nobody uses are
+// forgotten all the same.
+func (g *Groups) loadAll() {
+	if g.offsetsRetention() <= 0 {
+		return
+	}
+	shards, err := g.prepare(g.engine.life, false)
+	if err != nil {
+		return
+	}
+	for _, s := range shards {
+		if s.isLoaded() {
+			continue
+		}
+		if err := s.load(g.engine.life, g); err != nil && g.engine.life.Err() == nil {
+			g.engine.Logger().Debug("offsets of groups are not read", "error", err) // whoever asks for a group is told
+		}
+	}
+}
+
 func (g *Groups) allShards() []*offsetsShard {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -174,7 +194,7 @@ func (g *Groups) enter(ctx context.Context, name string, create, alone bool) (*g
 		}
 		x.mu.Lock()
 		dead := x.dead
-		x.used = g.engine.Now()
+		x.used = s.now()
 		x.mu.Unlock()
 		if !dead {
 			return x, nil
@@ -272,6 +292,7 @@ func (g *Groups) tick(now time.Time) {
 	groups := g.loadedGroups()
 	for _, x := range groups {
 		x.mu.Lock()
+		x.inUseLocked()
 		out := x.state.expire(now)
 		epoch, members := x.state.epoch, len(x.state.members)
 		x.mu.Unlock()
@@ -284,6 +305,11 @@ func (g *Groups) tick(now time.Time) {
 	view := g.view.Load()
 	if since := now.Sub(g.cleaned); view.version == g.cleanedView && since >= 0 && since < offsetsCleaningInterval {
 		return
+	}
+	g.loadAll()
+	groups = g.loadedGroups()
+	if err := g.noteUnused(g.engine.life, groups, now); err != nil && g.engine.life.Err() == nil {
+		g.engine.Logger().Debug("since when groups are unused is not noted", "error", err)
 	}
 	failed := false
 	for _, x := range groups {

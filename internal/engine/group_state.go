@@ -44,7 +44,6 @@ type groupState struct {
 	owners  map[topicPart]groupOwner
 	view    *topicsView
 	counts  map[TopicID]int32 // partitions of each topic subscribed to, as assigned
-	emptied time.Time         // when the last member went; zero before any came
 }
 
 // groupOwner is who has a partition in assigned or revoking.
@@ -114,7 +113,7 @@ func (g *groupState) leave(now time.Time, req *HeartbeatRequest) (HeartbeatRespo
 		return HeartbeatResponse{}, err
 	}
 	if req.MemberEpoch == LeaveEpoch {
-		g.remove(now, m)
+		g.remove(m)
 		g.rebalance()
 	} else if !m.left {
 		// It owns nothing while it is away. What is assigned waits for it, what it was to
@@ -283,16 +282,14 @@ func (g *groupState) freeUntargeted(m *groupMember) {
 }
 
 // remove takes a member out, without computing a new target.
-func (g *groupState) remove(now time.Time, m *groupMember) {
+func (g *groupState) remove(m *groupMember) {
 	g.free(m, &m.revoking, m.revoking)
 	g.free(m, &m.assigned, m.assigned)
 	delete(g.members, m.id)
 	if m.instance != "" {
 		delete(g.static, m.instance)
 	}
-	if m.notify(); len(g.members) == 0 {
-		g.emptied = now
-	}
+	m.notify()
 }
 
 // expire takes out members that were silent for too long, or did not give up in
@@ -302,7 +299,7 @@ func (g *groupState) expire(now time.Time) (out []string) {
 		m := g.members[id]
 		end, ok := m.expires()
 		if ok && !now.Before(end) || len(m.revoking) > 0 && !now.Before(m.revokeEnd) {
-			g.remove(now, m)
+			g.remove(m)
 			out = append(out, id)
 		}
 	}

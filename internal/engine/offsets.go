@@ -79,6 +79,11 @@ func (s *offsetsShard) load(ctx context.Context, g *Groups) error {
 		s.groups, s.txns = map[string]*group{}, map[int64]map[*group]struct{}{}
 		return fmt.Errorf("read %s: %w", s.part, err)
 	}
+	for _, x := range s.groups {
+		if x.noted >= 0 {
+			x.used = min(x.used, x.noted)
+		}
+	}
 	s.mu.Lock()
 	s.loaded = true
 	s.mu.Unlock()
@@ -134,14 +139,15 @@ func (s *offsetsShard) apply(g *Groups, h *log.BatchHeader, rec *log.Record) err
 	}
 	switch key.version {
 	case groupKeyVersion:
-		epoch := int32(0)
+		v := groupValue{unused: -1}
 		if rec.Value != nil {
-			if epoch, err = parseGroupValue(rec.Value); err != nil {
+			if v, err = parseGroupValue(rec.Value); err != nil {
 				return fmt.Errorf("record %d: %w", rec.Offset, err)
 			}
 		}
 		x := s.groupLocked(g, key.group)
-		x.persisted, x.state.epoch = epoch, epoch
+		x.persisted, x.state.epoch = v.epoch, v.epoch
+		x.recorded, x.noted = rec.Value != nil, time.Duration(v.unused)*time.Millisecond
 	case offsetKeyVersion:
 		x, at := s.groupLocked(g, key.group), offsetAt{key.topic, key.partition}
 		if rec.Value == nil {
@@ -153,6 +159,7 @@ func (s *offsetsShard) apply(g *Groups, h *log.BatchHeader, rec *log.Record) err
 			return fmt.Errorf("record %d: %w", rec.Offset, err)
 		}
 		stored := storedOffset{v, rec.Offset}
+		x.noted = notNoted // that was before
 		if h.Attributes.Has(log.Transactional) {
 			s.pendLocked(x, h.ProducerID, at, stored)
 		} else {
@@ -168,7 +175,7 @@ func (s *offsetsShard) groupLocked(g *Groups, name string) *group {
 	if x == nil {
 		x = &group{
 			shard: s, name: name, state: newGroupState(name, 0, g.view.Load()), persisting: make(chan struct{}, 1),
-			offsets: map[offsetAt]storedOffset{}, pending: map[int64]map[offsetAt]storedOffset{}, used: g.engine.Now(),
+			offsets: map[offsetAt]storedOffset{}, pending: map[int64]map[offsetAt]storedOffset{}, used: s.now(), noted: notNoted,
 		}
 		x.persisting <- struct{}{}
 		s.groups[name] = x
@@ -221,12 +228,22 @@ type group struct {
 	mu        sync.Mutex
 	state     *groupState
 	persisted int32 // the epoch on disk, 0 none: no member is told a higher one
+	recorded  bool  // there is a record of the group on disk, with its epoch
 	offsets   map[offsetAt]storedOffset
 	pending   map[int64]map[offsetAt]storedOffset // by producer id, until its marker
 	decided   chan struct{}                       // closed when a transaction ends; nil while nobody waits
 	dead      bool                                // no longer in shard.groups: look it up again
-	used      time.Time                           // of the last commit or heartbeat, or of loading
+	// used is when somebody used the group last, or when it was loaded: see
+	// offsetsShard.now. noted is what its record says of that, notNoted when it says
+	// nothing, or commits came after it.
+	used, noted time.Duration
 }
+
+const notNoted = -time.Millisecond
+
+// now is the time that unused groups are forgotten by: the running time of the log,
+// which goes on from run to run and never jumps.
+func (s *offsetsShard) now() time.Duration { return s.part.Log().RunningTime() }
 
 func (x *group) storeLocked(at offsetAt, v storedOffset) {
 	if old, ok := x.offsets[at]; !ok || v.at > old.at {
@@ -268,12 +285,12 @@ func (x *group) persist(ctx context.Context, now time.Time) error {
 		return nil // somebody else's write held ours
 	}
 	key := offsetKey{version: groupKeyVersion, group: x.name}
-	rec := log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, epoch)}
+	rec := log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, groupValue{epoch, -1})}
 	if _, err := x.append(ctx, []log.Record{rec}, nil, false); err != nil {
 		return fmt.Errorf("epoch %d of group %q: %w", epoch, x.name, err)
 	}
 	x.mu.Lock()
-	x.persisted = epoch
+	x.persisted, x.recorded, x.noted = epoch, true, notNoted
 	x.mu.Unlock()
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/x/embedlog/log"
 )
 
 // clean forgets what a group need not keep: offsets of topics that were deleted;
@@ -11,9 +13,10 @@ import (
 // Options.OffsetsRetention, and that nobody asked for in that time; and then the
 // group.
 //
-// The second condition is on this run of the database, by a clock that does not
-// jump: a device that was off for a month, or got the date from the network only
-// just now, must not lose its place.
+// The second condition is by the time for which the database was open, all runs
+// together (offsetsShard.now): a device that was off for a month, or got the date
+// from the network only just now, must not lose its place. What is unused is noted in
+// the log for the next run, see note.
 func (g *Groups) clean(ctx context.Context, x *group, view *topicsView, now time.Time) error {
 	if list, whole := g.over(x, view, now); len(list) == 0 && !whole {
 		return nil
@@ -24,7 +27,7 @@ func (g *Groups) clean(ctx context.Context, x *group, view *topicsView, now time
 	defer x.gate.leave()
 	list, whole := g.over(x, view, now) // again, now that nobody appends
 	x.mu.Lock()
-	recorded := x.persisted > 0
+	recorded := x.recorded
 	x.mu.Unlock()
 	if err := x.remove(ctx, now, list, whole && recorded); err != nil {
 		return err
@@ -37,18 +40,11 @@ func (g *Groups) clean(ctx context.Context, x *group, view *topicsView, now time
 
 // over returns the offsets that are to be forgotten, and whether the group is.
 func (g *Groups) over(x *group, view *topicsView, now time.Time) (list []offsetAt, whole bool) {
-	retention := g.engine.options.OffsetsRetention
-	if retention == 0 {
-		retention = defaultOffsetsRetention
-	}
+	retention := g.offsetsRetention()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	last := x.used
-	if x.state.emptied.After(last) {
-		last = x.state.emptied
-	}
-	unused := len(x.state.members) == 0 && len(x.pending) == 0
-	expired := unused && retention > 0 && now.Sub(last) >= retention
+	unused := !x.inUseLocked()
+	expired := unused && retention > 0 && x.shard.now()-x.used >= retention
 	for at, v := range x.offsets {
 		_, exists := view.byID[v.topicID]
 		if !exists && !v.topicID.IsZero() || expired && now.Sub(time.UnixMilli(v.commitMillis)) >= retention {
@@ -59,6 +55,101 @@ func (g *Groups) over(x *group, view *topicsView, now time.Time) (list []offsetA
 	// keeps its epoch as long as offsets.
 	whole = unused && len(list) == len(x.offsets) && (expired || x.persisted == 0 && len(x.offsets) == 0)
 	return list, whole
+}
+
+// offsetsRetention is Options.OffsetsRetention, not positive for ever.
+func (g *Groups) offsetsRetention() time.Duration {
+	if r := g.engine.options.OffsetsRetention; r != 0 {
+		return r
+	}
+	return defaultOffsetsRetention
+}
+
+// inUseLocked says that the group has members, or that a transaction is to commit for
+// it: then it is used at this moment.
+func (x *group) inUseLocked() bool {
+	if len(x.state.members) == 0 && len(x.pending) == 0 {
+		return false
+	}
+	x.used = x.shard.now()
+	return true
+}
+
+// noteUnused sees to it that what groups were unused for is not forgotten by a
+// restart: once they are unused for some time their records say since when, and the
+// log's running time is made durable now and then. A kill forgets a thousandth of the
+// retention.
+func (g *Groups) noteUnused(ctx context.Context, groups []*group, now time.Time) error {
+	retention := g.offsetsRetention()
+	if retention <= 0 {
+		return nil
+	}
+	grain := max(retention/1000, time.Minute)
+	shards := make(map[*offsetsShard]struct{})
+	for _, x := range groups {
+		if x.toNote(grain) != nil {
+			if err := x.note(ctx, now, grain); err != nil {
+				return err
+			}
+		}
+		x.mu.Lock()
+		if !x.inUseLocked() {
+			shards[x.shard] = struct{}{}
+		}
+		x.mu.Unlock()
+	}
+	for s := range shards {
+		l := s.part.Log()
+		l.Lock()
+		err := l.SaveRunningTime(grain)
+		l.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// toNote is what the group's record has to say, nil when it may stay as it is.
+func (x *group) toNote(grain time.Duration) *groupValue {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	v := &groupValue{x.persisted, -1}
+	switch {
+	case x.dead:
+		return nil
+	case x.inUseLocked():
+		if x.noted < 0 {
+			return nil
+		}
+	case x.noted < 0 && x.shard.now()-x.used < grain, x.noted >= 0 && x.used-x.noted < grain, !x.knownLocked():
+		return nil
+	default:
+		v.unused = x.used.Milliseconds()
+	}
+	return v
+}
+
+// note writes the group's record. Nobody appends meanwhile, so what lies behind it in
+// the log was done later. It is not synced: at worst the group is kept for longer.
+func (x *group) note(ctx context.Context, now time.Time, grain time.Duration) error {
+	if err := x.gate.exclude(ctx); err != nil {
+		return err
+	}
+	defer x.gate.leave()
+	v := x.toNote(grain)
+	if v == nil {
+		return nil
+	}
+	key := offsetKey{version: groupKeyVersion, group: x.name}
+	rec := log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, *v)}
+	if _, err := x.append(ctx, []log.Record{rec}, nil, true); err != nil {
+		return fmt.Errorf("record of group %q: %w", x.name, err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.recorded, x.noted = true, time.Duration(v.unused)*time.Millisecond
+	return nil
 }
 
 // bury takes a group out that has no records. The caller is alone in its gate.
@@ -106,7 +197,7 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 			}
 		}
 	}
-	recorded := x.persisted > 0
+	recorded := x.recorded
 	x.mu.Unlock()
 	if members > 0 {
 		return ErrGroupNotEmpty

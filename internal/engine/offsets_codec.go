@@ -24,6 +24,8 @@ import (
 //	GroupMetadataKey            2 version: 2   2 length  group            (classic groups: passed over)
 //	ConsumerGroupMetadataKey    2 version: 3   2 length  group
 //	ConsumerGroupMetadataValue  2 version: 0   4 epoch   uvarint number of tagged fields ...
+//	                            tag 10000, ours: 8 since when the group is unused, by the
+//	                                running time of this log in milliseconds
 //
 // A record without a value is a tombstone.
 const (
@@ -33,6 +35,7 @@ const (
 	offsetValueVersion   = 4
 	groupValueVersion    = 0
 	offsetTagTopicID     = 0
+	groupTagUnused       = 10_000
 	maxOffsetTaggedField = 10_000 // of one record; Kafka's bound
 )
 
@@ -85,10 +88,20 @@ func appendOffsetValue(dst []byte, v *offsetValue) []byte {
 	return append(dst, v.topicID[:]...)
 }
 
-func appendGroupValue(dst []byte, epoch int32) []byte {
+// groupValue is a ConsumerGroupMetadataValue.
+type groupValue struct {
+	epoch  int32
+	unused int64 // since when nobody uses it, see offsetsShard.now, in milliseconds; -1 is not known
+}
+
+func appendGroupValue(dst []byte, v groupValue) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, groupValueVersion)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(epoch))
-	return append(dst, 0)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(v.epoch))
+	if v.unused < 0 {
+		return append(dst, 0)
+	}
+	dst = binary.AppendUvarint(append(dst, 1), groupTagUnused)
+	return binary.BigEndian.AppendUint64(append(dst, 8), uint64(v.unused))
 }
 
 // parseOffsetKey reads a key. A version that is not known gives a key with nothing
@@ -139,13 +152,22 @@ func parseOffsetValue(b []byte) (v offsetValue, err error) {
 	return v, r.end()
 }
 
-func parseGroupValue(b []byte) (epoch int32, err error) {
+func parseGroupValue(b []byte) (v groupValue, err error) {
 	r := offsetReader{b: b}
+	v.unused = -1
 	r.must(r.uint16() == groupValueVersion, "version")
-	epoch = int32(r.uint32())
-	r.must(epoch >= 0, "epoch")
-	r.tagged(func(uint64, []byte) {})
-	return epoch, r.end()
+	v.epoch = int32(r.uint32())
+	r.must(v.epoch >= 0, "epoch")
+	r.tagged(func(tag uint64, b []byte) {
+		if tag != groupTagUnused {
+			return
+		}
+		if r.must(len(b) == 8, "time"); r.err == nil {
+			v.unused = int64(binary.BigEndian.Uint64(b))
+			r.must(v.unused >= 0, "time")
+		}
+	})
+	return v, r.end()
 }
 
 // offsetReader reads fields until one is wrong; after that all are zero.

@@ -33,7 +33,8 @@ func TestOffsetRecordBytes(t *testing.T) {
 			"0004 000000000000002a 00000007 02 6d 0000018bcfe56800 01 00 10 000102030405060708090a0b0c0d0e0f"},
 		{"offset without topic id", appendOffsetValue(nil, &offsetValue{offset: 1, leaderEpoch: -1, commitMillis: 2}),
 			"0004 0000000000000001 ffffffff 01 0000000000000002 00"},
-		{"epoch", appendGroupValue(nil, 9), "0000 00000009 00"},
+		{"epoch", appendGroupValue(nil, groupValue{9, -1}), "0000 00000009 00"},
+		{"epoch of a group that nobody uses", appendGroupValue(nil, groupValue{9, 258}), "0000 00000009 01 904e 08 0000000000000102"},
 	} {
 		if want := unhex(t, row.want); !bytes.Equal(row.got, want) {
 			t.Errorf("%s: got %x, want %x", row.name, row.got, want)
@@ -72,6 +73,30 @@ func TestParseOffsetValues(t *testing.T) {
 		{"empty", "", want, "length"},
 	} {
 		got, err := parseOffsetValue(unhex(t, row.bytes))
+		switch {
+		case row.bad == "" && (err != nil || got != row.want):
+			t.Errorf("%s: got %+v, %v, want %+v", row.name, got, err, row.want)
+		case row.bad != "" && (!errors.Is(err, errOffsetRecord) || !strings.Contains(err.Error(), row.bad)):
+			t.Errorf("%s: got %v, want an error about %q", row.name, err, row.bad)
+		}
+	}
+}
+
+func TestParseGroupValues(t *testing.T) {
+	for _, row := range []struct {
+		name, bytes string
+		want        groupValue
+		bad         string
+	}{
+		{"no field", "0000 00000009 00", groupValue{9, -1}, ""},
+		{"unused", "0000 00000009 01 904e 08 0000000000000102", groupValue{9, 258}, ""},
+		{"a field that is not known", "0000 00000009 01 05 01 ff", groupValue{9, -1}, ""},
+		{"a short time", "0000 00000009 01 904e 07 00000000000001", groupValue{}, "time"},
+		{"a negative time", "0000 00000009 01 904e 08 ffffffffffffffff", groupValue{}, "time"},
+		{"a negative epoch", "0000 ffffffff 00", groupValue{}, "epoch"},
+		{"cut", "0000 00000009 01 904e 08 00", groupValue{}, "length"},
+	} {
+		got, err := parseGroupValue(unhex(t, row.bytes))
 		switch {
 		case row.bad == "" && (err != nil || got != row.want):
 			t.Errorf("%s: got %+v, %v, want %+v", row.name, got, err, row.want)
@@ -126,6 +151,7 @@ func TestOffsetsPartitionOf(t *testing.T) {
 func FuzzOffsetRecords(f *testing.F) {
 	f.Add(unhex(f, "0001 0007 62696c6c696e67 0006 6f7264657273 00000102"), unhex(f, "0004 000000000000002a 00000007 02 6d 0000018bcfe56800 01 00 10 000102030405060708090a0b0c0d0e0f"))
 	f.Add(unhex(f, "0003 0001 67"), unhex(f, "0000 00000009 00"))
+	f.Add(unhex(f, "0003 0001 67"), unhex(f, "0000 00000009 01 904e 08 0000000000000102"))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		if k, err := parseOffsetKey(key); err == nil && k.version <= groupKeyVersion {
 			again, err := parseOffsetKey(appendOffsetKey(nil, &k))
@@ -139,9 +165,9 @@ func FuzzOffsetRecords(f *testing.F) {
 				t.Fatalf("value %x: %+v becomes %+v, %v", value, v, again, err)
 			}
 		}
-		if epoch, err := parseGroupValue(value); err == nil {
-			if again, err := parseGroupValue(appendGroupValue(nil, epoch)); err != nil || again != epoch {
-				t.Fatalf("value %x: %d becomes %d, %v", value, epoch, again, err)
+		if v, err := parseGroupValue(value); err == nil {
+			if again, err := parseGroupValue(appendGroupValue(nil, v)); err != nil || again != v {
+				t.Fatalf("value %x: %+v becomes %+v, %v", value, v, again, err)
 			}
 		}
 	})

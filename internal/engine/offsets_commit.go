@@ -68,6 +68,7 @@ func (g *Groups) commit(ctx context.Context, req *CommitRequest, producer *parti
 		}
 		x.shard.mu.Lock()
 		x.mu.Lock()
+		x.noted = notNoted // that was before
 		for i := range values {
 			v := storedOffset{values[i].value, base + int64(i)}
 			if producer != nil {

@@ -231,6 +231,7 @@ func (g *Groups) store(ctx context.Context, x *group, results []ResetResult) err
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.noted = notNoted // that was before
 	for i := range values {
 		x.storeLocked(values[i].at, storedOffset{values[i].value, base + int64(i)})
 	}

@@ -13,6 +13,11 @@ var (
 	ErrUnknownGroup = engine.ErrUnknownGroup
 	// ErrGroupNotEmpty says that the group has members, which must leave first.
 	ErrGroupNotEmpty = engine.ErrGroupNotEmpty
+	// ErrGroupType is matched by *GroupTypeError: the group cannot be shared with its
+	// members, who are no consumers.
+	ErrGroupType = engine.ErrGroupType
+	// ErrGroupMaxSize says that the group has as many members as it may.
+	ErrGroupMaxSize = engine.ErrGroupMaxSize
 	// ErrInvalidGroup says that a group's name is empty or too long.
 	ErrInvalidGroup = engine.ErrInvalidGroup
 	// ErrInstanceInUse says that a static member with the same instance id is there.

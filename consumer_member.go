@@ -135,7 +135,7 @@ func (c *Consumer) trouble(what string, err error, now time.Time) time.Duration 
 		c.fatal = ErrClosed
 		c.notify()
 	case errors.Is(err, engine.ErrInvalidGroup), errors.Is(err, engine.ErrInvalidMember), errors.Is(err, engine.ErrInvalidRegex),
-		errors.Is(err, engine.ErrInstanceInUse), errors.Is(err, engine.ErrGroupNotEmpty), !c.isMember() && isFenced(err):
+		errors.Is(err, engine.ErrInstanceInUse), errors.Is(err, engine.ErrGroupNotEmpty), errors.Is(err, engine.ErrGroupType), !c.isMember() && isFenced(err):
 		m.retry = now.Add(longAway)
 		c.fatal = fmt.Errorf("group %q: %w", c.cfg.Group, err)
 		c.notify()

@@ -110,6 +110,8 @@ type (
 	// InvalidTxnStateError is a write that does not fit the producer's transaction.
 	InvalidTxnStateError = partition.InvalidTxnStateError
 
+	// GroupTypeError says why a group of the classic protocol cannot be joined.
+	GroupTypeError = engine.GroupTypeError
 	// WrongDirectoryError names a directory that holds something else.
 	WrongDirectoryError = engine.WrongDirectoryError
 	// UnknownTopicError names a topic that is not there, or not any more.

@@ -27,7 +27,9 @@ var allErrors = map[string]struct {
 	"ErrCorrupt":                {ErrCorrupt, false},
 	"ErrFenced":                 {ErrFenced, false},
 	"ErrFencedInstance":         {ErrFencedInstance, false},
+	"ErrGroupMaxSize":           {ErrGroupMaxSize, false},
 	"ErrGroupNotEmpty":          {ErrGroupNotEmpty, false},
+	"ErrGroupType":              {ErrGroupType, false},
 	"ErrInstanceInUse":          {ErrInstanceInUse, true},
 	"ErrInvalidCommit":          {ErrInvalidCommit, false},
 	"ErrInvalidGroup":           {ErrInvalidGroup, false},
@@ -69,12 +71,17 @@ var allErrors = map[string]struct {
 
 // hidden are sentinels below that no caller of this package meets.
 var hidden = map[string]string{
-	"ErrGone":                "log: answered by package backup",
-	"ErrGroupFull":           "log: partition writes the group and begins another",
-	"ErrHeld":                "log: maintenance tries again",
-	"ErrOffsetAhead":         "log: partition says ErrOffsetOutOfRange",
-	"ErrOffsetGone":          "log: partition says ErrOffsetOutOfRange",
-	"ErrUnsupportedAssignor": "engine: the Go door asks for none",
+	"ErrGone":                 "log: answered by package backup",
+	"ErrGroupFull":            "log: partition writes the group and begins another",
+	"ErrHeld":                 "log: maintenance tries again",
+	"ErrOffsetAhead":          "log: partition says ErrOffsetOutOfRange",
+	"ErrOffsetGone":           "log: partition says ErrOffsetOutOfRange",
+	"ErrIllegalGeneration":    "engine: for members of the classic protocol",
+	"ErrInconsistentProtocol": "engine: for members of the classic protocol",
+	"ErrMemberIDRequired":     "engine: for members of the classic protocol",
+	"ErrRebalancing":          "engine: for members of the classic protocol",
+	"ErrSessionTimeout":       "engine: for members of the classic protocol",
+	"ErrUnsupportedAssignor":  "engine: the Go door asks for none",
 }
 
 // Every sentinel is in the table, once, and IsRetriable says of each what the table

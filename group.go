@@ -29,15 +29,28 @@ const (
 	GroupEmpty       = engine.GroupEmpty       // it has no members
 	GroupReconciling = engine.GroupReconciling // partitions are changing hands
 	GroupStable      = engine.GroupStable      // every member has what is for it
+
+	GroupPreparingRebalance  = engine.GroupPreparingRebalance  // classic: members join the next generation
+	GroupCompletingRebalance = engine.GroupCompletingRebalance // classic: its leader assigns
 )
 
-// GroupListing is one line about a group: its name (Group), State and number of
+// GroupType says who assigns partitions in a group.
+type GroupType = engine.GroupType
+
+// The types of groups. One without members becomes what its next member needs.
+const (
+	GroupTypeConsumer = engine.GroupTypeConsumer // the database assigns: the type of Consumer
+	GroupTypeClassic  = engine.GroupTypeClassic  // a member does; also a group that has offsets only
+)
+
+// GroupListing is one line about a group: its name (Group), Type, State and number of
 // Members.
 type GroupListing = engine.GroupListing
 
 // GroupInfo is all about a consumer group.
 type GroupInfo struct {
 	Group string
+	Type  GroupType
 	State GroupState
 	// Epoch grows with each assignment, also over restarts. Zero: it never had a member.
 	Epoch      int32
@@ -49,6 +62,7 @@ type GroupInfo struct {
 type GroupMember struct {
 	MemberID             string
 	InstanceID, ClientID string
+	Classic              bool   // it speaks the classic protocol
 	ClientHost           string // of a member from outside of the process
 	Epoch                int32  // that of the group once the member has caught up; -2 while a static member is away
 	Topics               []string
@@ -91,11 +105,11 @@ func (db *DB) DescribeGroup(ctx context.Context, group string) (GroupInfo, error
 	if err != nil {
 		return GroupInfo{}, err
 	}
-	info := GroupInfo{Group: d.Group, State: d.State, Epoch: d.Epoch}
+	info := GroupInfo{Group: d.Group, Type: d.Type, State: d.State, Epoch: d.Epoch}
 	for i := range d.Members {
 		m := &d.Members[i]
 		info.Members = append(info.Members, GroupMember{
-			MemberID: m.MemberID, InstanceID: m.InstanceID, ClientID: m.ClientID, ClientHost: m.ClientHost, Epoch: m.Epoch,
+			MemberID: m.MemberID, InstanceID: m.InstanceID, ClientID: m.ClientID, Classic: m.Classic, ClientHost: m.ClientHost, Epoch: m.Epoch,
 			Topics: m.Topics, Pattern: m.Regex, Assigned: db.partitionNames(m.Assigned, m.Revoking), Target: db.partitionNames(m.Target),
 			LastSeen: m.LastSeen,
 		})

@@ -26,7 +26,7 @@ func TestGroupAdministration(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, err := db.Groups(ctx)
-	if want := []GroupListing{{Group: "g", State: GroupEmpty}}; err != nil || !reflect.DeepEqual(list, want) {
+	if want := []GroupListing{{Group: "g", Type: GroupTypeClassic, State: GroupEmpty}}; err != nil || !reflect.DeepEqual(list, want) {
 		t.Fatalf("groups: %+v %v", list, err)
 	}
 	lag := func() string {

@@ -43,6 +43,17 @@ type Options struct {
 	// counting the time for which the database is open.
 	// Zero means 7 days, negative for ever.
 	OffsetsRetention time.Duration
+	// GroupInitialDelay is how long an empty group of the classic protocol waits for more
+	// members before its first generation begins. Zero means 100 ms, negative not at all.
+	// (group.initial.rebalance.delay.ms)
+	GroupInitialDelay time.Duration
+	// GroupMinSessionTimeout and GroupMaxSessionTimeout bound the session timeouts of
+	// members of the classic protocol. Zero means 6 s and 30 min.
+	// (group.min.session.timeout.ms, group.max.session.timeout.ms)
+	GroupMinSessionTimeout, GroupMaxSessionTimeout time.Duration
+	// GroupMaxSize is how many members a group may have. Zero means 10,000.
+	// (group.max.size)
+	GroupMaxSize int
 	// MaintenanceInterval is how often retention, compaction and the disk cap are
 	// looked at. Zero means 30 s; negative is never by itself, only by Tick.
 	MaintenanceInterval time.Duration

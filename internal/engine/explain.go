@@ -41,7 +41,7 @@ func explainOffset(rec *log.Record) (any, bool) {
 	case groupKeyVersion:
 		f["type"] = "group"
 	case classicKeyVersion:
-		f["type"] = "classic group" // its value is passed over, as the engine does
+		f["type"] = "classic group"
 	default:
 		return nil, false
 	}
@@ -71,6 +71,25 @@ func explainOffset(rec *log.Record) (any, bool) {
 		if v.unused >= 0 {
 			f["unused_since_running_ms"] = v.unused
 		}
+	case classicKeyVersion:
+		v, err := parseClassicValue(rec.Value)
+		if err != nil {
+			return nil, false
+		}
+		f["generation"], f["protocol_type"], f["current_state_timestamp"] = v.generation, v.protocolType, v.millis
+		f["protocol"], f["leader"] = v.protocol, v.leader
+		members := make([]explained, len(v.members))
+		for i, m := range v.members {
+			members[i] = explained{
+				"member_id": m.id, "client_id": m.client, "client_host": m.host,
+				"rebalance_timeout_ms": m.rebalance.Milliseconds(), "session_timeout_ms": m.session.Milliseconds(),
+				"subscription_bytes": len(m.subscription), "assignment_bytes": len(m.assignment),
+			}
+			if m.instance != "" {
+				members[i]["instance_id"] = m.instance
+			}
+		}
+		f["members"] = members
 	}
 	return f, true
 }

@@ -101,23 +101,31 @@ const (
 	GroupEmpty       GroupState = "Empty"       // no members
 	GroupReconciling GroupState = "Reconciling" // members walk to the target assignment
 	GroupStable      GroupState = "Stable"
+	// Of classic groups.
+	GroupPreparingRebalance  GroupState = "PreparingRebalance"  // members join the next generation
+	GroupCompletingRebalance GroupState = "CompletingRebalance" // the leader assigns
 )
 
 // GroupListing is one line about a group.
 type GroupListing struct {
-	Group   string
-	State   GroupState
-	Members int
+	Group        string
+	Type         GroupType
+	ProtocolType string // "consumer", or what classic members say; empty when there never were any
+	State        GroupState
+	Members      int
 }
 
 // GroupDescription is all about a group.
 type GroupDescription struct {
-	Group      string
-	State      GroupState
-	Epoch      int32 // 0 when it never had a member
-	Assignor   string
-	Members    []MemberDescription // by id
-	Partitions []PartitionLag      // those assigned or committed, by topic and partition
+	Group        string
+	Type         GroupType
+	ProtocolType string // as in GroupListing
+	Protocol     string // of a classic group's generation: empty without members
+	State        GroupState
+	Epoch        int32               // 0 when it never had a member; of a classic group its generation
+	Assignor     string              // of a group that the server assigns
+	Members      []MemberDescription // by id
+	Partitions   []PartitionLag      // those assigned or committed, by topic and partition
 }
 
 // MemberDescription is all about a member.
@@ -125,6 +133,7 @@ type MemberDescription struct {
 	MemberID, InstanceID, RackID, ClientID, ClientHost string
 
 	Epoch    int32 // StaticLeaveEpoch while a static member is away
+	Classic  bool  // it speaks the classic protocol
 	Topics   []string
 	Regex    string
 	Local    bool
@@ -132,6 +141,10 @@ type MemberDescription struct {
 	// Assigned is what it has, Revoking what it has and was asked back, Target what it
 	// will have.
 	Assigned, Revoking, Target []TopicPartitions
+	// Metadata and Assignment are what a member of a stable classic group said and was
+	// given. Assigned and Topics are read from them where they are of consumers. They
+	// are the group's: they are not changed.
+	Metadata, Assignment []byte
 }
 
 // PartitionLag is how far a group is in a partition.

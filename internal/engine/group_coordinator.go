@@ -22,6 +22,7 @@ import (
 // while a mutex is held.
 type Groups struct {
 	engine *Engine
+	limits classicLimits
 	view   atomic.Pointer[topicsView]
 	cancel func() // of the watch on metadata
 
@@ -40,7 +41,7 @@ const offsetsCleaningInterval = time.Minute
 const defaultOffsetsRetention = 7 * 24 * time.Hour
 
 func openGroups(e *Engine) (*Groups, error) {
-	g := &Groups{engine: e, cleaned: e.Now()}
+	g := &Groups{engine: e, cleaned: e.Now(), limits: limitsOf(&e.options)}
 	g.view.Store(newTopicsView(1, e))
 	g.cancel = e.OnMetadata(g.topicsChanged)
 	return g, nil
@@ -70,8 +71,8 @@ func (g *Groups) topicsChanged() {
 	}
 	for _, x := range g.loadedGroups() {
 		x.mu.Lock()
-		changed := x.state.setTopics(g.view.Load())
-		epoch, members := x.state.epoch, len(x.state.members)
+		changed := x.roster.server.setTopics(g.view.Load())
+		epoch, members := x.roster.server.epoch, x.roster.count()
 		x.mu.Unlock()
 		g.rebalanced(x, changed, epoch, members)
 	}
@@ -224,14 +225,15 @@ func (g *Groups) Heartbeat(ctx context.Context, req HeartbeatRequest) (Heartbeat
 	defer x.gate.leave()
 	now := g.engine.Now()
 	x.mu.Lock()
-	before := x.state.epoch
-	x.state.setTopics(g.view.Load())
-	resp, err := x.state.heartbeat(now, &req)
-	epoch, members, persisted := x.state.epoch, len(x.state.members), x.persisted
+	before := x.roster.server.epoch
+	x.roster.server.setTopics(g.view.Load())
+	resp, err := x.roster.heartbeat(now, &req)
+	epoch, members := x.roster.server.epoch, x.roster.count()
+	x.rearmLocked()
 	x.mu.Unlock()
 	g.rebalanced(x, epoch != before, epoch, members)
-	if err == nil && resp.MemberEpoch > persisted {
-		err = x.persist(ctx, now)
+	if err == nil {
+		err = x.settle(ctx, now, resp.MemberEpoch)
 	}
 	if err != nil {
 		return HeartbeatResponse{}, fmt.Errorf("group %q: member %q: %w", req.Group, req.MemberID, err)
@@ -259,10 +261,10 @@ func (g *Groups) Changed(group, memberID string) <-chan struct{} {
 		if x != nil {
 			x.mu.Lock()
 			defer x.mu.Unlock()
-			if m := x.state.members[memberID]; m != nil {
+			if m := x.roster.server.members[memberID]; m != nil {
 				if m.news == nil {
 					m.news = make(chan struct{}, 1)
-					if x.state.hasNews(m) {
+					if x.roster.server.hasNews(m) {
 						m.notify()
 					}
 				}
@@ -287,20 +289,50 @@ func (g *Groups) loadedShard(group string) *offsetsShard {
 	return nil
 }
 
+// expire does what is due in one group.
+func (g *Groups) expire(x *group, now time.Time) {
+	x.mu.Lock()
+	before := x.roster.server.epoch
+	out := x.roster.expire(now)
+	epoch, members := x.roster.server.epoch, x.roster.count()
+	x.rearmLocked()
+	x.mu.Unlock()
+	if out != nil {
+		g.engine.Logger().Info("members left out of their group: silent for too long, or they did not do in time what they were asked for",
+			"group", x.name, "members", out, "epoch", epoch)
+	}
+	g.rebalanced(x, epoch != before, epoch, members)
+}
+
+// settleLate writes what could not be written when it happened.
+func (g *Groups) settleLate(x *group, now time.Time) {
+	x.mu.Lock()
+	owes := x.owesLocked(0) && !x.dead
+	told := x.owes
+	x.owes = owes
+	x.mu.Unlock()
+	if !owes {
+		return
+	}
+	err := x.gate.share(g.engine.life)
+	if err == nil {
+		err = x.settle(g.engine.life, now, 0)
+		x.gate.leave()
+	}
+	if err != nil && !told && g.engine.life.Err() == nil {
+		g.engine.Logger().Warn("what is known of a group's members is not on disk yet", "group", x.name, "error", err)
+	}
+}
+
 // tick ends sessions and offsets that are over. It is called once a second.
 func (g *Groups) tick(now time.Time) {
 	groups := g.loadedGroups()
 	for _, x := range groups {
 		x.mu.Lock()
 		x.inUseLocked()
-		out := x.state.expire(now)
-		epoch, members := x.state.epoch, len(x.state.members)
 		x.mu.Unlock()
-		if out != nil {
-			g.engine.Logger().Info("members left out of their group: silent for too long, or they did not give up partitions in time",
-				"group", x.name, "members", out, "epoch", epoch)
-		}
-		g.rebalanced(x, out != nil, epoch, members)
+		g.expire(x, now)
+		g.settleLate(x, now)
 	}
 	view := g.view.Load()
 	if since := now.Sub(g.cleaned); view.version == g.cleanedView && since >= 0 && since < offsetsCleaningInterval {

@@ -23,7 +23,9 @@ func (g *Groups) List(ctx context.Context) ([]GroupListing, error) {
 	for _, x := range g.loadedGroups() {
 		x.mu.Lock()
 		if x.knownLocked() {
-			list = append(list, GroupListing{Group: x.name, State: x.state.state(), Members: len(x.state.members)})
+			list = append(list, GroupListing{
+				Group: x.name, Type: x.roster.kind, ProtocolType: x.roster.protocolType(), State: x.roster.state(), Members: x.roster.count(),
+			})
 		}
 		x.mu.Unlock()
 	}
@@ -62,15 +64,9 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 		x.mu.Unlock()
 		return d, ErrUnknownGroup
 	}
-	x.state.setTopics(view)
-	d = GroupDescription{Group: name, State: x.state.state(), Epoch: x.state.epoch, Assignor: uniformAssignor}
-	for _, id := range slices.Sorted(maps.Keys(x.state.members)) {
-		m := x.state.members[id]
-		d.Members = append(d.Members, m.describe())
-		if !m.left {
-			m.assigned.or(m.revoking).each(func(p topicPart) { owners[p] = id })
-		}
-	}
+	x.roster.server.setTopics(view)
+	d = x.roster.describe(owners)
+	d.Group = name
 	x.mu.Unlock()
 	committed, _ := g.committed(x, nil, false)
 	for _, o := range committed {
@@ -88,8 +84,59 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 	return d, nil
 }
 
+// describe tells all but the offsets. It puts into owners who has which partition.
+func (r *roster) describe(owners map[topicPart]string) GroupDescription {
+	d := GroupDescription{Type: r.kind, ProtocolType: r.protocolType(), State: r.state(), Epoch: r.server.epoch}
+	if r.kind == GroupTypeConsumer {
+		d.Assignor = uniformAssignor
+	} else {
+		d.Protocol = r.classic.protocol
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.server.members)) {
+		m := r.server.members[id]
+		d.Members = append(d.Members, m.describe())
+		if !m.left {
+			m.assigned.or(m.revoking).each(func(p topicPart) { owners[p] = id })
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.classic.members)) {
+		m := r.describeClassic(r.classic.members[id])
+		d.Members = append(d.Members, m)
+		newGroupParts(m.Assigned).each(func(p topicPart) { owners[p] = id })
+	}
+	return d
+}
+
+func (r *roster) protocolType() string {
+	if r.kind == GroupTypeConsumer {
+		return ConsumerProtocolType
+	}
+	return r.classic.protocolType
+}
+
+func (r *roster) describeClassic(m *classicMember) MemberDescription {
+	c := r.classic
+	d := MemberDescription{
+		MemberID: m.id, InstanceID: m.instance, ClientID: m.client, ClientHost: m.host, Epoch: c.generation, Classic: true, LastSeen: m.lastSeen,
+		Assigned: []TopicPartitions{}, Revoking: []TopicPartitions{}, Target: []TopicPartitions{},
+	}
+	if c.protocolType == ConsumerProtocolType {
+		if s, err := classicSubscription(c.name, m.protocols); err == nil {
+			d.Topics, d.RackID = s.topics, s.rack
+		}
+		if list, err := parseConsumerAssignment(m.assignment); err == nil {
+			d.Assigned = r.server.view.parts(list).list()
+		}
+	}
+	if c.phase == GroupStable { // before, nobody knows what will be
+		d.Metadata, d.Assignment, d.Target = m.metadata(c.protocol), m.assignment, d.Assigned
+	}
+	return d
+}
+
 func (m *groupMember) describe() MemberDescription {
 	return MemberDescription{
+		Classic:  m.classic != nil,
 		MemberID: m.id, InstanceID: m.instance, RackID: m.rack, ClientID: m.client, ClientHost: m.host,
 		Epoch: m.shownEpoch(), Topics: slices.Clone(m.topics), Regex: m.regex, Local: m.local, LastSeen: m.lastSeen,
 		Assigned: m.assigned.list(), Revoking: m.revoking.list(), Target: m.target.list(),

@@ -37,12 +37,12 @@ type groupMember struct {
 	// epoch is that of the group when the member last had given up all that it had to.
 	// previous is the one before: a member whose response was lost still has it.
 	epoch, previous int32
-	left            bool // a static member that will be back
-
-	subscribed []TopicID // that exist, ascending
-	target     groupParts
-	assigned   groupParts
-	revoking   groupParts
+	left            bool         // a static member that will be back
+	classic         *classicSide // nil: it speaks with an epoch
+	subscribed      []TopicID    // that exist, ascending
+	target          groupParts
+	assigned        groupParts
+	revoking        groupParts
 
 	lastSeen  time.Time
 	revokeEnd time.Time // when revoking must be empty

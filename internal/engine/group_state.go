@@ -101,7 +101,7 @@ func (g *groupState) find(req *HeartbeatRequest) (*groupMember, error) {
 		return nil, ErrFencedInstance
 	}
 	m := g.members[req.MemberID]
-	if m == nil || req.InstanceID != "" && m.instance != req.InstanceID {
+	if m == nil || req.InstanceID != "" && m.instance != req.InstanceID || m.classic != nil {
 		return nil, ErrUnknownMember
 	}
 	return m, nil
@@ -136,7 +136,7 @@ func (g *groupState) join(now time.Time, req *HeartbeatRequest) (HeartbeatRespon
 		return HeartbeatResponse{}, &InvalidMemberError{g.name, req.MemberID, "it joins with another instance id"}
 	}
 	if holder := g.static[req.InstanceID]; req.InstanceID != "" && holder != "" && holder != req.MemberID {
-		if m = g.members[holder]; !m.left {
+		if m = g.members[holder]; !m.left && m.classic == nil { // a classic one does not say that it goes
 			return HeartbeatResponse{}, ErrInstanceInUse
 		}
 		g.takeOver(m, req.MemberID)
@@ -152,7 +152,7 @@ func (g *groupState) join(now time.Time, req *HeartbeatRequest) (HeartbeatRespon
 	// Who joins has nothing, also when he was a member before and only the answer got lost.
 	g.free(m, &m.revoking, m.revoking)
 	g.free(m, &m.assigned, m.assigned)
-	m.left, m.epoch, m.previous, m.lastSeen = false, 0, 0, now
+	m.left, m.epoch, m.previous, m.lastSeen, m.classic = false, 0, 0, now, nil
 	if m.configure(req, match) || changed {
 		changed = true
 		m.resolve(g.view)
@@ -165,7 +165,7 @@ func (g *groupState) join(now time.Time, req *HeartbeatRequest) (HeartbeatRespon
 	return g.response(m, true), nil
 }
 
-// takeOver renames a static member that is away.
+// takeOver renames a static member, for another process that has its instance id.
 func (g *groupState) takeOver(m *groupMember, id string) {
 	delete(g.members, m.id)
 	m.notify() // whoever still listens learns that he is not a member any more
@@ -298,7 +298,7 @@ func (g *groupState) expire(now time.Time) (out []string) {
 	for _, id := range slices.Sorted(maps.Keys(g.members)) {
 		m := g.members[id]
 		end, ok := m.expires()
-		if ok && !now.Before(end) || len(m.revoking) > 0 && !now.Before(m.revokeEnd) {
+		if ok && !now.Before(end) || len(m.revoking) > 0 && !now.Before(m.revokeEnd) || m.classic.late(now) {
 			g.remove(m)
 			out = append(out, id)
 		}
@@ -421,6 +421,9 @@ func (g *groupState) mayCommit(req *CommitRequest) error {
 	m := g.members[req.MemberID]
 	if m == nil {
 		return ErrUnknownMember
+	}
+	if m.classic != nil && req.MemberEpoch != m.epoch {
+		return m.otherGeneration(g.name, req.MemberEpoch)
 	}
 	if m.left || req.MemberEpoch > m.epoch || req.MemberEpoch < 0 {
 		return &MemberEpochError{g.name, m.id, req.MemberEpoch, m.shownEpoch()}

@@ -146,8 +146,24 @@ func (s *offsetsShard) apply(g *Groups, h *log.BatchHeader, rec *log.Record) err
 			}
 		}
 		x := s.groupLocked(g, key.group)
-		x.persisted, x.state.epoch = v.epoch, v.epoch
-		x.recorded, x.noted = rec.Value != nil, time.Duration(v.unused)*time.Millisecond
+		x.persisted, x.roster.server.epoch = v.epoch, max(v.epoch, x.roster.classic.generation)
+		x.epochRecorded, x.noted = rec.Value != nil, time.Duration(v.unused)*time.Millisecond
+		if x.recorded == noRecord {
+			x.roster.kind = GroupTypeConsumer
+		}
+	case classicKeyVersion:
+		x := s.groupLocked(g, key.group)
+		if rec.Value == nil {
+			x.roster.classic.reset()
+			x.recorded, x.roster.kind = noRecord, GroupTypeConsumer
+			return nil
+		}
+		v, err := parseClassicValue(rec.Value)
+		if err != nil {
+			return fmt.Errorf("record %d: %w", rec.Offset, err)
+		}
+		x.roster.classic.restore(g.engine.Now(), &v)
+		x.recorded, x.roster.kind = recordOf(&v), GroupTypeClassic
 	case offsetKeyVersion:
 		x, at := s.groupLocked(g, key.group), offsetAt{key.topic, key.partition}
 		if rec.Value == nil {
@@ -174,7 +190,7 @@ func (s *offsetsShard) groupLocked(g *Groups, name string) *group {
 	x := s.groups[name]
 	if x == nil {
 		x = &group{
-			shard: s, name: name, state: newGroupState(name, 0, g.view.Load()), persisting: make(chan struct{}, 1),
+			shard: s, name: name, roster: newRoster(name, g.limits, g.view.Load()), persisting: make(chan struct{}, 1),
 			offsets: map[offsetAt]storedOffset{}, pending: map[int64]map[offsetAt]storedOffset{}, used: s.now(), noted: notNoted,
 		}
 		x.persisting <- struct{}{}
@@ -222,17 +238,23 @@ type group struct {
 	name  string
 	// gate: appends of the group's records share it, who removes some is alone.
 	gate groupGate
-	// persisting holds a token while nobody writes the epoch.
+	// persisting holds a token while nobody writes what is known of the members.
 	persisting chan struct{}
 
 	mu        sync.Mutex
-	state     *groupState
+	roster    roster
 	persisted int32 // the epoch on disk, 0 none: no member is told a higher one
-	recorded  bool  // there is a record of the group on disk, with its epoch
-	offsets   map[offsetAt]storedOffset
-	pending   map[int64]map[offsetAt]storedOffset // by producer id, until its marker
-	decided   chan struct{}                       // closed when a transaction ends; nil while nobody waits
-	dead      bool                                // no longer in shard.groups: look it up again
+	// epochRecorded says that there is a record of the group with its epoch on disk.
+	epochRecorded bool
+	recorded      groupRecord // what the disk says of classic members
+	returns       int         // how many of classicState.returns it knows of
+	owes          bool        // the log was told that a record could not be written
+	alarm         chan struct{}
+	alarmAt       time.Time // who waits for alarm looks again then
+	offsets       map[offsetAt]storedOffset
+	pending       map[int64]map[offsetAt]storedOffset // by producer id, until its marker
+	decided       chan struct{}                       // closed when a transaction ends; nil while nobody waits
+	dead          bool                                // no longer in shard.groups: look it up again
 	// used is when somebody used the group last, or when it was loaded: see
 	// offsetsShard.now. noted is what its record says of that, notNoted when it says
 	// nothing, or commits came after it.
@@ -269,32 +291,6 @@ func (x *group) append(ctx context.Context, recs []log.Record, producer *partiti
 	return res.BaseOffset, err
 }
 
-// persist makes the group's epoch durable, so that in no later run a member gets
-// one that a member of this run has been told. The caller is in the gate.
-func (x *group) persist(ctx context.Context, now time.Time) error {
-	select {
-	case <-x.persisting:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { x.persisting <- struct{}{} }()
-	x.mu.Lock()
-	epoch, done := x.state.epoch, x.persisted
-	x.mu.Unlock()
-	if done >= epoch {
-		return nil // somebody else's write held ours
-	}
-	key := offsetKey{version: groupKeyVersion, group: x.name}
-	rec := log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, groupValue{epoch, -1})}
-	if _, err := x.append(ctx, []log.Record{rec}, nil, false); err != nil {
-		return fmt.Errorf("epoch %d of group %q: %w", epoch, x.name, err)
-	}
-	x.mu.Lock()
-	x.persisted, x.recorded, x.noted = epoch, true, notNoted
-	x.mu.Unlock()
-	return nil
-}
-
 // tombstoneBatch bounds a batch of tombstones, which need not be one.
 const tombstoneBatch = 2000
 
@@ -303,16 +299,21 @@ const tombstoneBatch = 2000
 func (x *group) remove(ctx context.Context, now time.Time, list []offsetAt, whole bool) error {
 	for len(list) > 0 || whole {
 		n := min(len(list), tombstoneBatch)
-		recs := make([]log.Record, 0, n+1)
+		recs := make([]log.Record, 0, n+2)
 		for _, at := range list[:n] {
 			key := offsetKey{offsetKeyVersion, x.name, at.topic, at.partition}
 			recs = append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key)})
 		}
 		last := n == len(list)
 		if last && whole {
-			key := offsetKey{version: groupKeyVersion, group: x.name}
-			recs = append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key)})
+			for _, version := range x.recordKeys() {
+				key := offsetKey{version: version, group: x.name}
+				recs = append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key)})
+			}
 			whole = false
+		}
+		if len(recs) == 0 {
+			return nil
 		}
 		if _, err := x.append(ctx, recs, nil, false); err != nil {
 			return err

@@ -26,10 +26,7 @@ func (g *Groups) clean(ctx context.Context, x *group, view *topicsView, now time
 	}
 	defer x.gate.leave()
 	list, whole := g.over(x, view, now) // again, now that nobody appends
-	x.mu.Lock()
-	recorded := x.recorded
-	x.mu.Unlock()
-	if err := x.remove(ctx, now, list, whole && recorded); err != nil {
+	if err := x.remove(ctx, now, list, whole); err != nil {
 		return err
 	}
 	if whole {
@@ -53,7 +50,7 @@ func (g *Groups) over(x *group, view *topicsView, now time.Time) (list []offsetA
 	}
 	// A group that was only asked about leaves nothing behind; one that had members
 	// keeps its epoch as long as offsets.
-	whole = unused && len(list) == len(x.offsets) && (expired || x.persisted == 0 && len(x.offsets) == 0)
+	whole = unused && len(list) == len(x.offsets) && (expired || x.persisted == 0 && x.recorded == noRecord && len(x.offsets) == 0)
 	return list, whole
 }
 
@@ -68,7 +65,7 @@ func (g *Groups) offsetsRetention() time.Duration {
 // inUseLocked says that the group has members, or that a transaction is to commit for
 // it: then it is used at this moment.
 func (x *group) inUseLocked() bool {
-	if len(x.state.members) == 0 && len(x.pending) == 0 {
+	if x.roster.count() == 0 && len(x.roster.classic.invited) == 0 && len(x.pending) == 0 {
 		return false
 	}
 	x.used = x.shard.now()
@@ -148,7 +145,7 @@ func (x *group) note(ctx context.Context, now time.Time, grain time.Duration) er
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.recorded, x.noted = true, time.Duration(v.unused)*time.Millisecond
+	x.epochRecorded, x.noted = true, time.Duration(v.unused)*time.Millisecond
 	return nil
 }
 
@@ -158,7 +155,7 @@ func (x *group) bury() {
 	defer x.shard.mu.Unlock()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.dead = true
+	x.dead, x.persisted, x.epochRecorded, x.recorded = true, 0, false, noRecord
 	delete(x.shard.groups, x.name)
 	for _, groups := range x.shard.txns {
 		delete(groups, x)
@@ -185,7 +182,7 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 	defer x.gate.leave()
 	var list []offsetAt
 	x.mu.Lock()
-	members := len(x.state.members)
+	members := x.roster.count()
 	known := x.knownLocked()
 	for at := range x.offsets {
 		list = append(list, at)
@@ -197,7 +194,6 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 			}
 		}
 	}
-	recorded := x.recorded
 	x.mu.Unlock()
 	if members > 0 {
 		return ErrGroupNotEmpty
@@ -205,7 +201,7 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 	if !known {
 		return ErrUnknownGroup
 	}
-	if err := x.remove(ctx, g.engine.Now(), list, recorded); err != nil {
+	if err := x.remove(ctx, g.engine.Now(), list, true); err != nil {
 		return err
 	}
 	x.bury()
@@ -214,7 +210,7 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 
 // knownLocked tells a group from a name that somebody asked for.
 func (x *group) knownLocked() bool {
-	return len(x.state.members) > 0 || len(x.offsets) > 0 || len(x.pending) > 0 || x.persisted > 0
+	return x.roster.count() > 0 || len(x.offsets) > 0 || len(x.pending) > 0 || x.persisted > 0 || x.recorded != noRecord
 }
 
 // DeleteOffsets deletes a group's offsets of some partitions. Partitions without
@@ -240,10 +236,9 @@ func (g *Groups) deleteOffsets(ctx context.Context, group string, parts groupPar
 	var list []offsetAt
 	x.mu.Lock()
 	known, busy := x.knownLocked(), false
-	x.state.setTopics(view)
+	x.roster.server.setTopics(view)
 	for id := range parts {
-		_, subscribed := x.state.counts[id]
-		busy = busy || subscribed
+		busy = busy || x.roster.subscribes(id)
 	}
 	for at, v := range x.offsets {
 		if _, ok := view.wanted(parts, at, &v.offsetValue); ok {

@@ -21,7 +21,7 @@ import (
 //	                            uvarint number of tagged fields (4); then for each, tags growing:
 //	                                uvarint tag   uvarint length   bytes
 //	                            tag 0: 16 topic id
-//	GroupMetadataKey            2 version: 2   2 length  group            (classic groups: passed over)
+//	GroupMetadataKey            2 version: 2   2 length  group            (its value: classic_codec.go)
 //	ConsumerGroupMetadataKey    2 version: 3   2 length  group
 //	ConsumerGroupMetadataValue  2 version: 0   4 epoch   uvarint number of tagged fields ...
 //	                            tag 10000, ours: 8 since when the group is unused, by the

@@ -53,7 +53,11 @@ func (g *Groups) commit(ctx context.Context, req *CommitRequest, producer *parti
 		return fmt.Errorf("commit of group %q: member %q: %w", req.Group, req.MemberID, ErrUnknownMember)
 	}
 	defer x.gate.leave()
-	recs, values, failures, err := g.offsetRecords(x, req)
+	// What is fenced in memory only would not be fenced after a crash.
+	if err := x.settle(ctx, g.engine.Now(), 0); err != nil {
+		return fmt.Errorf("commit of group %q: %w", req.Group, err)
+	}
+	recs, values, failures, err := g.offsetRecords(x, req, producer != nil)
 	if err != nil {
 		return fmt.Errorf("commit of group %q: %w", req.Group, err)
 	}
@@ -97,19 +101,20 @@ func (o *offsetToStore) record(group string) log.Record {
 }
 
 // offsetRecords checks who commits and what, and makes the records.
-func (g *Groups) offsetRecords(x *group, req *CommitRequest) (recs []log.Record, values []offsetToStore, failures []CommitFailure, err error) {
-	view, now := g.view.Load(), g.engine.Now().UnixMilli()
+func (g *Groups) offsetRecords(x *group, req *CommitRequest, transactional bool) (recs []log.Record, values []offsetToStore, failures []CommitFailure, err error) {
+	view, at := g.view.Load(), g.engine.Now()
+	now := at.UnixMilli()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.state.setTopics(view)
-	if err := x.state.mayCommit(req); err != nil {
+	x.roster.server.setTopics(view)
+	if err := x.roster.mayCommit(at, req, transactional); err != nil {
 		return nil, nil, nil, err
 	}
 	for i := range req.Offsets {
 		o := &req.Offsets[i]
 		topic, err := view.find(o)
 		if err == nil {
-			err = x.state.mayCommitPart(req, topicPart{topic.id, o.Partition})
+			err = x.roster.mayCommitPart(req, topicPart{topic.id, o.Partition})
 		}
 		if err != nil {
 			failures = append(failures, CommitFailure{i, o.Topic, o.TopicID, o.Partition, err})

@@ -99,7 +99,7 @@ func (g *Groups) reset(ctx context.Context, group string, req *ResetRequest) (re
 	if x != nil {
 		defer x.gate.leave()
 		x.mu.Lock()
-		members, known := len(x.state.members), x.knownLocked()
+		members, known := x.roster.count(), x.knownLocked()
 		x.mu.Unlock()
 		if members > 0 {
 			return nil, ErrGroupNotEmpty

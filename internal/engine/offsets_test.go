@@ -34,7 +34,10 @@ func TestDescribeAndList(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, err := db.Groups().List(ctx)
-	if want := []GroupListing{{"g", GroupStable, 1}, {"other", GroupEmpty, 0}}; err != nil || !reflect.DeepEqual(list, want) {
+	if want := []GroupListing{
+		{Group: "g", Type: GroupTypeConsumer, ProtocolType: "consumer", State: GroupStable, Members: 1},
+		{Group: "other", Type: GroupTypeClassic, State: GroupEmpty},
+	}; err != nil || !reflect.DeepEqual(list, want) {
 		t.Fatalf("list: %+v %v", list, err)
 	}
 	d, err := db.Groups().Describe(ctx, "g")
@@ -46,7 +49,7 @@ func TestDescribeAndList(t *testing.T) {
 		return OffsetCommit{Topic: "orders", TopicID: orders.ID(), Partition: p, Offset: offset, LeaderEpoch: -1}
 	}
 	want := GroupDescription{
-		Group: "g", State: GroupStable, Epoch: 1, Assignor: "uniform",
+		Group: "g", Type: GroupTypeConsumer, ProtocolType: "consumer", State: GroupStable, Epoch: 1, Assignor: "uniform",
 		Members: []MemberDescription{{MemberID: "a", InstanceID: "i", RackID: "r", ClientID: "c", ClientHost: "h", Epoch: 1,
 			Topics: []string{"orders"}, LastSeen: db.Now(), Assigned: all, Revoking: []TopicPartitions{}, Target: all}},
 		Partitions: []PartitionLag{

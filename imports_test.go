@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -28,6 +29,7 @@ var rank = map[string]int{
 	module + "/internal/sock":      4, // frames and the socket; who serves it is above
 	module:                         5,
 	module + "/codec":              6,
+	module + "/kafka":              6,
 }
 
 // allowed are the modules that a program takes on with embedlog.
@@ -36,6 +38,11 @@ var allowed = []string{
 	"github.com/klauspost/compress",
 	"github.com/pierrec/lz4/v4",
 	"golang.org/x/sys",
+}
+
+// only are modules that arrive with one package alone.
+var only = map[string][]string{
+	module + "/kafka": {"github.com/twmb/franz-go/pkg/kmsg"},
 }
 
 // Dependencies differ by system, so each one we build for is asked.
@@ -79,6 +86,9 @@ func TestImportRule(t *testing.T) {
 		{"a name that only begins alike", module + "/compress", "github.com/klauspost/compressor", false},
 		{"x/sys", module + "/internal/vfs", "golang.org/x/sys/unix", true},
 		{"the rest of x", module + "/log", "golang.org/x/net/http2", false},
+		{"kmsg comes with kafka", module + "/kafka", "github.com/twmb/franz-go/pkg/kmsg", true},
+		{"and with nothing else", module, "github.com/twmb/franz-go/pkg/kmsg", false},
+		{"a client does not", module + "/kafka", "github.com/twmb/franz-go/pkg/kgo", false},
 		{"web code", module + "/log", "github.com/hashicorp/raft", false},
 	} {
 		if why := refuse(row.pkg, row.dep); (why == "") != row.ok {
@@ -91,7 +101,7 @@ func TestImportRule(t *testing.T) {
 // library, or nothing.
 func refuse(pkg, dep string) string {
 	known := false
-	for _, m := range allowed {
+	for _, m := range append(slices.Clone(allowed), only[pkg]...) {
 		known = known || dep == m || strings.HasPrefix(dep, m+"/")
 	}
 	if !known {

@@ -37,6 +37,9 @@ func alikeName(name string) string { return strings.ReplaceAll(name, ".", "_") }
 const internalPrefix = "__"
 
 // checkTopicName is Kafka's rule.
+// CheckTopicName says what is wrong with the name of a topic: an *InvalidTopicError.
+func CheckTopicName(name string) error { return checkTopicName(name) }
+
 func checkTopicName(name string) error {
 	refuse := func(reason string) error { return &InvalidTopicError{Name: name, Reason: reason} }
 	switch {

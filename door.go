@@ -1,0 +1,23 @@
+package embedlog
+
+// What package kafka needs of a DB besides DB.Engine.
+
+// AutoCreatesTopics says whether Options.AutoCreateTopics is set: Topic then makes a
+// topic that is not there.
+func (db *DB) AutoCreatesTopics() bool { return db.autoCreate }
+
+// BeforeClose has f called by Close, before anything of the database is closed that
+// f might still use. f returns when what it ends has ended. cancel takes it back.
+// After Close it fails with ErrClosed.
+func (db *DB) BeforeClose(f func()) (cancel func(), err error) {
+	c := &ending{f}
+	if err := db.opened(c); err != nil {
+		return nil, err
+	}
+	return func() { db.closing(c) }, nil
+}
+
+// ending is a function that a DB closes.
+type ending struct{ f func() }
+
+func (e *ending) closeWithDB() { e.f() }

@@ -1,0 +1,115 @@
+package kafka
+
+import (
+	"errors"
+
+	embedlog "github.com/x/embedlog"
+	"github.com/x/embedlog/internal/engine"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Metadata, versions 0 to 13: brokers, topics, leaders. With Options.AutoCreateTopics
+// of the database it makes topics that are asked for by name.
+
+func init() { register(0, 13, metadata) }
+
+func metadata(r *request, q *kmsg.MetadataRequest) (kmsg.Response, error) {
+	resp := q.ResponseKind().(*kmsg.MetadataResponse)
+	broker := kmsg.NewMetadataResponseBroker()
+	broker.NodeID = r.srv.nodeID
+	broker.Host, broker.Port = r.conn.listener.advertise.host, r.conn.listener.advertise.port
+	resp.Brokers = append(resp.Brokers, broker)
+	resp.ClusterID = &r.srv.clusterID
+	resp.ControllerID = r.srv.nodeID
+	if q.Version >= 8 && q.Version <= 10 && q.IncludeClusterAuthorizedOperations {
+		resp.AuthorizedOperations = r.operations(ResourceCluster, ClusterName, clusterOperations...)
+	}
+	// In version 0 an empty list is all topics, later null is.
+	if q.Topics == nil || q.Version == 0 && len(q.Topics) == 0 {
+		for _, t := range r.engine.Topics() {
+			if r.authorize(OpDescribe, ResourceTopic, t.Name()) {
+				resp.Topics = append(resp.Topics, r.topicMetadata(q, t))
+			}
+		}
+		return resp, nil
+	}
+	for i := range q.Topics {
+		resp.Topics = append(resp.Topics, r.askedTopicMetadata(q, &q.Topics[i]))
+	}
+	return resp, nil
+}
+
+// askedTopicMetadata answers for one topic that was asked for.
+func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.MetadataRequestTopic) kmsg.MetadataResponseTopic {
+	none := kmsg.NewMetadataResponseTopic()
+	none.Topic, none.TopicID = asked.Topic, asked.TopicID
+	id := engine.TopicID(asked.TopicID)
+	if !id.IsZero() && q.Version >= 12 {
+		none.Topic = nil
+		t, err := r.engine.TopicByID(id)
+		// That there is a topic is not for everybody to know.
+		if err != nil || !r.authorize(OpDescribe, ResourceTopic, t.Name()) {
+			none.ErrorCode = codeUnknownTopicID
+			return none
+		}
+		return r.topicMetadata(q, t)
+	}
+	if asked.Topic == nil || !id.IsZero() {
+		none.ErrorCode = codeInvalidRequest
+		return none
+	}
+	name := *asked.Topic
+	if !r.authorize(OpDescribe, ResourceTopic, name) {
+		none.ErrorCode = codeTopicAuthorizationFailed
+		return none
+	}
+	t, err := r.engine.Topic(name)
+	if errors.Is(err, embedlog.ErrUnknownTopic) {
+		t, none.ErrorCode = r.autoCreate(name, q.Version < 4 || q.AllowAutoTopicCreation)
+	} else {
+		none.ErrorCode = codeOf(err)
+	}
+	if none.ErrorCode != codeNone {
+		return none
+	}
+	return r.topicMetadata(q, t)
+}
+
+// autoCreate makes a topic that is not there, if it may.
+func (r *request) autoCreate(name string, allowed bool) (*engine.Topic, int16) {
+	if err := engine.CheckTopicName(name); err != nil {
+		return nil, codeOf(err)
+	}
+	if !allowed || !r.srv.db.AutoCreatesTopics() {
+		return nil, codeUnknownTopicOrPartition
+	}
+	if !r.authorize(OpCreate, ResourceCluster, ClusterName) && !r.authorize(OpCreate, ResourceTopic, name) {
+		return nil, codeTopicAuthorizationFailed
+	}
+	made, err := r.srv.db.Topic(name)
+	if err != nil {
+		return nil, codeOf(err)
+	}
+	t, err := made.EngineTopic()
+	return t, codeOf(err)
+}
+
+// topicMetadata describes a topic. This node has every replica there is.
+func (r *request) topicMetadata(q *kmsg.MetadataRequest, t *engine.Topic) kmsg.MetadataResponseTopic {
+	name := t.Name()
+	m := kmsg.NewMetadataResponseTopic()
+	m.Topic, m.TopicID, m.IsInternal = &name, t.ID(), t.Internal()
+	if q.Version >= 8 && q.IncludeTopicAuthorizedOperations {
+		m.AuthorizedOperations = r.operations(ResourceTopic, name, topicOperations...)
+	}
+	replicas := []int32{r.srv.nodeID}
+	m.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, len(t.Partitions()))
+	for _, p := range t.Partitions() {
+		x := kmsg.NewMetadataResponseTopicPartition()
+		x.Partition, x.Leader, x.LeaderEpoch = p.ID(), r.srv.nodeID, p.LeaderEpoch()
+		x.Replicas, x.ISR = replicas, replicas
+		m.Partitions = append(m.Partitions, x)
+	}
+	return m
+}

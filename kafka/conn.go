@@ -1,0 +1,368 @@
+package kafka
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// conn is one connection: a reader that takes frames from the socket and a handler
+// that answers them one after the other.
+//
+//	socket --> reader --frames--> handler --> socket
+//	              |                  |
+//	              +-- end of file: ctx ends, what was read is still handled
+//
+// The reader runs ahead, so that it notices when the peer goes away while the
+// handler waits for records. As long as the connection is not authenticated it
+// does not: how the next frame is read depends on what becomes of this one.
+type conn struct {
+	srv      *Server
+	listener *listener
+	nc       net.Conn
+	host     string
+	br       *bufio.Reader
+	memory   *budget // the connection's own
+
+	ctx    context.Context // ends when the peer has gone, or the server drains or stops
+	cancel context.CancelFunc
+
+	auth    authenticator // the handler's
+	open    atomic.Bool   // authenticated
+	queue   chan frame
+	handled chan struct{} // a token for each frame, while not authenticated
+	busy    atomic.Int32  // frames that were read and not answered
+
+	// Below: the handler's.
+	clientID string
+	software string // name and version, as ApiVersions said
+	req      request
+	out      output
+	began    time.Time // of the request
+}
+
+// frame is a request as it was read.
+type frame struct {
+	bytes []byte
+	free  *[]byte // for frames.put; nil when the garbage collector has it
+	size  int64   // reserved
+}
+
+const (
+	readBufferBytes = 16 << 10
+	// aheadFrames is how many frames the reader may be ahead of the handler.
+	aheadFrames = 8
+	// bytesPerSecond is how fast a peer has to take or send what is large.
+	bytesPerSecond = 1 << 20
+)
+
+var errDraining = errors.New("the server shuts down")
+
+func newConn(s *Server, l *listener, nc net.Conn) *conn {
+	c := &conn{
+		srv: s, listener: l, nc: nc, host: hostOf(nc.RemoteAddr()),
+		memory: newBudget(s.limits.ConnectionMemoryBytes),
+		queue:  make(chan frame, aheadFrames), handled: make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancel(s.draining)
+	return c
+}
+
+// hostOf is an address without its port.
+func hostOf(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
+}
+
+// run serves the connection to its end.
+func (c *conn) run() {
+	defer c.cancel()
+	defer c.nc.Close()
+	if err := c.handshake(); err != nil {
+		c.srv.logger.Warn("kafka: TLS handshake failed", "peer", c.host, "error", err)
+		return
+	}
+	c.auth = c.listener.newAuthenticator(c.nc)
+	_, ok := c.auth.principal()
+	c.open.Store(ok)
+	c.br = bufio.NewReaderSize(c.nc, readBufferBytes)
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(c.queue)
+		err := c.read()
+		if err != nil && !expected(err) {
+			c.srv.logger.Warn("kafka: connection closed", "peer", c.host, "error", err)
+		}
+		c.cancel() // whoever waits for records need not any more
+	})
+	err := c.handle()
+	if err != nil && !expected(err) {
+		c.srv.logger.Warn("kafka: connection closed", "peer", c.host, "client", c.clientID, "software", c.software, "error", err)
+	}
+	c.cancel()
+	c.nc.Close() // ends the reader
+	for f := range c.queue {
+		c.free(f)
+	}
+	reader.Wait()
+}
+
+// expected are ends of a connection that nobody need hear of.
+func expected(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, errDraining) || errors.Is(err, context.Canceled) || errors.Is(err, errIdle)
+}
+
+func (c *conn) handshake() error {
+	t, ok := c.nc.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.srv.limits.FrameTimeout)
+	defer cancel()
+	return t.HandshakeContext(ctx)
+}
+
+var errIdle = errors.New("no request for too long")
+
+// read takes frames from the socket until it ends.
+func (c *conn) read() error {
+	for {
+		f, err := c.readFrame()
+		if err != nil {
+			return err
+		}
+		waits := !c.open.Load()
+		c.busy.Add(1)
+		select {
+		case c.queue <- f:
+		case <-c.srv.life.Done():
+			c.free(f)
+			return net.ErrClosed
+		}
+		if waits {
+			select {
+			case <-c.handled:
+			case <-c.ctx.Done():
+				return net.ErrClosed
+			}
+		}
+	}
+}
+
+// readFrame reads one frame, whose bytes are reserved before.
+func (c *conn) readFrame() (frame, error) {
+	if err := c.awaitFrame(); err != nil {
+		return frame{}, err
+	}
+	lim := &c.srv.limits
+	if c.br.Buffered() < 4 {
+		c.nc.SetReadDeadline(time.Now().Add(lim.FrameTimeout))
+	}
+	head, err := c.br.Peek(4)
+	if err != nil {
+		return frame{}, unexpectedEOF(err)
+	}
+	size, limit, shared := int64(int32(binary.BigEndian.Uint32(head))), int64(lim.FrameBytes), c.srv.memory
+	if !c.open.Load() {
+		// Whoever is not authenticated must not be able to take what the others need.
+		limit, shared = int64(min(lim.HandshakeFrameBytes, lim.FrameBytes)), c.srv.handshakes
+	}
+	if size < 8 || size > limit {
+		return frame{}, fmt.Errorf("a frame of %d bytes, at most %d are allowed", size, limit)
+	}
+	f := frame{size: size}
+	if err := c.reserve(shared, size); err != nil {
+		return frame{}, err
+	}
+	c.br.Discard(4)
+	if int64(c.br.Buffered()) < size {
+		c.nc.SetReadDeadline(time.Now().Add(lim.FrameTimeout + time.Duration(size/bytesPerSecond)*time.Second))
+	}
+	if err := c.readBody(&f, int(size)); err != nil {
+		c.release(shared, size)
+		c.srv.frames.put(f.free)
+		return frame{}, unexpectedEOF(err)
+	}
+	if shared != c.srv.memory {
+		// Handling it may authenticate the connection: from here on it counts as all others do.
+		shared.release(size)
+		c.srv.memory.take(size, size)
+	}
+	return f, nil
+}
+
+// readBody reads the frame's bytes into memory that fits what becomes of them.
+func (c *conn) readBody(f *frame, size int) error {
+	head, err := c.br.Peek(2)
+	if err != nil {
+		return err
+	}
+	if a := apiOf(int16(binary.BigEndian.Uint16(head))); a != nil && a.borrows {
+		f.bytes, f.free = c.srv.frames.get(size)
+	} else {
+		f.bytes = make([]byte, size)
+	}
+	_, err = io.ReadFull(c.br, f.bytes)
+	return err
+}
+
+// awaitFrame waits for a frame's first byte, as long as the connection may be idle.
+func (c *conn) awaitFrame() error {
+	for c.br.Buffered() == 0 {
+		c.nc.SetReadDeadline(time.Now().Add(c.srv.limits.IdleTimeout))
+		if c.srv.draining.Err() != nil { // it may have set its deadline before ours: see Server.drain
+			return errDraining
+		}
+		_, err := c.br.Peek(1)
+		var timeout net.Error
+		switch {
+		case err == nil:
+			return nil
+		case c.srv.draining.Err() != nil:
+			return errDraining
+		case errors.As(err, &timeout) && timeout.Timeout():
+			if c.busy.Load() == 0 {
+				return errIdle
+			}
+		default:
+			return err
+		}
+	}
+	if c.srv.draining.Err() != nil {
+		return errDraining
+	}
+	return nil
+}
+
+func unexpectedEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// reserve takes bytes of the connection's budget, then of the shared one.
+func (c *conn) reserve(shared *budget, n int64) error {
+	if err := c.memory.reserve(c.ctx, n); err != nil {
+		return err
+	}
+	if err := shared.reserve(c.ctx, n); err != nil {
+		c.memory.release(n)
+		return err
+	}
+	return nil
+}
+
+func (c *conn) release(shared *budget, n int64) {
+	shared.release(n)
+	c.memory.release(n)
+}
+
+// free gives a frame's memory back.
+func (c *conn) free(f frame) {
+	c.srv.frames.put(f.free)
+	c.release(c.srv.memory, f.size)
+	c.busy.Add(-1)
+}
+
+// handle answers frames until there are no more, or one cannot be answered.
+func (c *conn) handle() error {
+	for f := range c.queue {
+		waits := !c.open.Load()
+		err := c.serve(f.bytes)
+		c.free(f)
+		if waits {
+			c.handled <- struct{}{}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve answers one request.
+func (c *conn) serve(bytes []byte) error {
+	c.began = time.Now()
+	r := &c.req
+	*r = request{ctx: c.ctx, life: c.srv.life, srv: c.srv, conn: c, engine: c.srv.engine, host: c.host, out: &c.out}
+	rest, err := r.parseHeader(bytes)
+	if err != nil {
+		return err
+	}
+	a := apiOf(r.key)
+	if a == nil {
+		return fmt.Errorf("API key %d is not served", r.key)
+	}
+	if !c.auth.admits(r.key) {
+		return fmt.Errorf("%s before authentication", kmsg.NameForKey(r.key))
+	}
+	if r.version < a.min || r.version > a.max {
+		if r.key != apiVersionsKey {
+			return fmt.Errorf("%s version %d is not served", kmsg.NameForKey(r.key), r.version)
+		}
+		// The client asks again with a version that this answer names. (KIP-511)
+		c.out.begin(r.correlation, false)
+		r.respond(unsupportedApiVersions(r))
+		return c.write()
+	}
+	flexible := r.version >= a.flexible
+	if rest, err = r.parseClient(rest, flexible); err != nil {
+		return err
+	}
+	r.principal, _ = c.auth.principal()
+	// The answer to ApiVersions has the oldest header: who asks does not know yet
+	// which the server has.
+	c.out.begin(r.correlation, flexible && r.key != apiVersionsKey)
+	err = a.handle(r, rest)
+	if err == nil && !c.out.dropped {
+		err = c.write()
+	}
+	c.srv.memory.release(r.reserved)
+	c.out.reset()
+	if err != nil {
+		return err
+	}
+	if !c.open.Load() {
+		_, ok := c.auth.principal()
+		c.open.Store(ok)
+	}
+	return c.wait(time.Duration(r.throttled()) * time.Millisecond)
+}
+
+// write sends the answer.
+func (c *conn) write() error {
+	lim := &c.srv.limits
+	c.nc.SetWriteDeadline(time.Now().Add(lim.FrameTimeout + time.Duration(c.out.len()/bytesPerSecond)*time.Second))
+	return c.out.writeTo(c.nc)
+}
+
+// wait leaves the connection alone for as long as its client was told.
+func (c *conn) wait(d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ctx.Done():
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/x/embedlog/internal/engine"
+)
+
+// request is one request and all that its handler needs.
+type request struct {
+	// ctx ends when the connection or the server does: for what only the client wants,
+	// such as waiting for records.
+	ctx context.Context
+	// life ends when the server is stopped without grace: for what has effects, such as
+	// an append, which is not given up because its client has gone.
+	life context.Context
+
+	srv    *Server
+	conn   *conn
+	engine *engine.Engine
+
+	key, version int16
+	correlation  int32
+	clientID     string
+	principal    Principal
+	host         string // the peer's address, without its port
+
+	out *output
+
+	reserved      int64 // bytes, besides the frame's
+	producedBytes int64
+	fetchedBytes  int64
+	throttle      int32 // milliseconds, told in the answer: see Throttler
+	asked         bool  // the throttler was
+}
+
+// maxTags bounds the tagged fields of one structure, as Kafka 4.4 does.
+const maxTags = 10_000
+
+var errShortFrame = errors.New("the request ends in the middle of a field")
+
+// parseHeader reads a request's header into r, and returns what it does not take.
+// (RequestHeader v1 and v2)
+func (r *request) parseHeader(frame []byte) (rest []byte, err error) {
+	if len(frame) < 8 {
+		return nil, errShortFrame
+	}
+	r.key = int16(binary.BigEndian.Uint16(frame))
+	r.version = int16(binary.BigEndian.Uint16(frame[2:]))
+	r.correlation = int32(binary.BigEndian.Uint32(frame[4:]))
+	return frame[8:], nil
+}
+
+// parseClient reads the header's second part, which depends on the API.
+func (r *request) parseClient(b []byte, flexible bool) (rest []byte, err error) {
+	if len(b) < 2 {
+		return nil, errShortFrame
+	}
+	n := int(int16(binary.BigEndian.Uint16(b)))
+	b = b[2:]
+	if n > len(b) {
+		return nil, errShortFrame
+	}
+	if n > 0 {
+		// Most requests of a connection have the same.
+		if id := b[:n]; string(id) == r.conn.clientID {
+			r.clientID = r.conn.clientID
+		} else {
+			r.clientID = string(id)
+			r.conn.clientID = r.clientID
+		}
+		b = b[n:]
+	}
+	if flexible {
+		return skipTags(b)
+	}
+	return b, nil
+}
+
+// skipTags returns what follows a structure's tagged fields.
+func skipTags(b []byte) ([]byte, error) {
+	n, b, err := uvarint(b)
+	if err != nil {
+		return nil, err
+	}
+	if n > maxTags {
+		return nil, fmt.Errorf("%d tagged fields", n)
+	}
+	for range n {
+		if _, b, err = uvarint(b); err != nil {
+			return nil, err
+		}
+		var size uint64
+		if size, b, err = uvarint(b); err != nil {
+			return nil, err
+		}
+		if size > uint64(len(b)) {
+			return nil, errShortFrame
+		}
+		b = b[size:]
+	}
+	return b, nil
+}
+
+// uvarint reads an unsigned varint of at most 32 bits.
+func uvarint(b []byte) (uint64, []byte, error) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > 1<<32-1 {
+		return 0, nil, errShortFrame
+	}
+	return n, b[used:], nil
+}
+
+// reserve takes memory that the request needs besides its frame, until it is
+// answered.
+func (r *request) reserve(n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	if n > r.srv.limits.ConnectionMemoryBytes {
+		return fmt.Errorf("a request that takes %d bytes when decoded; a connection may have %d", n, r.srv.limits.ConnectionMemoryBytes)
+	}
+	// Never waited for: the frame is reserved already, and others may wait for that.
+	r.reserved += r.srv.memory.take(n, n)
+	return nil
+}
+
+// respond encodes the answer.
+func (r *request) respond(resp kmsg.Response) {
+	if t := r.throttled(); t > 0 {
+		if s, ok := resp.(kmsg.SetThrottleResponse); ok {
+			s.SetThrottle(t)
+		}
+	}
+	r.out.b = resp.AppendTo(r.out.b)
+}
+
+// throttled asks the throttler about the request, once, before it is answered. It
+// returns milliseconds, which the answer says and the connection keeps.
+func (r *request) throttled() int32 {
+	t := r.srv.throttler
+	if t == nil || r.asked {
+		return r.throttle
+	}
+	r.asked = true
+	wait := t.Throttle(Moved{
+		Principal: r.principal, ClientID: r.clientID, Key: r.key,
+		ProducedBytes: r.producedBytes, FetchedBytes: r.fetchedBytes, Duration: time.Since(r.conn.began),
+	})
+	r.throttle = int32(min(max(wait, 0), maxThrottle).Milliseconds())
+	return r.throttle
+}
+
+// maxThrottle bounds how long a connection is left alone.
+const maxThrottle = 30 * time.Second

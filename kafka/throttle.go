@@ -1,0 +1,21 @@
+package kafka
+
+import "time"
+
+// Moved is what a request moved, for a Throttler.
+type Moved struct {
+	Principal     Principal
+	ClientID      string
+	ProducedBytes int64         // of record batches that came in
+	FetchedBytes  int64         // of record batches that go out
+	Key           int16         // of the API
+	Duration      time.Duration // that handling it took
+}
+
+// Throttler keeps clients within quotas. It is asked after each request, by several
+// goroutines at once.
+type Throttler interface {
+	// Throttle notes what a request moved, and returns how long the client has to
+	// wait. It is told so in the answer, and its next request is not looked at before.
+	Throttle(m Moved) time.Duration
+}

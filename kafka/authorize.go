@@ -55,12 +55,22 @@ func (p Principal) String() string { return p.Type + ":" + p.Name }
 type Authorizer interface {
 	// Authorize says whether the principal, from that host, may do op to the resource.
 	Authorize(ctx context.Context, p Principal, host string, op Operation, resource ResourceType, name string) bool
+	// AuthorizeAny says whether there may be a resource of the type to which the
+	// principal may do op. (KIP-679)
+	AuthorizeAny(ctx context.Context, p Principal, host string, op Operation, resource ResourceType) bool
 }
 
 // authorize says whether whoever sent the request may do op to the resource.
 func (r *request) authorize(op Operation, resource ResourceType, name string) bool {
 	a := r.srv.authorizer
 	return a == nil || a.Authorize(r.ctx, r.principal, r.host, op, resource, name)
+}
+
+// authorizeAny says whether whoever sent the request may do op to any resource of
+// the type.
+func (r *request) authorizeAny(op Operation, resource ResourceType) bool {
+	a := r.srv.authorizer
+	return a == nil || a.AuthorizeAny(r.ctx, r.principal, r.host, op, resource)
 }
 
 // operations says which of the operations are allowed, as the bits that Kafka 2.3

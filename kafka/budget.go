@@ -57,7 +57,7 @@ func (b *budget) reserve(ctx context.Context, n int64) error {
 func (b *budget) take(n, floor int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n = max(min(n, b.free), floor)
+	n = max(min(n, b.free), floor, 0)
 	b.free -= n
 	return n
 }

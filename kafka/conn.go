@@ -48,7 +48,10 @@ type conn struct {
 	software string // name and version, as ApiVersions said
 	req      request
 	out      output
-	began    time.Time // of the request
+	produce  producer
+	fetch    fetcher
+	names    map[string]string // see intern
+	began    time.Time         // of the request
 }
 
 // frame is a request as it was read.
@@ -365,4 +368,24 @@ func (c *conn) wait(d time.Duration) error {
 	case <-c.ctx.Done():
 	}
 	return nil
+}
+
+// keptNames bounds what intern keeps.
+const keptNames = 4096
+
+// intern is b as a string: the same one for the same bytes, as a connection speaks
+// of the same topics all the time.
+func (c *conn) intern(b []byte) string {
+	if s, ok := c.names[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(s) > 249 { // no topic's
+		return s
+	}
+	if c.names == nil || len(c.names) >= keptNames {
+		c.names = make(map[string]string)
+	}
+	c.names[s] = s
+	return s
 }

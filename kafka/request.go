@@ -116,17 +116,25 @@ func uvarint(b []byte) (uint64, []byte, error) {
 	return n, b[used:], nil
 }
 
+// smallReserve is what a request may take without anybody being asked.
+const smallReserve = 1 << 20
+
 // reserve takes memory that the request needs besides its frame, until it is
-// answered.
+// answered. It does not wait: the frame is reserved already, and others may wait
+// for that.
 func (r *request) reserve(n int64) error {
-	if n <= 0 {
-		return nil
+	if limit := r.srv.limits.ConnectionMemoryBytes; r.reserved+n > limit {
+		return fmt.Errorf("a request that takes %d bytes when decoded: a connection may have %d", r.reserved+n, limit)
 	}
-	if n > r.srv.limits.ConnectionMemoryBytes {
-		return fmt.Errorf("a request that takes %d bytes when decoded; a connection may have %d", n, r.srv.limits.ConnectionMemoryBytes)
+	least := int64(0)
+	if n <= smallReserve {
+		least = n
 	}
-	// Never waited for: the frame is reserved already, and others may wait for that.
-	r.reserved += r.srv.memory.take(n, n)
+	got := r.srv.memory.take(n, least)
+	r.reserved += got
+	if got < n {
+		return fmt.Errorf("a request that takes %d bytes when decoded: there are not so many", n)
+	}
 	return nil
 }
 

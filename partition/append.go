@@ -50,6 +50,10 @@ type AppendOptions struct {
 	// records of a transaction in this process, which nobody counts on before its end,
 	// and then for all of them. With a replicator it is not looked at.
 	Unsynced bool
+	// FixMaxTimestamp lets AppendBatch put a maximum timestamp right that is not that
+	// of the batch's records, in the caller's bytes, as Kafka does. Without it such a
+	// batch is refused.
+	FixMaxTimestamp bool
 	// Compression and CompressionLevel are what Append compresses the records with
 	// where the partition keeps what producers send (Config.Recompress is false and
 	// Config.Compression none). Zero is none, and the codec's default level.
@@ -152,6 +156,7 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *AppendOpti
 	cfg := p.cfg.Load()
 	h, err := log.CheckBatch(batch, log.Limits{
 		MaxBatchBytes: cfg.MaxBatchBytes, MaxDecompressedBytes: cfg.MaxDecompressedBytes, RequireKeys: cfg.RequireKeys,
+		FixMaxTimestamp: o != nil && o.FixMaxTimestamp,
 	})
 	if err != nil {
 		return Result{}, checkError(err, len(batch), cfg)

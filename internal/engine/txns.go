@@ -338,6 +338,30 @@ func (t *Txns) add(ctx context.Context, id string, producerID int64, epoch int16
 	return nil
 }
 
+// Verify says whether the partition is part of the open transaction of the id, for
+// a producer that adds partitions before it writes to them: one that nobody added
+// would stay open for ever. It takes no turn. (KIP-890, part 1)
+func (t *Txns) Verify(id string, producerID int64, epoch int16, topic TopicID, partition int32) error {
+	t.mu.Lock()
+	x := t.ids[id]
+	t.mu.Unlock()
+	if x == nil {
+		return fmt.Errorf("write in transaction: %w", &ProducerMappingError{TransactionalID: id, ProducerID: producerID})
+	}
+	m := x.meta.Load()
+	err := m.checkProducer(producerID, epoch)
+	if err == nil && m.state.prepared() {
+		err = m.concurrent()
+	}
+	if _, ok := m.parts[txnPart{topic, partition}]; err == nil && (m.state != txnOngoing || !ok) {
+		err = m.invalid("write to a partition that is not part")
+	}
+	if err != nil {
+		return fmt.Errorf("write in transaction: %w", err)
+	}
+	return nil
+}
+
 // AddOffsets makes the group's committed offsets part of the transaction of the
 // id: Groups.TxnCommit may be called afterwards.
 func (t *Txns) AddOffsets(ctx context.Context, id string, producerID int64, epoch int16, group string) error {

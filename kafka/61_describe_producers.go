@@ -1,0 +1,35 @@
+package kafka
+
+import "github.com/twmb/franz-go/pkg/kmsg"
+
+// DescribeProducers, version 0: the producers that partitions remember. (KIP-664)
+
+func init() { register(0, 0, describeProducers) }
+
+func describeProducers(r *request, q *kmsg.DescribeProducersRequest) (kmsg.Response, error) {
+	resp := q.ResponseKind().(*kmsg.DescribeProducersResponse)
+	for i := range q.Topics {
+		asked := &q.Topics[i]
+		t := kmsg.NewDescribeProducersResponseTopic()
+		t.Topic = asked.Topic
+		topic, code := r.topicFor(OpRead, asked.Topic)
+		for _, n := range asked.Partitions {
+			p := kmsg.NewDescribeProducersResponseTopicPartition()
+			p.Partition, p.ErrorCode = n, code
+			if code == codeNone {
+				part, err := topic.Partition(n)
+				if p.ErrorCode = codeOf(err); err == nil {
+					for _, s := range part.Producers() {
+						a := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+						a.ProducerID, a.ProducerEpoch, a.LastSequence = s.ProducerID, int32(s.Epoch), s.LastSequence
+						a.LastTimestamp, a.CoordinatorEpoch, a.CurrentTxnStartOffset = s.LastTimestamp, s.CoordinatorEpoch, s.TxnFirstOffset
+						p.ActiveProducers = append(p.ActiveProducers, a)
+					}
+				}
+			}
+			t.Partitions = append(t.Partitions, p)
+		}
+		resp.Topics = append(resp.Topics, t)
+	}
+	return resp, nil
+}

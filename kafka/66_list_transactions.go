@@ -1,0 +1,56 @@
+package kafka
+
+import (
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ListTransactions, versions 0 to 2. 1 filters by how long a transaction is open
+// (KIP-994), 2 by a pattern of ids (KIP-1152).
+
+func init() { register(0, 2, listTransactions) }
+
+// transactionStates are the states' names in the protocol.
+var transactionStates = []string{
+	"Empty", "Ongoing", "PrepareCommit", "PrepareAbort", "CompleteCommit", "CompleteAbort", "Dead", "PrepareEpochFence",
+}
+
+func listTransactions(r *request, q *kmsg.ListTransactionsRequest) (kmsg.Response, error) {
+	resp := q.ResponseKind().(*kmsg.ListTransactionsResponse)
+	for _, s := range q.StateFilters {
+		if !slices.Contains(transactionStates, s) {
+			resp.UnknownStateFilters = append(resp.UnknownStateFilters, s)
+		}
+	}
+	var pattern *regexp.Regexp
+	if q.Version >= 2 && q.TransactionalIDPattern != nil && *q.TransactionalIDPattern != "" {
+		var err error
+		if pattern, err = regexp.Compile(`^(?:` + *q.TransactionalIDPattern + `)$`); err != nil {
+			resp.ErrorCode = codeInvalidRegularExpression
+			return resp, nil
+		}
+	}
+	txns, now := r.engine.Txns(), r.engine.Now()
+	for _, x := range txns.List() {
+		switch {
+		case len(q.StateFilters) > 0 && !slices.Contains(q.StateFilters, x.State),
+			len(q.ProducerIDFilters) > 0 && !slices.Contains(q.ProducerIDFilters, x.ProducerID),
+			pattern != nil && !pattern.MatchString(x.TransactionalID),
+			!r.authorize(OpDescribe, ResourceTransactionalID, x.TransactionalID):
+			continue
+		}
+		if q.Version >= 1 && q.DurationFilterMillis >= 0 {
+			d, err := txns.Describe(x.TransactionalID)
+			if err != nil || d.Started.IsZero() || now.Sub(d.Started) <= time.Duration(q.DurationFilterMillis)*time.Millisecond {
+				continue
+			}
+		}
+		s := kmsg.NewListTransactionsResponseTransactionState()
+		s.TransactionalID, s.ProducerID, s.TransactionState = x.TransactionalID, x.ProducerID, x.State
+		resp.TransactionStates = append(resp.TransactionStates, s)
+	}
+	return resp, nil
+}

@@ -119,8 +119,7 @@ func (q *producer) read(r *request, body []byte) error {
 		if r.version >= produceTopicIDs {
 			t.id = c.uuid()
 		} else {
-			name, _ := c.text()
-			t.name = r.conn.intern(name)
+			t.name = r.conn.intern(c.name())
 		}
 		t.parts = c.array(leastPart)
 		if len(q.parts)+t.parts > maxElements {

@@ -149,8 +149,7 @@ func (q *fetcher) read(r *request, body []byte) (session int16, err error) {
 		if r.version >= fetchTopicIDs {
 			t.id = c.uuid()
 		} else {
-			name, _ := c.text()
-			t.name = r.conn.intern(name)
+			t.name = r.conn.intern(c.name())
 		}
 		t.parts = c.array(leastPart)
 		if len(q.parts)+t.parts > maxElements {
@@ -187,7 +186,7 @@ func (q *fetcher) read(r *request, body []byte) (session int16, err error) {
 		skipForgotten(&c, r.version)
 	}
 	if r.version >= fetchRack {
-		c.text()
+		c.name() // of the client's rack
 	}
 	c.tags()
 	if !c.ok() {
@@ -209,7 +208,7 @@ func skipForgotten(c *cursor, version int16) {
 		if version >= fetchTopicIDs {
 			c.uuid()
 		} else {
-			c.text()
+			c.name()
 		}
 		c.take(4 * c.array(4))
 		c.tags()

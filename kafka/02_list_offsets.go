@@ -59,15 +59,10 @@ func listOffsets(r *request, q *kmsg.ListOffsetsRequest) (kmsg.Response, error) 
 
 // listOffset answers for one partition.
 func listOffset(q *kmsg.ListOffsetsRequest, topic *engine.Topic, asked *kmsg.ListOffsetsRequestTopicPartition, p *kmsg.ListOffsetsResponseTopicPartition) {
-	part, err := topic.Partition(asked.Partition)
-	if err == nil {
-		err = part.Err()
-	}
-	if p.ErrorCode = codeOf(err); err != nil && p.ErrorCode != codeKafkaStorageError || part == nil {
+	part, err := readablePartition(topic, asked.Partition)
+	if p.ErrorCode = codeOf(err); err != nil {
 		return
 	}
-	// A partition that takes no records any more may have some to be read.
-	p.ErrorCode = codeNone
 	if q.Version >= 4 {
 		if p.ErrorCode = checkLeaderEpoch(part, asked.CurrentLeaderEpoch); p.ErrorCode != codeNone {
 			return

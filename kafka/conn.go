@@ -101,7 +101,11 @@ func (c *conn) run() {
 		c.srv.logger.Warn("kafka: TLS handshake failed", "peer", c.host, "error", err)
 		return
 	}
-	c.auth = c.listener.newAuthenticator(c.nc)
+	if c.listener.auth != nil {
+		c.auth = c.listener.auth(c.nc)
+	} else {
+		c.auth = c.listener.newAuthenticator(c.nc)
+	}
 	_, ok := c.auth.principal()
 	c.open.Store(ok)
 	c.br = bufio.NewReaderSize(c.nc, readBufferBytes)

@@ -48,6 +48,7 @@ type listener struct {
 	Listener
 	net       net.Listener
 	advertise endpoint
+	auth      func(net.Conn) authenticator // in a test; nil is Listener.newAuthenticator
 }
 
 // handshakeMemoryBytes is what all connections together that are not authenticated

@@ -30,3 +30,13 @@ func (r *request) topicByIDFor(op Operation, id [16]byte) (*engine.Topic, int16)
 	}
 	return t, codeNone
 }
+
+// readablePartition is a partition of the topic that can be read, although it may
+// be one that takes no records any more.
+func readablePartition(t *engine.Topic, n int32) (*engine.Partition, error) {
+	p, err := t.Partition(n)
+	if err == nil && p.Err() != nil {
+		_, err = p.ReadFrom(p.LogStart(), nil)
+	}
+	return p, err
+}

@@ -87,6 +87,15 @@ func (c *cursor) text() (s []byte, ok bool) {
 	return s, !c.bad
 }
 
+// name is a string that is not null.
+func (c *cursor) name() []byte {
+	s, ok := c.text()
+	if !ok {
+		c.bad, c.b = true, nil
+	}
+	return s
+}
+
 // bytes are bytes; nil when they are null.
 func (c *cursor) bytes() []byte {
 	n := 0

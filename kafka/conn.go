@@ -42,6 +42,8 @@ type conn struct {
 	queue   chan frame
 	handled chan struct{} // a token for each frame, while not authenticated
 	busy    atomic.Int32  // frames that were read and not answered
+	active  atomic.Int64  // when the last one was answered, since the connection began
+	start   time.Time
 
 	// Below: the handler's.
 	clientID string
@@ -73,7 +75,8 @@ var errDraining = errors.New("the server shuts down")
 
 func newConn(s *Server, l *listener, nc net.Conn) *conn {
 	c := &conn{
-		srv: s, listener: l, nc: nc, host: hostOf(nc.RemoteAddr()),
+		start: time.Now(),
+		srv:   s, listener: l, nc: nc, host: hostOf(nc.RemoteAddr()),
 		memory: newBudget(s.limits.ConnectionMemoryBytes),
 		queue:  make(chan frame, aheadFrames), handled: make(chan struct{}, 1),
 	}
@@ -231,8 +234,10 @@ func (c *conn) readBody(f *frame, size int) error {
 
 // awaitFrame waits for a frame's first byte, as long as the connection may be idle.
 func (c *conn) awaitFrame() error {
+	idle := c.srv.limits.IdleTimeout
+	until := time.Now().Add(idle)
 	for c.br.Buffered() == 0 {
-		c.nc.SetReadDeadline(time.Now().Add(c.srv.limits.IdleTimeout))
+		c.nc.SetReadDeadline(until)
 		if c.srv.draining.Err() != nil { // it may have set its deadline before ours: see Server.drain
 			return errDraining
 		}
@@ -244,7 +249,10 @@ func (c *conn) awaitFrame() error {
 		case c.srv.draining.Err() != nil:
 			return errDraining
 		case errors.As(err, &timeout) && timeout.Timeout():
-			if c.busy.Load() == 0 {
+			// An answer is a sign of life as much as a request.
+			if c.busy.Load() > 0 {
+				until = time.Now().Add(idle)
+			} else if until = c.start.Add(time.Duration(c.active.Load())).Add(idle); !time.Now().Before(until) {
 				return errIdle
 			}
 		default:
@@ -285,6 +293,7 @@ func (c *conn) release(shared *budget, n int64) {
 func (c *conn) free(f frame) {
 	c.srv.frames.put(f.free)
 	c.release(c.srv.memory, f.size)
+	c.active.Store(int64(time.Since(c.start)))
 	c.busy.Add(-1)
 }
 

@@ -62,7 +62,9 @@ type Limits struct {
 	// connections together. Zero means 256 MiB, or FrameBytes where that is more.
 	// (queued.max.request.bytes)
 	MemoryBytes int64
-	// ConnectionMemoryBytes bounds the same for each connection. Zero means FrameBytes.
+	// ConnectionMemoryBytes bounds the requests that were read of each connection, and
+	// what one becomes when it is decoded. Zero means FrameBytes, or 16 MiB where that
+	// is more.
 	ConnectionMemoryBytes int64
 	// FetchBytes bounds the records of one fetch. Zero means 55 MiB. (fetch.max.bytes)
 	FetchBytes int
@@ -75,14 +77,15 @@ type Limits struct {
 }
 
 const (
-	defaultFrameBytes          = 100 << 20
-	defaultHandshakeFrameBytes = 1 << 20
-	defaultConnections         = 1000
-	defaultConnectionsPerIP    = 256
-	defaultMemoryBytes         = 256 << 20
-	defaultFetchBytes          = 55 << 20
-	defaultIdleTimeout         = 10 * time.Minute
-	defaultFrameTimeout        = 30 * time.Second
+	defaultFrameBytes            = 100 << 20
+	defaultHandshakeFrameBytes   = 1 << 20
+	defaultConnections           = 1000
+	defaultConnectionsPerIP      = 256
+	defaultMemoryBytes           = 256 << 20
+	defaultConnectionMemoryBytes = 16 << 20
+	defaultFetchBytes            = 55 << 20
+	defaultIdleTimeout           = 10 * time.Minute
+	defaultFrameTimeout          = 30 * time.Second
 )
 
 // withDefaults fills in what is zero, and reports every field that makes no sense.
@@ -132,7 +135,7 @@ func (l Limits) withDefaults() (Limits, error) {
 		l.MemoryBytes = max(defaultMemoryBytes, int64(l.FrameBytes))
 	}
 	if l.ConnectionMemoryBytes == 0 {
-		l.ConnectionMemoryBytes = int64(l.FrameBytes)
+		l.ConnectionMemoryBytes = max(defaultConnectionMemoryBytes, int64(l.FrameBytes))
 	}
 	if l.MemoryBytes < int64(l.FrameBytes) {
 		invalid("MemoryBytes", l.MemoryBytes, "must be at least FrameBytes, or the largest request could never be read")

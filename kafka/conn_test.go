@@ -196,6 +196,7 @@ func TestConnTimeouts(t *testing.T) {
 				x := dial(t, s, nil)
 				row.do(x, topic)
 				s.running.Wait()
+				defer time.Sleep(2 * time.Second) // a writer of the row's notices
 				if got := time.Since(began); got != row.want {
 					t.Errorf("closed after %v, want %v", got, row.want)
 				}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	embedlog "github.com/x/embedlog"
@@ -164,6 +166,11 @@ func splitAddress(address string) (host string, port int, err error) {
 		// It may have no port: "host", "::1" or "[::1]".
 		if host, text, err = net.SplitHostPort(net.JoinHostPort(trimBrackets(address), "")); err != nil {
 			return "", 0, err
+		}
+	}
+	if strings.Contains(host, ":") {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return "", 0, fmt.Errorf("%q is no host and port", address)
 		}
 	}
 	if text == "" {

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	_ "github.com/twmb/franz-go/pkg/kgo" // its tests are what runs: the version is that of go.mod
+
+	"github.com/x/embedlog/kafka"
+)
+
+const kgoPackage = "github.com/twmb/franz-go/pkg/kgo"
+
+type kgoMode int
+
+const (
+	kgoPlain kgoMode = iota
+	kgoChaos
+	kgoSecure
+)
+
+// kgoTest is the tests of franz-go's client, built once.
+var kgoTest = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "conformance-kgo-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "kgo.test")
+	if out, err := exec.Command("go", "test", "-c", "-o", path, kgoPackage).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the tests of %s: %w\n%s", kgoPackage, err, out)
+	}
+	return path, nil
+})
+
+func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
+	binary, err := kgoTest()
+	if err != nil {
+		return o, err
+	}
+	list := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", kgoPackage)
+	dir, err := list.Output()
+	if err != nil {
+		return o, fmt.Errorf("find %s: %w", kgoPackage, err)
+	}
+	options := kafka.Options{Listeners: []kafka.Listener{{Address: "127.0.0.1:0"}}}
+	env := []string{"KGO_TEST_RF=1", fmt.Sprintf("KGO_TEST_RECORDS=%d", r.records), "KGO_LOG_LEVEL=none"}
+	switch mode {
+	case kgoChaos:
+		env = append(env, "KGO_TEST_CHAOS=1")
+	case kgoSecure:
+		cert, ca, err := certificate(r.scratch)
+		if err != nil {
+			return o, err
+		}
+		options.Listeners[0].TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+		env = append(env, "KGO_TEST_TLS=ca:"+ca)
+	}
+	s, err := serve(r, "kgo", options)
+	if err != nil {
+		return o, err
+	}
+	defer func() {
+		if e := s.stop(); err == nil {
+			err = e
+		}
+	}()
+	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.timeout", r.timeout.String())
+	cmd.Dir = strings.TrimSpace(string(dir)) // one of its tests reads its source
+	cmd.Env = append(append(os.Environ(), env...), "KGO_SEEDS="+s.addr(0))
+	var out bytes.Buffer
+	cmd.Stdout = io.MultiWriter(&out, r.verbose)
+	cmd.Stderr = cmd.Stdout
+	err = cmd.Run()
+	o = parseGoTest(&out)
+	if err != nil && ctx.Err() != nil {
+		return o, fmt.Errorf("stopped: %w\n%s", ctx.Err(), tail(out.String(), 60))
+	}
+	if err != nil && len(o.failed) == 0 {
+		return o, fmt.Errorf("%w\n%s", err, tail(out.String(), 60))
+	}
+	return o, nil
+}
+
+var testLine = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\S+)`)
+
+// parseGoTest counts the tests of the output of go test -v, top level only, and
+// keeps what those that failed or were skipped have said.
+func parseGoTest(out io.Reader) (o outcome) {
+	said := make(map[string][]string)
+	current := ""
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		if rest, ok := strings.CutPrefix(line, "=== "); ok {
+			if fields := strings.Fields(rest); len(fields) == 2 {
+				current, _, _ = strings.Cut(fields[1], "/")
+			}
+			continue
+		}
+		m := testLine.FindStringSubmatch(line)
+		if m == nil {
+			if text := strings.TrimSpace(line); text != "" && strings.Contains(text, "_test.go:") {
+				said[current] = append(said[current], text)
+			}
+			continue
+		}
+		switch name := m[2]; m[1] {
+		case "PASS":
+			o.passed++
+		case "FAIL":
+			o.failed = append(o.failed, name+"\n    "+tail(strings.Join(said[name], "\n    "), 20))
+		case "SKIP":
+			o.skipped = append(o.skipped, name+": "+strings.Join(said[name], "; "))
+		}
+	}
+	return o
+}
+
+// tail is the last n lines of a text.
+func tail(s string, n int) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

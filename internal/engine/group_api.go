@@ -35,7 +35,8 @@ type HeartbeatRequest struct {
 	Regex string
 	// NoRegex ends the subscription by Regex.
 	NoRegex bool
-	// Assignor is empty or "uniform".
+	// Assignor is "uniform", "range", or empty: no change. The group has the one that
+	// most members ask for, and the uniform one otherwise.
 	Assignor string
 	// Owned is what the member has or is about to take. It is how partitions are given
 	// back: those that it was asked for are free for others as soon as they are not in

@@ -88,7 +88,7 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 func (r *roster) describe(owners map[topicPart]string) GroupDescription {
 	d := GroupDescription{Type: r.kind, ProtocolType: r.protocolType(), State: r.state(), Epoch: r.server.epoch}
 	if r.kind == GroupTypeConsumer {
-		d.Assignor = uniformAssignor
+		d.Assignor = r.server.assignor
 	} else {
 		d.Protocol = r.classic.protocol
 	}

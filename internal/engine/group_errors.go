@@ -24,7 +24,7 @@ var (
 	ErrInvalidMember = errors.New("embedlog: invalid group member")
 	// ErrInvalidRegex is matched by *InvalidRegexError.
 	ErrInvalidRegex = errors.New("embedlog: invalid regular expression")
-	// ErrUnsupportedAssignor says that an assignor other than "uniform" was asked for.
+	// ErrUnsupportedAssignor says that an assignor was asked for that there is not.
 	ErrUnsupportedAssignor = errors.New("embedlog: unsupported assignor")
 	// ErrInstanceInUse says that a static member with the same instance id is there and
 	// has not left.

@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// uniformAssignor is Kafka's name for what assign does.
-const uniformAssignor = "uniform"
-
 // What a member gets that does not say.
 const (
 	defaultSessionTimeout    = 45 * time.Second
@@ -33,6 +30,7 @@ type groupMember struct {
 	topics           []string // subscribed by name, ascending
 	regex            string
 	match            *regexp.Regexp // nil: none
+	assignor         string         // empty: it asks for none
 
 	// epoch is that of the group when the member last had given up all that it had to.
 	// previous is the one before: a member whose response was lost still has it.
@@ -48,6 +46,14 @@ type groupMember struct {
 	revokeEnd time.Time // when revoking must be empty
 	// news holds a token when the member should call. Nil until it is asked for.
 	news chan struct{}
+}
+
+// place is what members are ordered by where an order is to last.
+func (m *groupMember) place() string {
+	if m.instance != "" {
+		return m.instance
+	}
+	return m.id
 }
 
 func (m *groupMember) shownEpoch() int32 {
@@ -94,11 +100,14 @@ func (m *groupMember) configure(req *HeartbeatRequest, match *regexp.Regexp) (ch
 	if joins {
 		m.local, m.client, m.host, m.rack = req.Local, req.ClientID, req.ClientHost, req.RackID
 	}
+	if req.Assignor != "" && req.Assignor != m.assignor {
+		m.assignor, changed = req.Assignor, true
+	}
 	if req.Topics != nil {
 		topics := slices.Clone(req.Topics)
 		slices.Sort(topics)
 		topics = slices.Compact(topics)
-		changed = !slices.Equal(topics, m.topics)
+		changed = changed || !slices.Equal(topics, m.topics)
 		m.topics = topics
 	}
 	switch {

@@ -114,7 +114,7 @@ func TestHeartbeatRefuses(t *testing.T) {
 		{"strange epoch", HeartbeatRequest{Group: "g", MemberID: "s", MemberEpoch: -3}, ErrInvalidMember},
 		{"leaves for a while without an instance", HeartbeatRequest{Group: "g", MemberID: "s", MemberEpoch: -2}, ErrInvalidMember},
 		{"joins with another instance", HeartbeatRequest{Group: "g", MemberID: "s", InstanceID: "j", Topics: []string{"orders"}}, ErrInvalidMember},
-		{"assignor", HeartbeatRequest{Group: "g", Topics: []string{"orders"}, Assignor: "range"}, ErrUnsupportedAssignor},
+		{"assignor", HeartbeatRequest{Group: "g", Topics: []string{"orders"}, Assignor: "fair"}, ErrUnsupportedAssignor},
 		{"unknown group", HeartbeatRequest{Group: "h", MemberID: "s", MemberEpoch: 1}, ErrUnknownMember},
 		{"unknown member", HeartbeatRequest{Group: "g", MemberID: "x", MemberEpoch: 1}, ErrUnknownMember},
 		{"another instance", HeartbeatRequest{Group: "g", MemberID: "s", InstanceID: "j", MemberEpoch: 1}, ErrUnknownMember},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/x/embedlog/internal/invariant"
@@ -44,6 +45,8 @@ type groupState struct {
 	owners  map[topicPart]groupOwner
 	view    *topicsView
 	counts  map[TopicID]int32 // partitions of each topic subscribed to, as assigned
+	// assignor is the name of what made the target.
+	assignor string
 }
 
 // groupOwner is who has a partition in assigned or revoking.
@@ -54,7 +57,7 @@ type groupOwner struct {
 
 func newGroupState(name string, epoch int32, view *topicsView) *groupState {
 	return &groupState{
-		name: name, epoch: epoch, view: view, members: map[string]*groupMember{}, static: map[string]string{},
+		name: name, epoch: epoch, view: view, assignor: uniformAssignor, members: map[string]*groupMember{}, static: map[string]string{},
 		owners: map[topicPart]groupOwner{}, counts: map[TopicID]int32{},
 	}
 }
@@ -83,7 +86,7 @@ func (g *groupState) validate(req *HeartbeatRequest) error {
 		return bad("the member id is empty")
 	case req.MemberEpoch == StaticLeaveEpoch && req.InstanceID == "":
 		return bad("only a static member, with an instance id, leaves to come back")
-	case req.Assignor != "" && req.Assignor != uniformAssignor:
+	case req.Assignor != "" && req.Assignor != uniformAssignor && req.Assignor != rangeAssignor:
 		return ErrUnsupportedAssignor
 	case req.MemberEpoch != JoinEpoch:
 		return nil
@@ -347,6 +350,12 @@ func (g *groupState) rebalance() {
 		index[id], in.partitions[i] = i, g.counts[id]
 	}
 	ids := slices.Sorted(maps.Keys(g.members))
+	assign := assign
+	if g.assignor = g.preferredAssignor(); g.assignor == rangeAssignor {
+		assign = assignRanges
+		// A static member that comes back has another id, and is to have the same place.
+		slices.SortStableFunc(ids, func(a, b string) int { return strings.Compare(g.members[a].place(), g.members[b].place()) })
+	}
 	for _, id := range ids {
 		m := g.members[id]
 		member := assignMember{topics: make([]int, len(m.subscribed))}

@@ -28,13 +28,19 @@ type HeartbeatRequest struct {
 	// and for a Local member that there is no limit; later no change.
 	SessionTimeout time.Duration
 	// Topics are the names subscribed to, which need not exist yet. Nil is no change,
-	// and empty none.
+	// and empty none. Who joins says one of Topics, Regex and NoRegex: a member without a
+	// subscription is one, and has nothing.
 	Topics []string
 	// Regex subscribes to the topics whose whole name matches, internal ones left out.
 	// It is in Go's syntax (package regexp). Empty is no change; NoRegex ends one.
 	Regex string
 	// NoRegex ends the subscription by Regex.
 	NoRegex bool
+	// MaySee says of a topic whose name matches Regex, an internal one, too, whether the
+	// member may know that there is one. It is asked whenever topics or the subscription
+	// change, by any goroutine, under a lock: it is quick and does not call the engine. It
+	// comes with Regex. Nil is all but the internal ones.
+	MaySee func(topic string) bool
 	// Assignor is "uniform", "range", or empty: no change. The group has the one that
 	// most members ask for, and the uniform one otherwise.
 	Assignor string

@@ -30,7 +30,8 @@ type groupMember struct {
 	topics           []string // subscribed by name, ascending
 	regex            string
 	match            *regexp.Regexp // nil: none
-	assignor         string         // empty: it asks for none
+	maySee           func(topic string) bool
+	assignor         string // empty: it asks for none
 
 	// epoch is that of the group when the member last had given up all that it had to.
 	// previous is the one before: a member whose response was lost still has it.
@@ -112,9 +113,10 @@ func (m *groupMember) configure(req *HeartbeatRequest, match *regexp.Regexp) (ch
 	}
 	switch {
 	case req.NoRegex && m.regex != "":
-		m.regex, m.match, changed = "", nil, true
-	case req.Regex != "" && req.Regex != m.regex:
-		m.regex, m.match, changed = req.Regex, match, true
+		m.regex, m.match, m.maySee, changed = "", nil, nil, true
+	case req.Regex != "":
+		changed = changed || req.Regex != m.regex
+		m.regex, m.match, m.maySee = req.Regex, match, req.MaySee
 	}
 	return changed
 }
@@ -129,7 +131,7 @@ func (m *groupMember) resolve(view *topicsView) bool {
 	}
 	if m.match != nil {
 		for _, t := range view.byName {
-			if !t.internal && m.match.MatchString(t.name) {
+			if m.match.MatchString(t.name) && m.sees(t) {
 				ids = append(ids, t.id)
 			}
 		}
@@ -141,6 +143,14 @@ func (m *groupMember) resolve(view *topicsView) bool {
 	}
 	m.subscribed = ids
 	return true
+}
+
+// sees says whether a topic whose name matches the member's pattern is one for it.
+func (m *groupMember) sees(t viewTopic) bool {
+	if m.maySee == nil {
+		return !t.internal
+	}
+	return m.maySee(t.name)
 }
 
 // notify leaves a token for the member.

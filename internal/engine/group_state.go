@@ -90,7 +90,7 @@ func (g *groupState) validate(req *HeartbeatRequest) error {
 		return ErrUnsupportedAssignor
 	case req.MemberEpoch != JoinEpoch:
 		return nil
-	case len(req.Topics) == 0 && req.Regex == "":
+	case req.Topics == nil && req.Regex == "" && !req.NoRegex:
 		return bad("it joins without a subscription")
 	case len(newGroupParts(req.Owned)) > 0:
 		return bad("it joins and says that it has partitions: who joins has none")

@@ -77,6 +77,9 @@ type OffsetCommit struct {
 // MaxOffsetMetadataBytes bounds OffsetCommit.Metadata. (offset.metadata.max.bytes)
 const MaxOffsetMetadataBytes = 4096
 
+// NoOffset is the place of a group that has none.
+const NoOffset int64 = -1
+
 // CommitRequest commits offsets of one group.
 type CommitRequest struct {
 	Group    string
@@ -86,6 +89,9 @@ type CommitRequest struct {
 	MemberEpoch int32
 	InstanceID  string
 	Offsets     []OffsetCommit
+	// Forget lets an Offset be NoOffset, which takes the group's place in the partition
+	// away. Clients of Kafka reset a group that way.
+	Forget bool
 	// Local says of a TxnCommit that the transaction's producer lives in this process:
 	// nobody counts on the offsets before the transaction's end makes them durable.
 	Local bool

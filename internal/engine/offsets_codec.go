@@ -128,7 +128,7 @@ func parseOffsetValue(b []byte) (v offsetValue, err error) {
 	version := int16(r.uint16())
 	r.must(version >= 0 && version <= offsetValueVersion, "version")
 	v.offset, v.leaderEpoch = int64(r.uint64()), -1
-	r.must(v.offset >= 0, "offset")
+	r.must(v.offset >= NoOffset, "offset")
 	if version >= 3 {
 		v.leaderEpoch = int32(r.uint32())
 		r.must(v.leaderEpoch >= -1, "leader epoch")

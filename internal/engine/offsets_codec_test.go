@@ -64,7 +64,7 @@ func TestParseOffsetValues(t *testing.T) {
 		{"cut", "0004 000000000000002a 00000007 02 6d 00000000000000", want, "length"},
 		{"more behind", "0004 000000000000002a 00000007 02 6d 0000000000000005 00 00", want, "length"},
 		{"null metadata", "0004 000000000000002a 00000007 00 0000000000000005 00", want, "length"},
-		{"negative offset", "0004 ffffffffffffffff 00000007 02 6d 0000000000000005 00", want, "offset"},
+		{"negative offset", "0004 fffffffffffffffe 00000007 02 6d 0000000000000005 00", want, "offset"},
 		{"short topic id", "0004 000000000000002a 00000007 02 6d 0000000000000005 01 00 02 0001", want, "topic id"},
 		{"a tag twice", "0004 000000000000002a 00000007 02 6d 0000000000000005 02 05 00 05 00", want, "order"},
 		{"a billion tags", "0004 000000000000002a 00000007 02 6d 0000000000000005 80a8d6b907", want, "number"},

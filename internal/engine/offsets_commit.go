@@ -112,7 +112,7 @@ func (g *Groups) offsetRecords(x *group, req *CommitRequest, transactional bool)
 	}
 	for i := range req.Offsets {
 		o := &req.Offsets[i]
-		topic, err := view.find(o)
+		topic, err := view.find(o, req.Forget)
 		if err == nil {
 			err = x.roster.mayCommitPart(req, topicPart{topic.id, o.Partition})
 		}
@@ -129,7 +129,7 @@ func (g *Groups) offsetRecords(x *group, req *CommitRequest, transactional bool)
 }
 
 // find returns the topic of an offset that can be committed.
-func (v *topicsView) find(o *OffsetCommit) (t viewTopic, err error) {
+func (v *topicsView) find(o *OffsetCommit, forget bool) (t viewTopic, err error) {
 	var ok bool
 	if o.Topic != "" {
 		t, ok = v.byName[o.Topic]
@@ -142,7 +142,7 @@ func (v *topicsView) find(o *OffsetCommit) (t viewTopic, err error) {
 		return t, &UnknownTopicError{Name: o.Topic, ID: o.TopicID}
 	case o.Partition < 0 || o.Partition >= t.partitions:
 		return t, &UnknownPartitionError{Topic: t.name, Partition: o.Partition, Partitions: int(t.partitions)}
-	case o.Offset < 0:
+	case o.Offset < 0 && !(forget && o.Offset == NoOffset):
 		return t, &InvalidCommitError{fmt.Sprintf("offset %d is negative", o.Offset)}
 	case len(o.Metadata) > MaxOffsetMetadataBytes:
 		return t, &InvalidCommitError{fmt.Sprintf("%d bytes of metadata, at most %d are allowed", len(o.Metadata), MaxOffsetMetadataBytes)}
@@ -220,7 +220,7 @@ func (g *Groups) committed(x *group, wanted groupParts, stable bool) (list []Com
 		}
 	}
 	for at, v := range x.offsets {
-		if id, ok := view.wanted(wanted, at, &v.offsetValue); ok {
+		if id, ok := view.wanted(wanted, at, &v.offsetValue); ok && v.offset != NoOffset {
 			list = append(list, CommittedOffset{
 				OffsetCommit: OffsetCommit{Topic: view.byID[id].name, TopicID: id, Partition: at.partition, Offset: v.offset, LeaderEpoch: v.leaderEpoch, Metadata: v.metadata},
 				CommitTime:   time.UnixMilli(v.commitMillis),

@@ -1,9 +1,11 @@
 // Checks of a Kafka listener with kafkajs: node run.mjs HOST:PORT
 import assert from 'node:assert/strict'
-import {
+import kafkajs from 'kafkajs' // a CommonJS module, of which Node.js does not see every name
+
+const {
   AclOperationTypes, AclPermissionTypes, AclResourceTypes, CompressionTypes, ConfigResourceTypes,
   Kafka, logLevel, ResourcePatternTypes,
-} from 'kafkajs'
+} = kafkajs
 
 const kafka = new Kafka({
   clientId: 'conformance',

@@ -102,6 +102,7 @@ func TestHeartbeatRefuses(t *testing.T) {
 	db := openGroupDB(t, vfs.NewMem(), nil)
 	id := db.topic("orders", 1).ID()
 	db.beat(HeartbeatRequest{Group: "g", MemberID: "s", InstanceID: "i", Topics: []string{"orders"}})
+	db.beat(HeartbeatRequest{Group: "g", MemberID: "d", Topics: []string{"orders"}})
 	for _, row := range []struct {
 		name string
 		req  HeartbeatRequest
@@ -112,7 +113,7 @@ func TestHeartbeatRefuses(t *testing.T) {
 		{"owns and joins", HeartbeatRequest{Group: "g", Topics: []string{"orders"}, Owned: []TopicPartitions{{id, []int32{0}}}}, ErrInvalidMember},
 		{"no id", HeartbeatRequest{Group: "g", MemberEpoch: 1}, ErrInvalidMember},
 		{"strange epoch", HeartbeatRequest{Group: "g", MemberID: "s", MemberEpoch: -3}, ErrInvalidMember},
-		{"leaves for a while without an instance", HeartbeatRequest{Group: "g", MemberID: "s", MemberEpoch: -2}, ErrInvalidMember},
+		{"leaves for a while and is not static", HeartbeatRequest{Group: "g", MemberID: "d", MemberEpoch: -2}, ErrInvalidMember},
 		{"joins with another instance", HeartbeatRequest{Group: "g", MemberID: "s", InstanceID: "j", Topics: []string{"orders"}}, ErrInvalidMember},
 		{"assignor", HeartbeatRequest{Group: "g", Topics: []string{"orders"}, Assignor: "fair"}, ErrUnsupportedAssignor},
 		{"unknown group", HeartbeatRequest{Group: "h", MemberID: "s", MemberEpoch: 1}, ErrUnknownMember},

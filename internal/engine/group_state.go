@@ -84,8 +84,6 @@ func (g *groupState) validate(req *HeartbeatRequest) error {
 		return bad("the member epoch is less than -2")
 	case req.MemberID == "":
 		return bad("the member id is empty")
-	case req.MemberEpoch == StaticLeaveEpoch && req.InstanceID == "":
-		return bad("only a static member, with an instance id, leaves to come back")
 	case req.Assignor != "" && req.Assignor != uniformAssignor && req.Assignor != rangeAssignor:
 		return ErrUnsupportedAssignor
 	case req.MemberEpoch != JoinEpoch:
@@ -114,6 +112,9 @@ func (g *groupState) leave(now time.Time, req *HeartbeatRequest) (HeartbeatRespo
 	m, err := g.find(req)
 	if err != nil {
 		return HeartbeatResponse{}, err
+	}
+	if req.MemberEpoch == StaticLeaveEpoch && m.instance == "" {
+		return HeartbeatResponse{}, &InvalidMemberError{g.name, m.id, "only a static member, with an instance id, leaves to come back"}
 	}
 	if req.MemberEpoch == LeaveEpoch {
 		g.remove(m)

@@ -17,6 +17,8 @@ const module = "github.com/x/embedlog"
 // that is not here (tests' helpers, tools) may not be imported by one that is.
 var rank = map[string]int{
 	module + "/internal/invariant": 0,
+	module + "/internal/acl":       0,
+	module + "/internal/scram":     0,
 	module + "/internal/seed":      0, // constants, but for the build that holds bugs on purpose
 	module + "/compress":           0,
 	module + "/internal/vfs":       1,

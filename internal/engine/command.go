@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/x/embedlog/internal/acl"
+	"github.com/x/embedlog/internal/scram"
 	"github.com/x/embedlog/log"
 )
 
@@ -26,14 +28,19 @@ const commandVersion = 1
 type commandKind uint8
 
 const (
-	createTopicCommand          commandKind = 1 // topic
-	alterTopicCommand           commandKind = 2 // id, map of what to set, uvarint count, names to unset
-	addPartitionsCommand        commandKind = 3 // id, uvarint total
-	deleteTopicCommand          commandKind = 4 // id
-	topicDeletedCommand         commandKind = 5 // id
-	allocateIDsCommand          commandKind = 6 // uvarint count
-	snapshotCommand             commandKind = 7 // 1 flags (1: first part, 2: last part), uvarint next producer id, uvarint count, topics, uvarint count, topics being deleted
-	lastCommandKind                         = snapshotCommand
+	createTopicCommand          commandKind = 1  // topic
+	alterTopicCommand           commandKind = 2  // id, map of what to set, uvarint count, names to unset
+	addPartitionsCommand        commandKind = 3  // id, uvarint total
+	deleteTopicCommand          commandKind = 4  // id
+	topicDeletedCommand         commandKind = 5  // id
+	allocateIDsCommand          commandKind = 6  // uvarint count
+	snapshotCommand             commandKind = 7  // 1 flags (1: first part, 2: last part), uvarint next producer id, uvarint count, topics, uvarint count, topics being deleted
+	alterUserCommand            commandKind = 8  // user, uvarint count, mechanisms to take away, ascending
+	createACLsCommand           commandKind = 9  // acls
+	deleteACLsCommand           commandKind = 10 // acls
+	alterQuotaCommand           commandKind = 11 // quota to set, uvarint count, names to unset, ascending
+	securitySnapshotCommand     commandKind = 12 // 1 flags (2: last part), uvarint count, users by name, acls, uvarint count, quotas by entity
+	lastCommandKind                         = securitySnapshotCommand
 	snapshotFirst, snapshotLast             = 1, 2
 )
 
@@ -56,13 +63,18 @@ type command struct {
 	kind     commandKind
 	topic    topicMeta         // createTopic; its id alone where the command is about a topic
 	set      map[string]string // alterTopic
-	unset    []string          // alterTopic, ascending
+	unset    []string          // alterTopic, alterQuota, ascending
 	total    int               // addPartitions
 	count    int               // allocateIDs
-	flags    byte              // snapshot
+	flags    byte              // snapshot, securitySnapshot
 	nextID   int64             // snapshot
 	topics   []*topicMeta      // snapshot
 	deleting []*topicMeta      // snapshot
+
+	users      []userMeta        // alterUser: one; securitySnapshot
+	mechanisms []scram.Mechanism // alterUser: to take away
+	acls       []*acl.ACL        // createACLs, deleteACLs, securitySnapshot
+	quotas     []Quota           // alterQuota: one, what to set; securitySnapshot
 }
 
 // topicMeta is what the metadata says of a topic. It is never changed: an altered
@@ -124,6 +136,8 @@ func (c *command) encode() []byte {
 				b = t.appendTo(b)
 			}
 		}
+	default:
+		b = c.encodeSecurity(b)
 	}
 	return b
 }
@@ -163,6 +177,8 @@ func decodeCommand(b []byte) (*command, error) {
 		d.check(c.flags <= snapshotFirst|snapshotLast)
 		c.nextID = int64(d.number(maxProducerID))
 		c.topics, c.deleting = d.topics(), d.topics()
+	case alterUserCommand, createACLsCommand, deleteACLsCommand, alterQuotaCommand, securitySnapshotCommand:
+		d.security(c)
 	default:
 		return nil, errCommand
 	}

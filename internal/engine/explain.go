@@ -155,7 +155,7 @@ func explainCommand(rec *log.Record) (any, bool) {
 			"topics": explainTopics(c.topics), "deleting": explainTopics(c.deleting),
 		}, true
 	}
-	return nil, false
+	return explainSecurity(c)
 }
 
 func explainTopic(t *topicMeta) explained {

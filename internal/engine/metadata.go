@@ -16,7 +16,8 @@ type metadata struct {
 	alike    map[string]string // alikeName of each topic's name, to the name
 	deleting map[TopicID]*topicMeta
 	nextID   int64 // the next producer id that is given to nobody
-	// bytes is about what the state takes in a snapshot.
+	security security
+	// bytes is about what the topics take in a snapshot.
 	bytes int
 	// parts is the snapshot that is being read, until its last part comes. A command
 	// of another kind ends it: whoever wrote it did not get to the end.
@@ -27,6 +28,7 @@ func newMetadata() *metadata {
 	return &metadata{
 		byName: make(map[string]*topicMeta), byID: make(map[TopicID]*topicMeta),
 		alike: make(map[string]string), deleting: make(map[TopicID]*topicMeta),
+		security: newSecurity(),
 	}
 }
 
@@ -115,6 +117,13 @@ func (m *metadata) check(c *command) error {
 		}
 	case snapshotCommand:
 		return m.checkSnapshot(c)
+	case securitySnapshotCommand:
+		if m.parts == nil {
+			return errNoFirstPart
+		}
+		return m.parts.security.checkSnapshotPart(c)
+	default:
+		return m.security.check(c)
 	}
 	return nil
 }
@@ -148,6 +157,8 @@ func (m *metadata) checkCreate(t *topicMeta) error {
 	return nil
 }
 
+var errNoFirstPart = fmt.Errorf("%w: a snapshot without its first part", errCommand)
+
 // checkSnapshot looks at one part: it must go on where the last one ended, and what
 // it holds must hold together.
 func (m *metadata) checkSnapshot(c *command) error {
@@ -156,7 +167,7 @@ func (m *metadata) checkSnapshot(c *command) error {
 		to = newMetadata()
 	}
 	if to == nil {
-		return fmt.Errorf("%w: a snapshot without its first part", errCommand)
+		return errNoFirstPart
 	}
 	// Within a part, too, a topic must not be there twice.
 	seen := &metadata{byName: map[string]*topicMeta{}, byID: map[TopicID]*topicMeta{}, alike: map[string]string{}, deleting: map[TopicID]*topicMeta{}}
@@ -183,7 +194,7 @@ func (m *metadata) checkSnapshot(c *command) error {
 // producer ids that it allocates. On an error the command does not hold, and
 // nothing has changed but that a snapshot which was being read is given up.
 func (m *metadata) apply(c *command) (firstID int64, err error) {
-	if c.kind != snapshotCommand || c.flags&snapshotFirst != 0 {
+	if !c.continuesSnapshot() {
 		m.parts = nil
 	}
 	if err := m.check(c); err != nil {
@@ -216,18 +227,29 @@ func (m *metadata) apply(c *command) (firstID int64, err error) {
 	case allocateIDsCommand:
 		firstID = m.nextID
 		m.nextID += int64(c.count)
-	case snapshotCommand:
+	case snapshotCommand, securitySnapshotCommand:
 		m.applySnapshot(c)
+	default:
+		m.security.apply(c)
 	}
 	return firstID, nil
 }
 
+// continuesSnapshot says that c is a part of a snapshot that has begun.
+func (c *command) continuesSnapshot() bool {
+	return c.kind == snapshotCommand && c.flags&snapshotFirst == 0 || c.kind == securitySnapshotCommand
+}
+
 func (m *metadata) applySnapshot(c *command) {
-	if c.flags&snapshotFirst != 0 {
+	if c.kind == snapshotCommand && c.flags&snapshotFirst != 0 {
 		m.parts = newMetadata()
 	}
 	to := m.parts
-	to.nextID = c.nextID
+	if c.kind == securitySnapshotCommand {
+		to.security.addSnapshotPart(c)
+	} else {
+		to.nextID = c.nextID
+	}
 	for _, t := range c.topics {
 		to.add(t)
 	}
@@ -292,8 +314,13 @@ func (m *metadata) snapshot() (parts []*command) {
 		place(t)
 		c.deleting = append(c.deleting, t)
 	}
-	c.flags |= snapshotLast
-	return append(parts, c)
+	parts = append(parts, c)
+	// Without users, ACLs and quotas the bytes are those that versions without them read.
+	if !m.security.empty() {
+		parts = append(parts, m.security.snapshot()...)
+	}
+	parts[len(parts)-1].flags |= snapshotLast
+	return parts
 }
 
 func inOrder(topics map[TopicID]*topicMeta) []*topicMeta {

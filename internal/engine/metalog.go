@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/x/embedlog/internal/vfs"
@@ -16,8 +17,9 @@ import (
 
 // metaLog is the metadata and the log that it is made from.
 type metaLog struct {
-	part   *partition.Partition
-	logger *slog.Logger
+	part     *partition.Partition
+	logger   *slog.Logger
+	security atomic.Pointer[securityView]
 
 	mu    sync.Mutex // held from the check of a command until it is applied
 	state *metadata
@@ -62,6 +64,7 @@ func openMetaLog(dir vfs.FS, mustExist bool, files *log.FileCache, logger *slog.
 		part.Close()
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
+	m.security.Store(m.state.security.after(snapshotCommand, nil))
 	return m, nil
 }
 
@@ -117,8 +120,11 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 	if err != nil {
 		panic("engine: a command that was checked does not hold: " + err.Error())
 	}
+	if c.kind.changesSecurity() {
+		m.security.Store(m.state.security.after(c.kind, m.security.Load()))
+	}
 	m.since += len(b)
-	if m.held == 0 && m.since > snapshotAfter && m.since > snapshotTimes*m.state.bytes {
+	if m.held == 0 && m.since > snapshotAfter && m.since > snapshotTimes*(m.state.bytes+m.state.security.bytes) {
 		if err := m.snapshotLocked(); err != nil {
 			// The commands are all there. It is tried again when as much has been added.
 			m.logger.Warn("no metadata snapshot was written", "error", err)

@@ -76,6 +76,14 @@ var (
 	ErrInvalidTimeout = engine.ErrInvalidTimeout
 	// ErrInvalidTransactionalID says that a transactional id is too long or no text.
 	ErrInvalidTransactionalID = engine.ErrInvalidTransactionalID
+	// ErrUnknownUser is matched by *UnknownUserError.
+	ErrUnknownUser = engine.ErrUnknownUser
+	// ErrInvalidUser is matched by *InvalidUserError. Nothing was changed.
+	ErrInvalidUser = engine.ErrInvalidUser
+	// ErrInvalidACL is matched by *InvalidACLError. Nothing was changed.
+	ErrInvalidACL = engine.ErrInvalidACL
+	// ErrInvalidQuota is matched by *InvalidQuotaError. Nothing was changed.
+	ErrInvalidQuota = engine.ErrInvalidQuota
 
 	// ErrTopicDiffers is matched by *TopicDiffersError. Nothing was changed.
 	ErrTopicDiffers = errors.New("embedlog: topic differs from what was asked for")
@@ -143,6 +151,14 @@ type (
 	TxnStateError = engine.TxnStateError
 	// TxnTimeoutError is a timeout that is not allowed, and the longest that is.
 	TxnTimeoutError = engine.TxnTimeoutError
+	// UnknownUserError names a user, or a mechanism that he has no credential for.
+	UnknownUserError = engine.UnknownUserError
+	// InvalidUserError says why there can be no such user, or no such credential.
+	InvalidUserError = engine.InvalidUserError
+	// InvalidACLError says why there can be no such ACL.
+	InvalidACLError = engine.InvalidACLError
+	// InvalidQuotaError says why there can be no such quota.
+	InvalidQuotaError = engine.InvalidQuotaError
 	// ProducerMappingError is a producer id that is not the transactional id's.
 	ProducerMappingError = engine.ProducerMappingError
 )

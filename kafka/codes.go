@@ -68,6 +68,11 @@ var codes = []struct {
 	{embedlog.ErrInvalidReset, codeInvalidRequest},
 	{embedlog.ErrBusy, codeInvalidRequest},
 
+	{embedlog.ErrUnknownUser, codeResourceNotFound},
+	{embedlog.ErrInvalidUser, codeUnacceptableCredential},
+	{embedlog.ErrInvalidACL, codeInvalidRequest},
+	{embedlog.ErrInvalidQuota, codeInvalidRequest},
+
 	// Clients try these again after a while, and they can pass: a disk gets room, a
 	// partition is repaired, a database is opened again.
 	{embedlog.ErrNoSpace, codeKafkaStorageError},

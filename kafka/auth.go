@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"crypto/tls"
-	"net"
+	"crypto/x509"
+	"errors"
+	"fmt"
 )
 
 // authenticator is the state machine that finds out who a connection belongs to.
@@ -28,16 +30,54 @@ func (k known) principal() (Principal, bool) { return Principal(k), true }
 
 // authenticates says whether the listener finds out who its clients are.
 func (l *Listener) authenticates() bool {
-	return l.TLS != nil && l.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+	return l.SASL != nil || l.TLS != nil && l.TLS.ClientAuth == tls.RequireAndVerifyClientCert
 }
 
-// newAuthenticator is where a connection begins, after its TLS handshake.
-func (l *Listener) newAuthenticator(c net.Conn) authenticator {
-	if t, ok := c.(*tls.Conn); ok {
+// newAuthenticator is where a connection begins, after its TLS handshake. With SASL
+// it is by SASL that a client says who it is, also when it has a certificate.
+func (c *conn) newAuthenticator() (authenticator, error) {
+	if c.listener.auth != nil {
+		return c.listener.auth(c.nc), nil
+	}
+	if c.listener.SASL != nil {
+		return newSASL(c), nil
+	}
+	if t, ok := c.nc.(*tls.Conn); ok {
 		if state := t.ConnectionState(); len(state.VerifiedChains) > 0 {
-			// Kafka's default names a client by its certificate's distinguished name.
-			return known{Type: "User", Name: state.PeerCertificates[0].Subject.String()}
+			name, err := c.listener.nameOf(state.PeerCertificates[0])
+			if err != nil {
+				return nil, err
+			}
+			return known{Type: "User", Name: name}, nil
 		}
 	}
-	return known(Anonymous)
+	return known(Anonymous), nil
+}
+
+// nameOf is the name of the user whose certificate it is. Kafka's default is the
+// certificate's distinguished name.
+func (l *Listener) nameOf(cert *x509.Certificate) (name string, err error) {
+	if l.CertificateUser != nil {
+		name = l.CertificateUser(cert)
+	} else if name, err = distinguishedName(cert.RawSubject); err != nil {
+		return "", err
+	}
+	if name == "" {
+		return "", errNoName
+	}
+	return name, nil
+}
+
+var (
+	errNoName = errors.New("the client's certificate names nobody")
+	// errNotAuthenticated ends a connection that did not say who it is.
+	errNotAuthenticated = errors.New("not authenticated")
+)
+
+// refusal is why a connection ends whose client has been told so.
+func (c *conn) refusal() error {
+	if s, ok := c.auth.(*saslAuth); ok && s.refused != nil {
+		return fmt.Errorf("%w: %w", errNotAuthenticated, s.refused)
+	}
+	return nil
 }

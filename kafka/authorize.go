@@ -1,64 +1,53 @@
 package kafka
 
-import "context"
+import "github.com/x/embedlog/internal/acl"
 
-// Operation is what somebody wants to do to a resource, by Kafka's number.
-// (AclOperation)
-type Operation int8
+// Operation is what somebody wants to do to a resource, by Kafka's number; the same
+// type as embedlog.Operation. (AclOperation)
+type Operation = acl.Operation
 
 // The operations, with Kafka's numbers.
 const (
-	OpAny             Operation = 1
-	OpAll             Operation = 2
-	OpRead            Operation = 3
-	OpWrite           Operation = 4
-	OpCreate          Operation = 5
-	OpDelete          Operation = 6
-	OpAlter           Operation = 7
-	OpDescribe        Operation = 8
-	OpClusterAction   Operation = 9
-	OpDescribeConfigs Operation = 10
-	OpAlterConfigs    Operation = 11
-	OpIdempotentWrite Operation = 12
+	OpAny             = acl.OpAny
+	OpAll             = acl.OpAll
+	OpRead            = acl.OpRead
+	OpWrite           = acl.OpWrite
+	OpCreate          = acl.OpCreate
+	OpDelete          = acl.OpDelete
+	OpAlter           = acl.OpAlter
+	OpDescribe        = acl.OpDescribe
+	OpClusterAction   = acl.OpClusterAction
+	OpDescribeConfigs = acl.OpDescribeConfigs
+	OpAlterConfigs    = acl.OpAlterConfigs
+	OpIdempotentWrite = acl.OpIdempotentWrite
 )
 
-// ResourceType is the kind of a resource, by Kafka's number. (ResourceType)
-type ResourceType int8
+// ResourceType is the kind of a resource, by Kafka's number; the same type as
+// embedlog.ResourceType. (ResourceType)
+type ResourceType = acl.ResourceType
 
 // The resource types, with Kafka's numbers.
 const (
-	ResourceAny             ResourceType = 1
-	ResourceTopic           ResourceType = 2
-	ResourceGroup           ResourceType = 3
-	ResourceCluster         ResourceType = 4
-	ResourceTransactionalID ResourceType = 5
-	ResourceUser            ResourceType = 7
+	ResourceAny             = acl.ResourceAny
+	ResourceTopic           = acl.ResourceTopic
+	ResourceGroup           = acl.ResourceGroup
+	ResourceCluster         = acl.ResourceCluster
+	ResourceTransactionalID = acl.ResourceTransactionalID
+	ResourceUser            = acl.ResourceUser
 )
 
 // ClusterName is the name of the one resource of type ResourceCluster.
-const ClusterName = "kafka-cluster"
+const ClusterName = acl.ClusterName
 
-// Principal is who a connection belongs to.
-type Principal struct {
-	Type string // "User"
-	Name string
-}
+// Principal is who a connection belongs to; the same type as embedlog.Principal.
+type Principal = acl.Principal
 
 // Anonymous is who has not authenticated.
-var Anonymous = Principal{Type: "User", Name: "ANONYMOUS"}
+var Anonymous = acl.Anonymous
 
-// String is the principal as Kafka writes it: User:alice.
-func (p Principal) String() string { return p.Type + ":" + p.Name }
-
-// Authorizer decides what a principal may do. It is asked in each request for each
-// resource, by several goroutines at once, and must be quick.
-type Authorizer interface {
-	// Authorize says whether the principal, from that host, may do op to the resource.
-	Authorize(ctx context.Context, p Principal, host string, op Operation, resource ResourceType, name string) bool
-	// AuthorizeAny says whether there may be a resource of the type to which the
-	// principal may do op. (KIP-679)
-	AuthorizeAny(ctx context.Context, p Principal, host string, op Operation, resource ResourceType) bool
-}
+// Authorizer decides what a principal may do; the same type as embedlog.Authorizer.
+// DB.Authorizer makes the one that decides by the database's ACLs.
+type Authorizer = acl.Authorizer
 
 // authorize says whether whoever sent the request may do op to the resource.
 func (r *request) authorize(op Operation, resource ResourceType, name string) bool {

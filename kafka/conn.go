@@ -38,6 +38,7 @@ type conn struct {
 	cancel context.CancelFunc
 
 	auth    authenticator // the handler's
+	authBy  time.Time     // when it must be authenticated
 	open    atomic.Bool   // authenticated
 	queue   chan frame
 	handled chan struct{} // a token for each frame, while not authenticated
@@ -104,11 +105,12 @@ func (c *conn) run() {
 		c.srv.logger.Warn("kafka: TLS handshake failed", "peer", c.host, "error", err)
 		return
 	}
-	if c.listener.auth != nil {
-		c.auth = c.listener.auth(c.nc)
-	} else {
-		c.auth = c.listener.newAuthenticator(c.nc)
+	var err error
+	if c.auth, err = c.newAuthenticator(); err != nil {
+		c.srv.logger.Warn("kafka: connection refused", "peer", c.host, "error", err)
+		return
 	}
+	c.authBy = time.Now().Add(authenticationTimeout)
 	_, ok := c.auth.principal()
 	c.open.Store(ok)
 	c.br = bufio.NewReaderSize(c.nc, readBufferBytes)
@@ -121,7 +123,7 @@ func (c *conn) run() {
 		}
 		c.cancel() // whoever waits for records need not any more
 	})
-	err := c.handle()
+	err = c.handle()
 	if err != nil && !expected(err) {
 		c.srv.logger.Warn("kafka: connection closed", "peer", c.host, "client", c.clientID, "software", c.software, "error", err)
 	}
@@ -189,11 +191,14 @@ func (c *conn) readFrame() (frame, error) {
 		return frame{}, unexpectedEOF(err)
 	}
 	size, limit, shared := int64(int32(binary.BigEndian.Uint32(head))), int64(lim.FrameBytes), c.srv.memory
+	least := int64(8)
 	if !c.open.Load() {
-		// Whoever is not authenticated must not be able to take what the others need.
+		// Whoever is not authenticated must not be able to take what the others need. It
+		// may send tokens that are smaller than any request.
+		least = 4
 		limit, shared = int64(min(lim.HandshakeFrameBytes, lim.FrameBytes)), c.srv.handshakes
 	}
-	if size < 8 || size > limit {
+	if size < least || size > limit {
 		return frame{}, fmt.Errorf("a frame of %d bytes, at most %d are allowed", size, limit)
 	}
 	f := frame{size: size}
@@ -237,7 +242,11 @@ func (c *conn) awaitFrame() error {
 	idle := c.srv.limits.IdleTimeout
 	until := time.Now().Add(idle)
 	for c.br.Buffered() == 0 {
-		c.nc.SetReadDeadline(until)
+		deadline := until
+		if !c.open.Load() && deadline.After(c.authBy) {
+			deadline = c.authBy
+		}
+		c.nc.SetReadDeadline(deadline)
 		if c.srv.draining.Err() != nil { // it may have set its deadline before ours: see Server.drain
 			return errDraining
 		}
@@ -250,7 +259,9 @@ func (c *conn) awaitFrame() error {
 			return errDraining
 		case errors.As(err, &timeout) && timeout.Timeout():
 			// An answer is a sign of life as much as a request.
-			if c.busy.Load() > 0 {
+			if !c.open.Load() && !time.Now().Before(c.authBy) {
+				return errIdle
+			} else if c.busy.Load() > 0 {
 				until = time.Now().Add(idle)
 			} else if until = c.start.Add(time.Duration(c.active.Load())).Add(idle); !time.Now().Before(until) {
 				return errIdle
@@ -316,6 +327,9 @@ func (c *conn) handle() error {
 // serve answers one request.
 func (c *conn) serve(bytes []byte) error {
 	c.began = time.Now()
+	if s, ok := c.auth.(*saslAuth); ok && s.takesToken() {
+		return c.serveToken(s, bytes)
+	}
 	r := &c.req
 	*r = request{ctx: c.ctx, life: c.srv.life, srv: c.srv, conn: c, engine: c.srv.engine, host: c.host, out: &c.out}
 	rest, err := r.parseHeader(bytes)
@@ -327,7 +341,7 @@ func (c *conn) serve(bytes []byte) error {
 		return fmt.Errorf("API key %d is not served", r.key)
 	}
 	if !c.auth.admits(r.key) {
-		return fmt.Errorf("%s before authentication", kmsg.NameForKey(r.key))
+		return fmt.Errorf("%w: %s", errNotAuthenticated, kmsg.NameForKey(r.key))
 	}
 	if r.version < a.min || r.version > a.max {
 		if r.key != apiVersionsKey {
@@ -353,6 +367,9 @@ func (c *conn) serve(bytes []byte) error {
 	c.srv.memory.release(r.reserved)
 	c.out.reset()
 	if err != nil {
+		return err
+	}
+	if err := c.refusal(); err != nil {
 		return err
 	}
 	if !c.open.Load() {

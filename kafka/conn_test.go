@@ -33,7 +33,7 @@ func (g *gate) admits(key int16) bool {
 }
 
 func (g *gate) principal() (Principal, bool) {
-	return Principal{"User", "ann"}, g.asked >= g.enough
+	return Principal{Type: "User", Name: "ann"}, g.asked >= g.enough
 }
 
 // apiVersionsRequest is a request that every connection may send.

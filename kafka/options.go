@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,6 +46,12 @@ type Listener struct {
 	// TLS is the server's side of TLS; nil is plain TCP. With ClientAuth
 	// RequireAndVerifyClientCert the client's certificate authenticates it.
 	TLS *tls.Config
+	// CertificateUser is the name of the user whose certificate it is; an empty one
+	// closes the connection. Nil is Kafka's default, the distinguished name as in RFC
+	// 2253: CN=alice,OU=billing,O=Example. (ssl.principal.mapping.rules)
+	CertificateUser func(*x509.Certificate) string
+	// SASL has clients authenticate by name and password. Nil does not.
+	SASL *SASL
 }
 
 // Limits bound what clients can take. A zero field is its default.
@@ -226,6 +233,12 @@ func (l *Listener) check(i int, allowInsecure bool) error {
 	}
 	if _, _, err := splitAddress(l.Advertise); err != nil {
 		return invalid("Advertise", l.Advertise, err.Error())
+	}
+	if err := l.SASL.check(i, l); err != nil {
+		return err
+	}
+	if l.TLS != nil && len(l.TLS.Certificates) == 0 && l.TLS.GetCertificate == nil && l.TLS.GetConfigForClient == nil {
+		return invalid("TLS", "", "has no certificate")
 	}
 	if loopback || allowInsecure {
 		return nil

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +31,8 @@ type Server struct {
 
 	frames     frames
 	memory     *budget
-	handshakes *budget // of connections that are not authenticated
+	handshakes *budget       // of connections that are not authenticated
+	hashing    chan struct{} // a token for each password that is being hashed
 
 	// draining ends when nothing new is to begin, life when everything is to end.
 	draining, life context.Context
@@ -101,7 +104,8 @@ func newServer(db *embedlog.DB, o *Options, limits Limits) *Server {
 		authorizer: o.Authorizer, throttler: o.Throttler, logger: o.Logger,
 		nodeID: info.NodeID, clusterID: info.ClusterID,
 		memory: newBudget(limits.MemoryBytes), handshakes: newBudget(max(handshakeMemoryBytes, int64(limits.HandshakeFrameBytes))),
-		conns: make(map[*conn]struct{}), byIP: make(map[string]int),
+		hashing: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
+		conns:   make(map[*conn]struct{}), byIP: make(map[string]int),
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
@@ -122,6 +126,11 @@ func (s *Server) listen(cfg Listener) error {
 	n, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
+	}
+	if cfg.SASL != nil {
+		sasl := *cfg.SASL
+		sasl.Mechanisms = slices.Clone(sasl.Mechanisms)
+		cfg.SASL = &sasl
 	}
 	l := &listener{Listener: cfg, net: n}
 	if cfg.TLS != nil {

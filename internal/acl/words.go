@@ -104,13 +104,8 @@ const everyone = "User:*"
 type Authorizer interface {
 	// Authorize says whether the principal, from that host, may do op to the resource.
 	Authorize(ctx context.Context, p Principal, host string, op Operation, resource ResourceType, name string) bool
-}
-
-// AnyAuthorizer is what an Authorizer may also be able to tell. Without it, nobody
-// is known to have any.
-type AnyAuthorizer interface {
-	// AuthorizeAny says whether there is a name so that the principal may do op to the
-	// resource of that type and name. (KIP-679)
+	// AuthorizeAny says whether there may be a resource of the type to which the
+	// principal may do op. (KIP-679)
 	AuthorizeAny(ctx context.Context, p Principal, host string, op Operation, resource ResourceType) bool
 }
 

@@ -18,6 +18,10 @@ func (s *session) openConsumer(_ context.Context, q sock.Consumer) (none, error)
 	s.closeConsumer()
 	cfg := &ConsumerConfig{
 		Group: q.Group, Topics: q.Topics, Pattern: q.Pattern, ReadUncommitted: q.ReadUncommitted, ClientID: q.ClientID,
+		SkipDamage: q.SkipDamage,
+		OnReset: func(_ context.Context, _ *Consumer, r Reset) { // within a poll
+			s.progress(sock.Progress{Moved: &sock.Moved{Topic: r.Topic, Partition: r.Partition, From: r.From, To: r.To, Cause: r.Cause.Error()}})
+		},
 	}
 	if q.FromLatest {
 		cfg.Start = Latest

@@ -143,13 +143,18 @@ func (c *client) produce(ctx context.Context, recs []sock.Record) ([]sock.Ack, e
 	return reply.Acks, nil
 }
 
-// poll asks the session's consumer for records.
-func (c *client) poll(ctx context.Context, q sock.Poll) ([]sock.Record, error) {
+// poll asks the session's consumer for records. moved is told where it goes on
+// elsewhere than it stood.
+func (c *client) poll(ctx context.Context, q sock.Poll, moved func(*sock.Moved)) ([]sock.Record, error) {
 	payload, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.do(ctx, sock.OpPoll, payload, nil)
+	b, err := c.do(ctx, sock.OpPoll, payload, func(p sock.Progress) {
+		if p.Moved != nil {
+			moved(p.Moved)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"time"
 
@@ -36,7 +37,10 @@ a time is 2026-11-22, 2026-11-22T15:04:05Z, milliseconds or -90m (ago). Without
 With -g it is a member of a group: it begins where the group has got to, a new
 group at the start (or with -o end at the end). What was printed is committed
 every second and when the command ends; what a kill leaves uncommitted is
-printed again. Several members share the partitions.`,
+printed again. Several members share the partitions.
+
+Damage ends it with 3. --skip-damage goes on behind it and warns of each place;
+a group that has gone on does not come back to what it skipped.`,
 		Example: `  embedlog consume orders --from-beginning -e
   embedlog consume orders -o -10 -f '%p/%o %k=%v\n'
   embedlog consume orders --group billing -n 100 -J
@@ -99,6 +103,7 @@ printed again. Several members share the partitions.`,
 	f.BoolVarP(&asJSON, "json", "J", false, "print JSON objects, one a line")
 	f.StringVarP(&s.pattern, "regex", "r", "", "all topics whose name matches, instead of naming them")
 	f.BoolVar(&s.uncommitted, "read-uncommitted", false, "records of open and aborted transactions, too")
+	f.BoolVar(&s.skipDamage, "skip-damage", false, "go on behind damage, with a warning for each place")
 	return cmd
 }
 
@@ -116,6 +121,7 @@ type consuming struct {
 	exit        bool
 	timeout     time.Duration
 	uncommitted bool
+	skipDamage  bool
 	print       printFunc
 
 	c     *client
@@ -181,7 +187,7 @@ func (s *consuming) loop(ctx context.Context) error {
 		if s.exit {
 			q.Wait = pollWait / 10
 		}
-		recs, err := s.c.poll(ctx, q)
+		recs, err := s.c.poll(ctx, q, s.moved)
 		switch {
 		case isClosing(err) || errors.Is(err, errLost):
 			if err := s.reconnect(ctx); err != nil {
@@ -203,6 +209,15 @@ func (s *consuming) loop(ctx context.Context) error {
 		if err != nil || done || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err(), s.finish(ctx))
 		}
+	}
+}
+
+// moved says that the consumer goes on elsewhere. Where this process holds the
+// directory the database's own warning has said so, in the same words.
+func (s *consuming) moved(m *sock.Moved) {
+	if !s.c.mine {
+		slog.New(&warnings{a: s.a}).Warn("consumer goes on at another offset", "group", s.group, "topic", m.Topic, "partition", m.Partition,
+			"from", m.From, "to", m.To, "cause", m.Cause)
 	}
 }
 
@@ -294,7 +309,7 @@ func (s *consuming) reconnect(ctx context.Context) error {
 
 func (s *consuming) open(ctx context.Context, c *client) error {
 	spec := sock.Consumer{
-		Group: s.group, FromLatest: s.newest, ReadUncommitted: s.uncommitted, ClientID: "embedlog-cli",
+		Group: s.group, FromLatest: s.newest, ReadUncommitted: s.uncommitted, SkipDamage: s.skipDamage, ClientID: "embedlog-cli",
 	}
 	if s.group != "" {
 		spec.Topics, spec.Pattern = s.topics, s.pattern

@@ -42,6 +42,7 @@ type Progress struct {
 	What  string `json:"what"`            // the partition or file being worked on
 	Done  int64  `json:"done"`            // bytes so far
 	Total int64  `json:"total,omitempty"` // bytes in all; 0 is not known
+	Moved *Moved `json:"moved,omitempty"` // of OpPoll, and then nothing else is set
 }
 
 // Info is the database as a whole. (OpInfo, embedlog info)
@@ -176,8 +177,20 @@ type Consumer struct {
 	Assign     []Position `json:"assign,omitempty"`  // by hand: where to begin in each
 	FromLatest bool       `json:"from_latest,omitempty"`
 	// ReadUncommitted shows records of transactions that are open or aborted.
-	ReadUncommitted bool   `json:"read_uncommitted,omitempty"`
-	ClientID        string `json:"client_id,omitempty"`
+	ReadUncommitted bool `json:"read_uncommitted,omitempty"`
+	// SkipDamage goes on behind damaged bytes; Progress.Moved tells of each place.
+	SkipDamage bool   `json:"skip_damage,omitempty"`
+	ClientID   string `json:"client_id,omitempty"`
+}
+
+// Moved is a consumer that goes on elsewhere than it stood: what it was to read there
+// was deleted, lost or damaged. (In the progress of OpPoll)
+type Moved struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	From      int64  `json:"from"` // what was to be read
+	To        int64  `json:"to"`   // where reading goes on
+	Cause     string `json:"cause"`
 }
 
 // Poll asks for records. The reply is AppendRecords'; with none, the wait is

@@ -23,8 +23,10 @@ type classicMember struct {
 	knowsID  bool // it has heard its id before it was a member (KIP-394)
 	unsynced bool // it has not asked for its assignment in this generation
 	// epoch is what the member was told in the server-assigned group that this one comes
-	// from; -1 none. It is good until the first generation of our own.
+	// from; -1 none. It is good until the first generation of our own, for the partitions
+	// that the member had then.
 	epoch int32
+	owned groupParts
 
 	join *joinWait // nil: it has not joined the next generation, or the call is over
 	sync *syncWait
@@ -131,4 +133,29 @@ func sameSubscription(protocolType string, before, after []byte) bool {
 	slices.Sort(a.topics)
 	slices.Sort(b.topics)
 	return slices.Equal(slices.Compact(a.topics), slices.Compact(b.topics)) && a.rack == b.rack
+}
+
+// mustRevoke reports whether a cooperative consumer kept partitions that its leader
+// did not give it again. It was to let go of them and to join once more, and whoever
+// takes its place has nothing to let go of: the partitions would stay nobody's.
+func mustRevoke(protocolType string, metadata, assignment []byte) bool {
+	if protocolType != ConsumerProtocolType {
+		return false
+	}
+	s, err := parseConsumerSubscription(metadata)
+	if err != nil {
+		return false
+	}
+	given, err := parseConsumerAssignment(assignment)
+	if err != nil {
+		return false
+	}
+	for _, o := range s.owned {
+		for _, p := range o.partitions {
+			if !slices.ContainsFunc(given, func(g namedParts) bool { return g.topic == o.topic && slices.Contains(g.partitions, p) }) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -212,7 +212,8 @@ func (c *classicState) replace(now time.Time, old *classicMember, req *JoinReque
 	m.client, m.host, m.lastSeen = req.ClientID, req.ClientHost, now
 	m.configure(req)
 	// In CompletingRebalance, too: the leader knows the old id only.
-	if c.phase != GroupStable || c.selectProtocol() != c.protocol || !sameSubscription(c.protocolType, before, m.metadata(c.protocol)) {
+	if c.phase != GroupStable || c.selectProtocol() != c.protocol || !sameSubscription(c.protocolType, before, m.metadata(c.protocol)) ||
+		mustRevoke(c.protocolType, before, m.assignment) {
 		return resp, c.rejoin(now, m, req), nil
 	}
 	c.returns++
@@ -262,8 +263,10 @@ func (c *classicState) rebalance(now time.Time) {
 
 func (c *classicState) prepare(now time.Time) {
 	for _, m := range c.members {
-		m.unsynced = false
-		m.answerSync(SyncResponse{}, ErrRebalancing)
+		if m.unsynced = false; m.sync != nil {
+			m.lastSeen = now // it was not silent, it waited
+			m.answerSync(SyncResponse{}, ErrRebalancing)
+		}
 	}
 	c.syncEnd, c.newcomer = time.Time{}, false
 	c.initial = c.phase == GroupEmpty
@@ -391,11 +394,14 @@ func (c *classicState) removed(now time.Time) {
 // assignments of the leader are to be stored, and then to be told to stable.
 func (c *classicState) sync(now time.Time, req *SyncRequest) (resp SyncResponse, wait *syncWait, store bool, err error) {
 	m, err := c.find(req.MemberID, req.InstanceID)
-	switch {
-	case err != nil:
+	if err != nil {
 		return resp, nil, false, err
-	case !c.current(m, req.Generation):
+	}
+	if !c.current(m, req.Generation) {
 		return resp, nil, false, c.otherGeneration(m, req.Generation)
+	}
+	m.lastSeen = now
+	switch {
 	case req.ProtocolType != "" && req.ProtocolType != c.protocolType:
 		return resp, nil, false, &InconsistentProtocolError{c.name, "its protocol type is " + strconv.Quote(c.protocolType) + ", not " + strconv.Quote(req.ProtocolType)}
 	case c.phase == GroupPreparingRebalance:
@@ -403,7 +409,6 @@ func (c *classicState) sync(now time.Time, req *SyncRequest) (resp SyncResponse,
 	case req.Protocol != "" && req.Protocol != c.protocol:
 		return resp, nil, false, &InconsistentProtocolError{c.name, "its protocol is " + strconv.Quote(c.protocol) + ", not " + strconv.Quote(req.Protocol)}
 	}
-	m.lastSeen = now
 	c.synced(m)
 	if c.phase == GroupStable {
 		return c.assignment(m), nil, false, nil

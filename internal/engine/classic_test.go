@@ -40,6 +40,7 @@ type call[T any] struct {
 	done chan struct{}
 	resp T
 	err  error
+	at   time.Time // when it was answered
 }
 
 func begin[T any](f func() (T, error)) *call[T] {
@@ -47,6 +48,7 @@ func begin[T any](f func() (T, error)) *call[T] {
 	go func() {
 		defer close(c.done)
 		c.resp, c.err = f()
+		c.at = time.Now()
 	}()
 	return c
 }

@@ -128,6 +128,9 @@ func (r *roster) upgrade(now time.Time) error {
 		}
 	}
 	c.reset()
+	// Who joins may be a static member that wants what it wanted before: then its join
+	// changes nothing, and what the leader left out would stay nobody's.
+	g.rebalance()
 	return nil
 }
 
@@ -154,11 +157,12 @@ func (r *roster) changed(now time.Time) {
 	c.reset()
 	for _, id := range slices.Sorted(maps.Keys(g.members)) {
 		m := g.members[id]
+		owned := m.assigned.or(m.revoking)
 		c.order++
 		c.members[id] = &classicMember{
 			id: id, instance: m.instance, client: m.client, host: m.host, order: c.order, session: m.sessionTimeout, rebalance: m.rebalanceTimeout,
-			protocols: m.classic.protocols, lastSeen: m.lastSeen, epoch: m.epoch,
-			assignment: appendConsumerAssignment(nil, m.classic.version, g.view.named(m.assigned.or(m.revoking))),
+			protocols: m.classic.protocols, lastSeen: m.lastSeen, epoch: m.epoch, owned: owned,
+			assignment: appendConsumerAssignment(nil, m.classic.version, g.view.named(owned)),
 		}
 		if m.instance != "" {
 			c.static[m.instance] = id
@@ -241,13 +245,20 @@ func (r *roster) mayCommit(now time.Time, req *CommitRequest, transactional bool
 	if len(r.classic.members) > 0 {
 		return r.classic.mayCommit(now, req, transactional)
 	}
-	return r.server.mayCommit(req)
+	err := r.server.mayCommit(req)
+	if m := r.server.members[req.MemberID]; err == nil && m != nil && m.classic != nil && !transactional {
+		m.lastSeen = now // as in a classic group
+	}
+	return err
 }
 
-// mayCommitPart is mayCommit for one partition, after it. In a classic group the
-// server does not look at who has what.
+// mayCommitPart is mayCommit for one partition, after it. In a classic group nothing
+// changes hands within a generation, so the server does not look at who has what.
 func (r *roster) mayCommitPart(req *CommitRequest, p topicPart) error {
 	if len(r.classic.members) > 0 {
+		if m := r.classic.members[req.MemberID]; m != nil && m.epoch >= 0 && !m.owned.has(p) {
+			return r.classic.otherGeneration(m, req.MemberEpoch)
+		}
 		return nil
 	}
 	return r.server.mayCommitPart(req, p)

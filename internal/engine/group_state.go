@@ -447,6 +447,9 @@ func (g *groupState) mayCommitPart(req *CommitRequest, p topicPart) error {
 	switch m := g.members[req.MemberID]; {
 	case taken && o.member != req.MemberID:
 		return &NotOwnerError{g.name, req.MemberID, o.member, o.since}
+	case !taken && m != nil && m.classic != nil:
+		// It may have had it, in this generation, before the group was one of the server's.
+		return m.otherGeneration(g.name, req.MemberEpoch)
 	case m == nil || req.MemberEpoch == m.epoch:
 		return nil
 	case !taken || req.MemberEpoch < o.since:

@@ -79,7 +79,7 @@ const keptParts = 1024
 func produce(r *request, body []byte) error {
 	q := &r.conn.produce
 	if err := q.read(r, body); err != nil {
-		return fmt.Errorf("Produce version %d: %w", r.version, err)
+		return r.failed(err)
 	}
 	defer q.forget()
 	q.check(r)

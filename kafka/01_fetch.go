@@ -91,7 +91,7 @@ func fetch(r *request, body []byte) error {
 	q := &r.conn.fetch
 	session, err := q.read(r, body)
 	if err != nil {
-		return fmt.Errorf("Fetch version %d: %w", r.version, err)
+		return r.failed(err)
 	}
 	defer q.forget()
 	if session != codeNone {

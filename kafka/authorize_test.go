@@ -292,3 +292,23 @@ func TestApiVersions(t *testing.T) {
 		t.Errorf("a name that is none: %+v", resp)
 	}
 }
+
+// What may be done is said as one bit for each operation, and only for those that a
+// resource of the type has.
+func TestAuthorizedOperations(t *testing.T) {
+	s := pipeServer(t, openMemory(t, nil), Options{})
+	r := &request{srv: s}
+	for _, row := range []struct {
+		resource ResourceType
+		ops      []Operation
+		want     int32 // as Kafka's AclEntry.supportedOperations has them
+	}{
+		{ResourceTopic, topicOperations, 0b1101_1111_1000 &^ (1 << 9)},
+		{ResourceGroup, groupOperations, 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11},
+		{ResourceCluster, clusterOperations, 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12},
+	} {
+		if got := r.operations(row.resource, "any", row.ops...); got != row.want {
+			t.Errorf("resource type %d: operations %b, want %b", row.resource, got, row.want)
+		}
+	}
+}

@@ -47,7 +47,7 @@ func register[Q kmsg.Request](min, max int16, handle func(*request, Q) (kmsg.Res
 	add(&api{key: key, min: min, max: max, handle: func(r *request, body []byte) error {
 		need, err := shapes.at(r.version).check(body)
 		if err != nil {
-			return fmt.Errorf("%s version %d: %w", kmsg.NameForKey(key), r.version, err)
+			return r.failed(err)
 		}
 		if err := r.reserve(need); err != nil {
 			return err
@@ -55,11 +55,11 @@ func register[Q kmsg.Request](min, max int16, handle func(*request, Q) (kmsg.Res
 		q := kmsg.RequestForKey(key).(Q)
 		q.SetVersion(r.version)
 		if err := q.ReadFrom(body); err != nil {
-			return fmt.Errorf("%s version %d: %w", kmsg.NameForKey(key), r.version, err)
+			return r.failed(err)
 		}
 		resp, err := handle(r, q)
 		if err != nil {
-			return fmt.Errorf("%s version %d: %w", kmsg.NameForKey(key), r.version, err)
+			return r.failed(err)
 		}
 		if resp == nil {
 			r.out.drop()

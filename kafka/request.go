@@ -39,6 +39,11 @@ type request struct {
 	asked         bool  // the throttler was
 }
 
+// failed says of an error which request it was.
+func (r *request) failed(err error) error {
+	return fmt.Errorf("%s version %d: %w", kmsg.NameForKey(r.key), r.version, err)
+}
+
 // maxTags bounds the tagged fields of one structure, as Kafka 4.4 does.
 const maxTags = 10_000
 

@@ -148,13 +148,11 @@ type encoder struct {
 	flexible bool
 }
 
-func (e encoder) int8(n int8)         { e.b = append(e.b, byte(n)) }
-func (e encoder) int16(n int16)       { e.b = binary.BigEndian.AppendUint16(e.b, uint16(n)) }
-func (e encoder) int32(n int32)       { e.b = binary.BigEndian.AppendUint32(e.b, uint32(n)) }
-func (e encoder) int64(n int64)       { e.b = binary.BigEndian.AppendUint64(e.b, uint64(n)) }
-func (e encoder) uuid(id [16]byte)    { e.b = append(e.b, id[:]...) }
-func (e encoder) uvarint(n int)       { e.b = binary.AppendUvarint(e.b, uint64(n)) }
-func (e encoder) patch32(at, n int32) { binary.BigEndian.PutUint32(e.b[at:], uint32(n)) }
+func (e encoder) int16(n int16)    { e.b = binary.BigEndian.AppendUint16(e.b, uint16(n)) }
+func (e encoder) int32(n int32)    { e.b = binary.BigEndian.AppendUint32(e.b, uint32(n)) }
+func (e encoder) int64(n int64)    { e.b = binary.BigEndian.AppendUint64(e.b, uint64(n)) }
+func (e encoder) uuid(id [16]byte) { e.b = append(e.b, id[:]...) }
+func (e encoder) uvarint(n int)    { e.b = binary.AppendUvarint(e.b, uint64(n)) }
 
 // array is the length of an array, or of bytes that follow.
 func (e encoder) array(n int) {

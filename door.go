@@ -6,6 +6,9 @@ package embedlog
 // topic that is not there.
 func (db *DB) AutoCreatesTopics() bool { return db.autoCreate }
 
+// DefaultPartitions is how many partitions a topic gets that says nothing else.
+func (db *DB) DefaultPartitions() int { return max(db.partitions, 1) }
+
 // BeforeClose has f called by Close, before anything of the database is closed that
 // f might still use. f returns when what it ends has ended. cancel takes it back.
 // After Close it fails with ErrClosed.

@@ -167,6 +167,18 @@ func (s Settings) Get(name string) (value string, explicit bool) {
 	return "", false
 }
 
+// Default returns what the topic would have if it said nothing itself, and whether
+// the database says so; otherwise it is the table's default.
+func (s Settings) Default(name string) (value string, said bool) {
+	if value, ok := s.defaults[name]; ok {
+		return value, true
+	}
+	if row := findSetting(name); row != nil {
+		return row.Default, false
+	}
+	return "", false
+}
+
 // Explicit returns a copy of what was set on the topic itself.
 func (s Settings) Explicit() map[string]string {
 	if s.explicit == nil {

@@ -106,8 +106,8 @@ func (e *Engine) publish(remove, add *Topic) {
 // crash. It fails with a *TopicExistsError, an *InvalidTopicError for its name or
 // number of partitions, and an *InvalidSettingError for each bad setting, joined.
 func (e *Engine) CreateTopic(ctx context.Context, spec TopicSpec) (*Topic, error) {
-	if strings.HasPrefix(spec.Name, internalPrefix) {
-		return nil, fmt.Errorf("create topic: %w", &InvalidTopicError{Name: spec.Name, Reason: `names that begin with "__" are for internal topics`})
+	if err := checkUserTopic(spec.Name); err != nil {
+		return nil, fmt.Errorf("create topic: %w", err)
 	}
 	t, err := e.createTopic(ctx, spec, false)
 	if err != nil {
@@ -149,7 +149,8 @@ func (e *Engine) parseSettings(m map[string]string, internal bool) (Settings, er
 	return ParseSettings(m, e.defaults)
 }
 
-func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool) (*Topic, error) {
+// newTopic is the topic that a spec asks for, checked as far as it can be by itself.
+func (e *Engine) newTopic(spec TopicSpec, internal bool) (*Topic, error) {
 	meta := &topicMeta{id: newID(), name: spec.Name, partitions: spec.Partitions, internal: internal, settings: maps.Clone(spec.Settings)}
 	if spec.Partitions == 0 {
 		meta.partitions = 1
@@ -158,6 +159,15 @@ func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool)
 	if err := errors.Join(checkTopicName(meta.name), checkPartitions(meta.name, meta.partitions), serr, checkSettingsSize(meta.name, meta.settings)); err != nil {
 		return nil, err
 	}
+	return &Topic{meta: meta, settings: settings}, nil
+}
+
+func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool) (*Topic, error) {
+	t, err := e.newTopic(spec, internal)
+	if err != nil {
+		return nil, err
+	}
+	meta := t.meta
 	if err := e.beginAdmin(ctx); err != nil {
 		return nil, err
 	}
@@ -170,7 +180,6 @@ func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool)
 	if err := makeTopicDir(e.fs, file); err != nil {
 		return nil, errors.Join(err, e.unmakeTopic(meta.id))
 	}
-	t := &Topic{meta: meta, settings: settings}
 	parts, err := e.makePartitions(ctx, t, 0, meta.partitions)
 	if err == nil {
 		_, err = e.meta.do(ctx, c)
@@ -287,29 +296,42 @@ func (e *Engine) AlterTopicByID(ctx context.Context, id TopicID, set map[string]
 	return e.change(ctx, "alter topic", "", id, func(t *Topic) error { return e.alterTopic(ctx, t, set, unset) })
 }
 
-// alterTopic is AlterTopic within change.
-func (e *Engine) alterTopic(ctx context.Context, t *Topic, set map[string]string, unset []string) error {
+// alteration is a change of a topic's settings that holds.
+type alteration struct {
+	command  *command
+	meta     topicMeta // as it is to be
+	settings Settings
+}
+
+func (e *Engine) alteration(t *Topic, set map[string]string, unset []string) (*alteration, error) {
 	c := &command{kind: alterTopicCommand, topic: topicMeta{id: t.meta.id}, set: maps.Clone(set), unset: slices.Compact(slices.Sorted(slices.Values(unset)))}
 	if err := checkAlter(t, c); err != nil {
-		return err
+		return nil, err
 	}
-	meta := *t.meta
-	meta.settings = altered(meta.settings, c.set, c.unset)
-	settings, err := e.parseSettings(meta.settings, meta.internal)
+	a := &alteration{command: c, meta: *t.meta}
+	a.meta.settings = altered(a.meta.settings, c.set, c.unset)
+	var err error
+	a.settings, err = e.parseSettings(a.meta.settings, a.meta.internal)
+	return a, err
+}
+
+// alterTopic is AlterTopic within change.
+func (e *Engine) alterTopic(ctx context.Context, t *Topic, set map[string]string, unset []string) error {
+	a, err := e.alteration(t, set, unset)
 	if err != nil {
 		return err
 	}
-	if _, err := e.meta.do(ctx, c); err != nil {
+	if _, err := e.meta.do(ctx, a.command); err != nil {
 		return err
 	}
-	config := e.partitionConfig(settings, meta.internal)
+	config := e.partitionConfig(a.settings, a.meta.internal)
 	for _, p := range t.partitions {
 		if err := p.SetConfig(config); err != nil {
 			// The topic is altered. A partition that failed has its settings when it is opened again.
 			e.logger.Warn("settings not in force", "partition", p.String(), "error", err)
 		}
 	}
-	e.publish(t, &Topic{meta: &meta, settings: settings, partitions: t.partitions})
+	e.publish(t, &Topic{meta: &a.meta, settings: a.settings, partitions: t.partitions})
 	return nil
 }
 
@@ -325,7 +347,7 @@ func checkAlter(t *Topic, c *command) error {
 		}
 	}
 	if t.meta.internal {
-		for _, name := range []string{settingCleanup, settingDurability} {
+		for _, name := range fixedWhenInternal {
 			if value, ok := c.set[name]; ok || slices.Contains(c.unset, name) {
 				bad = append(bad, &InvalidSettingError{Name: name, Value: value, Reason: "cannot be changed on an internal topic"})
 			}
@@ -345,14 +367,20 @@ func (e *Engine) AddPartitionsByID(ctx context.Context, id TopicID, total int) e
 	return e.change(ctx, "add partitions to topic", "", id, func(t *Topic) error { return e.addPartitions(ctx, t, total) })
 }
 
+// addition is the command that gives a topic more partitions, if it may have them.
+func (e *Engine) addition(t *Topic, total int) (*command, error) {
+	if t.meta.internal {
+		return nil, &InvalidTopicError{Name: t.meta.name, Reason: "the partitions of an internal topic cannot be changed: what is in them is found by their number"}
+	}
+	c := &command{kind: addPartitionsCommand, topic: topicMeta{id: t.meta.id}, total: total}
+	return c, e.meta.holds(c)
+}
+
 // addPartitions is AddPartitions within change.
 func (e *Engine) addPartitions(ctx context.Context, t *Topic, total int) error {
 	name := t.meta.name
-	if t.meta.internal {
-		return &InvalidTopicError{Name: name, Reason: "the partitions of an internal topic cannot be changed: what is in them is found by their number"}
-	}
-	c := &command{kind: addPartitionsCommand, topic: topicMeta{id: t.meta.id}, total: total}
-	if err := e.meta.holds(c); err != nil {
+	c, err := e.addition(t, total)
+	if err != nil {
 		return err
 	}
 	// What an attempt that failed has left is in the way.

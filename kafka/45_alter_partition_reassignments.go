@@ -1,0 +1,49 @@
+package kafka
+
+import "github.com/twmb/franz-go/pkg/kmsg"
+
+// AlterPartitionReassignments, versions 0 and 1. A partition may be given to this
+// node, which has it already, and to no other. (KIP-455)
+
+func init() { register(0, 1, alterPartitionReassignments) }
+
+func alterPartitionReassignments(r *request, q *kmsg.AlterPartitionAssignmentsRequest) (kmsg.Response, error) {
+	resp := q.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
+	resp.AllowReplicationFactorChange = q.AllowReplicationFactorChange
+	resp.Topics = []kmsg.AlterPartitionAssignmentsResponseTopic{}
+	allowed := r.authorize(OpAlter, ResourceCluster, ClusterName)
+	if !allowed {
+		resp.ErrorCode, resp.ErrorMessage = answerTo(errClusterDenied)
+	}
+	for _, asked := range q.Topics {
+		x := kmsg.NewAlterPartitionAssignmentsResponseTopic()
+		x.Topic = asked.Topic
+		for _, p := range asked.Partitions {
+			y := kmsg.NewAlterPartitionAssignmentsResponseTopicPartition()
+			y.Partition = p.Partition
+			err := errClusterDenied
+			if allowed {
+				err = r.reassign(asked.Topic, p.Partition, p.Replicas)
+			}
+			y.ErrorCode, y.ErrorMessage = answerTo(err)
+			x.Partitions = append(x.Partitions, y)
+		}
+		resp.Topics = append(resp.Topics, x)
+	}
+	return resp, nil
+}
+
+// reassign gives a partition to replicas, or, where they are nil, calls that off.
+func (r *request) reassign(topic string, partition int32, replicas []int32) error {
+	t, err := r.engine.Topic(topic)
+	if err != nil {
+		return err
+	}
+	if _, err := t.Partition(partition); err != nil {
+		return err
+	}
+	if replicas == nil {
+		return refuse(codeNoReassignmentInProgress, "No partition reassignment is in progress.")
+	}
+	return r.checkReplicas(replicas)
+}

@@ -1,0 +1,80 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What the administration APIs have in common.
+
+// within is the context of what a request changes. It ends after the request's own
+// timeout, which may be none at all, and with the server: not with the connection,
+// since what a client asked for and was not refused should not depend on whether it
+// waits for the answer.
+func (r *request) within(timeoutMillis int32) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.life, time.Duration(max(timeoutMillis, 0))*time.Millisecond)
+}
+
+// refusal is an error that a client hears with a code of its own.
+type refusal struct {
+	code    int16
+	message string
+}
+
+func (e *refusal) Error() string { return e.message }
+
+func refuse(code int16, format string, args ...any) error {
+	return &refusal{code, fmt.Sprintf(format, args...)}
+}
+
+// answerTo is the code and the message for an error; nil is code 0 without one.
+func answerTo(err error) (code int16, message *string) {
+	if err == nil {
+		return codeNone, nil
+	}
+	// Joined errors have a line each.
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	var own *refusal
+	if errors.As(err, &own) {
+		return own.code, &text
+	}
+	return codeOf(err), &text
+}
+
+// What somebody hears who may not do something. It does not say whether the thing is
+// there.
+var (
+	errTopicDenied   = refuse(codeTopicAuthorizationFailed, "Topic authorization failed.")
+	errGroupDenied   = refuse(codeGroupAuthorizationFailed, "Group authorization failed.")
+	errClusterDenied = refuse(codeClusterAuthorizationFailed, "Cluster authorization failed.")
+)
+
+// checkReplicas says whether a partition can have these replicas: there is one
+// node, and so one list.
+func (r *request) checkReplicas(replicas []int32) error {
+	if len(replicas) == 0 {
+		return refuse(codeInvalidReplicaAssignment, "the list of replicas is empty")
+	}
+	for i, id := range replicas {
+		if id != r.srv.nodeID {
+			return refuse(codeInvalidReplicaAssignment, "broker %d does not exist: there is only %d", id, r.srv.nodeID)
+		}
+		if slices.Contains(replicas[:i], id) {
+			return refuse(codeInvalidReplicaAssignment, "broker %d is there more than once", id)
+		}
+	}
+	return nil
+}
+
+// counted says how often each name is there.
+func counted[T any, K comparable](list []T, name func(*T) K) map[K]int {
+	n := make(map[K]int, len(list))
+	for i := range list {
+		n[name(&list[i])]++
+	}
+	return n
+}

@@ -24,6 +24,7 @@ var sentinels = map[string]error{
 	"ErrBadBatch": embedlog.ErrBadBatch, "ErrBusy": embedlog.ErrBusy, "ErrClosed": embedlog.ErrClosed,
 	"ErrConcurrentTransactions": embedlog.ErrConcurrentTransactions, "ErrCorrupt": embedlog.ErrCorrupt,
 	"ErrFenced": embedlog.ErrFenced, "ErrFencedInstance": embedlog.ErrFencedInstance, "ErrGroupNotEmpty": embedlog.ErrGroupNotEmpty,
+	"ErrGroupMaxSize": embedlog.ErrGroupMaxSize, "ErrGroupType": embedlog.ErrGroupType,
 	"ErrInstanceInUse": embedlog.ErrInstanceInUse, "ErrInvalidCommit": embedlog.ErrInvalidCommit, "ErrInvalidGroup": embedlog.ErrInvalidGroup,
 	"ErrInvalidMember": embedlog.ErrInvalidMember, "ErrInvalidRecord": embedlog.ErrInvalidRecord, "ErrInvalidRegex": embedlog.ErrInvalidRegex,
 	"ErrInvalidReset": embedlog.ErrInvalidReset, "ErrInvalidSetting": embedlog.ErrInvalidSetting, "ErrInvalidTimeout": embedlog.ErrInvalidTimeout,

@@ -15,8 +15,9 @@ import (
 
 // Where a listener listens, and what is refused before anything does.
 func TestListenerAddresses(t *testing.T) {
-	mutual := &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert}
-	oneSided := &tls.Config{}
+	certificates := []tls.Certificate{{}} // not looked at before somebody connects
+	mutual := &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, Certificates: certificates}
+	oneSided := &tls.Config{Certificates: certificates}
 	for _, row := range []struct {
 		listener Listener
 		insecure bool

@@ -35,6 +35,30 @@ func SegmentFiles(fsys vfs.FS) ([]SegmentFile, error) {
 	return files, nil // names sort as their numbers do
 }
 
+// NeverWritten says that f, the last data file of the log in fsys, is one that was being
+// made when a crash came: its header is none, and nothing says that any of it was
+// durable. Open removes it, and the log ends in the segment before. c is the log's
+// checkpoint, nil for none.
+func NeverWritten(fsys vfs.FS, f SegmentFile, c *CheckpointInfo) (bool, error) {
+	file, err := fsys.Open(f.Name)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	h, err := readSegmentHeader(file)
+	if err == nil && h.baseOffset == f.BaseOffset {
+		return false, nil
+	}
+	if err != nil && !errors.Is(err, errSegmentHeader) {
+		return false, err
+	}
+	var ckpt *checkpoint
+	if c != nil {
+		ckpt = &checkpoint{durableBase: c.DurableSegment}
+	}
+	return neverWritten(fsys, f.Name, f.Bytes, f.BaseOffset, ckpt)
+}
+
 // SegmentInfo is what the header of a segment says. docs/format.md has the meaning.
 type SegmentInfo struct {
 	Compacted     bool
@@ -321,6 +345,12 @@ type CheckpointInfo struct {
 	CutPosition        int64
 	RunningMillis      int64
 	State              []byte // the owner's
+}
+
+// Emptied says whether a log of which no segment is there may be so: none was durable
+// that lies behind the log start offset.
+func (c *CheckpointInfo) Emptied() bool {
+	return c.DurableSegment < c.StartOffset || c.DurableSegment == c.StartOffset && c.DurablePosition <= segmentHeaderLen
 }
 
 // ReadCheckpoint reads the checkpoint of the log in fsys. It returns nil without an

@@ -163,11 +163,11 @@ func (r *recovery) dropLeftovers() error {
 	// or a later sync would have written the header with it.
 	if n := len(r.segs); n > 0 && r.segs[n-1].tag == 0 {
 		last := r.segs[n-1]
-		held, err := r.holdsFrames(last)
+		leftover, err := neverWritten(r.l.fs, last.name, last.end.Load(), last.baseOffset, r.ckpt)
 		if err != nil {
 			return err
 		}
-		if !held && (r.ckpt == nil || r.ckpt.durableBase < last.baseOffset) {
+		if leftover {
 			r.remove = append(r.remove, last.name)
 			r.segs = r.segs[:n-1]
 		}
@@ -200,12 +200,23 @@ func (r *recovery) dropLeftovers() error {
 	return nil
 }
 
+// neverWritten says whether the last segment, whose header is no header, is one that
+// was being made: nothing says that any of it was durable. Open removes it.
+func neverWritten(fsys vfs.FS, name string, size, base int64, ckpt *checkpoint) (bool, error) {
+	if ckpt != nil && ckpt.durableBase >= base {
+		return false, nil
+	}
+	held, err := holdsFrames(fsys, name, size)
+	return !held && err == nil, err
+}
+
 // holdsFrames says whether a file without a header holds a mark or a frame that
-// knew part of it to be durable.
-func (r *recovery) holdsFrames(s *segment) (bool, error) {
-	size := min(s.end.Load(), MaxUnsyncedBytes)
+// knew frames of it to be durable. Where nothing but the header was, nothing is lost
+// with the file.
+func holdsFrames(fsys vfs.FS, name string, size int64) (bool, error) {
+	size = min(size, MaxUnsyncedBytes)
 	b := make([]byte, size)
-	f, err := r.l.fs.Open(s.name)
+	f, err := fsys.Open(name)
 	if err != nil {
 		return false, err
 	}
@@ -221,7 +232,7 @@ func (r *recovery) holdsFrames(s *segment) (bool, error) {
 		}
 		var h frameHeader
 		tag := uint64(be32(b[24:]))<<32 | uint64(be32(b[28:]))
-		if _, err := parseFrame(b, pos, tag, &h); err == nil && h.durable > 1 {
+		if _, err := parseFrame(b, pos, tag, &h); err == nil && h.durable > segmentHeaderLen {
 			return true, nil
 		}
 	}
@@ -235,7 +246,7 @@ func (r *recovery) create() error {
 	if r.ckpt != nil {
 		// All segments are gone: either all was below the log start offset, or the
 		// files of a log that was not empty were taken away.
-		if r.ckpt.durableBase > r.ckpt.start || r.ckpt.durableBase == r.ckpt.start && r.ckpt.durablePos > segmentHeaderLen {
+		if !(&CheckpointInfo{StartOffset: r.ckpt.start, DurableSegment: r.ckpt.durableBase, DurablePosition: r.ckpt.durablePos}).Emptied() {
 			return &CorruptionError{File: segmentName(r.ckpt.durableBase, logSuffix), End: -1,
 				FirstOffset: r.ckpt.start, EndOffset: -1, Cause: errors.New("the segment is missing")}
 		}

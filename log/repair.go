@@ -212,11 +212,11 @@ func (r *repair) open(base int64, info vfs.Info, last bool) (*segment, error) {
 		if last {
 			s := newSegment(l.fs, l.files, h)
 			s.end.Store(info.Size)
-			held, err := r.recovery.holdsFrames(s)
+			leftover, err := neverWritten(l.fs, s.name, info.Size, base, r.recovery.ckpt)
 			if err != nil {
 				return nil, err
 			}
-			if c := r.recovery.ckpt; !held && (c == nil || c.durableBase < base) {
+			if leftover {
 				return s, nil // its creation was interrupted: open removes it
 			}
 		}

@@ -57,7 +57,11 @@ func (r *recovery) scanSegment(i int) (tail, error) {
 	t := tail{size: s.end.Load(), maxTimestamp: noTimestamp}
 	if s.tag == 0 {
 		t.end, t.at, t.reason = 0, place{offset: s.baseOffset}, errSegmentHeader
-		return t, nil
+		held, err := holdsFrames(r.l.fs, s.name, t.size)
+		if held {
+			t.durable = 1 // the header was there when those were synced: it is damaged, not torn
+		}
+		return t, err
 	}
 	start := placeEntry{s.baseOffset, s.baseIndex, segmentHeaderLen}
 	epoch := s.prevEpoch

@@ -94,6 +94,13 @@ func (d *dumper) log() error {
 	if err != nil {
 		return err
 	}
+	leftover, err := d.leftover(files)
+	if err != nil {
+		return err
+	}
+	if leftover {
+		files = files[:len(files)-1]
+	}
 	for i, f := range files {
 		if i+1 < len(files) && files[i+1].BaseOffset <= d.From || d.To > 0 && f.BaseOffset >= d.To {
 			continue
@@ -109,14 +116,51 @@ func (d *dumper) log() error {
 			return err
 		}
 	}
-	if n := len(files); d.ckpt != nil && n > 0 && files[n-1].BaseOffset < d.ckpt.DurableSegment {
-		cause := fmt.Errorf("the segment at offset %d, which was durable, is missing", d.ckpt.DurableSegment)
-		if err := d.damage(files[n-1].Name, files[n-1].Bytes, -1, cause); err != nil {
+	if err := d.missing(files); err != nil {
+		return err
+	}
+	if leftover {
+		f := files[:len(files)+1][len(files)]
+		if err := d.neverWritten(f); err != nil {
 			return err
 		}
 	}
 	d.total.Type = "total"
 	return d.print(&d.total)
+}
+
+// leftover says that the last of files is what a crash left of a segment that was
+// being made, which the next open removes.
+func (d *dumper) leftover(files []log.SegmentFile) (bool, error) {
+	if len(files) == 0 {
+		return false, nil
+	}
+	is, err := log.NeverWritten(d.fs, files[len(files)-1], d.ckpt)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return is, err
+}
+
+func (d *dumper) neverWritten(f log.SegmentFile) error {
+	d.total.Segments++
+	if err := d.print(&segmentLine{Type: "segment", File: f.Name, Bytes: f.Bytes, BaseOffset: f.BaseOffset}); err != nil {
+		return err
+	}
+	return d.print(&endLine{Type: "end", File: f.Name, Rest: f.Bytes, Torn: "segment header was never written: the next open removes the file"})
+}
+
+// missing looks for segments that were durable behind those that are there.
+func (d *dumper) missing(files []log.SegmentFile) error {
+	n := len(files)
+	if d.ckpt == nil || n > 0 && files[n-1].BaseOffset >= d.ckpt.DurableSegment || n == 0 && d.ckpt.Emptied() {
+		return nil
+	}
+	cause := fmt.Errorf("the segment at offset %d, which was durable, is missing", d.ckpt.DurableSegment)
+	if n == 0 {
+		return d.damage(fmt.Sprintf("%020d.log", d.ckpt.DurableSegment), 0, -1, cause)
+	}
+	return d.damage(files[n-1].Name, files[n-1].Bytes, -1, cause)
 }
 
 func (d *dumper) checkpoint() error {

@@ -113,6 +113,9 @@ func (e *Engine) removeDeletedLocked(ctx context.Context) {
 		}
 	})
 	for _, t := range list {
+		if _, busy := e.retiring.Load(t.id); busy {
+			continue // who deletes it wakes us
+		}
 		err := removeTopicDir(ctx, e.fs, t.id)
 		if err == nil {
 			// Its files cannot come back: the list needs it no longer.

@@ -428,6 +428,11 @@ func (e *Engine) deleteTopic(ctx context.Context, t *Topic) error {
 	if t.meta.internal {
 		return &InvalidTopicError{Name: t.meta.name, Reason: "an internal topic cannot be deleted"}
 	}
+	// Its files stay until its partitions are closed: an append that is under way must
+	// not find them gone, and take that for a disk that fails.
+	e.retiring.Store(t.meta.id, nil)
+	defer e.wake()
+	defer e.retiring.Delete(t.meta.id)
 	if _, err := e.meta.do(ctx, &command{kind: deleteTopicCommand, topic: topicMeta{id: t.meta.id}}); err != nil {
 		return err
 	}
@@ -437,6 +442,5 @@ func (e *Engine) deleteTopic(ctx context.Context, t *Topic) error {
 			e.logger.Warn("partition of a deleted topic did not close", "partition", t.partitions[i].String(), "error", err)
 		}
 	})
-	e.wake()
 	return nil
 }

@@ -828,7 +828,7 @@ func (w *classicWorld) settle() {
 
 func TestClassicModel(t *testing.T) {
 	sums := map[string]int{}
-	for seed := range uint64(testcount.N(4000)) {
+	for seed := range uint64(testcount.N(100)) {
 		synctest.Test(t, func(t *testing.T) {
 			w := &classicWorld{
 				t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 11)), fs: vfs.NewMem(), coop: seed%2 == 0, epochs: seed%4 > 1,

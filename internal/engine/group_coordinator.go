@@ -13,12 +13,13 @@ import (
 	"unicode/utf8"
 )
 
-// Groups is the coordinator of consumer groups. Members live in memory; offsets and
-// epochs in __consumer_offsets, one partition of which is read when the first of
-// its groups is asked for.
+// Groups is the coordinator of groups of both protocols. Members live in memory;
+// offsets, epochs and the members of classic generations in __consumer_offsets, one
+// partition of which is read when the first of its groups is asked for.
 //
 // Lock order: Groups.mu; offsetsShard.turn, then a group's gate, then
-// offsetsShard.mu, then group.mu. No file is touched, and topics are not changed,
+// group.persisting, then offsetsShard.mu, then group.mu. Who waits for an answer
+// (Join, Sync) holds none of them. No file is touched, and topics are not changed,
 // while a mutex is held.
 type Groups struct {
 	engine *Engine

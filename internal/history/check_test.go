@@ -358,6 +358,14 @@ var forged = []struct{ name, script, want string }{
 		1 txn info in=g send b ?=20 poll a 1=11 commit a 2
 		2 poll ok b 0=20
 		9 committed ok in=g a 1`, ""},
+	{"commit-regress: a transaction, in the end", `
+		1 txn ok in=g commit a 5
+		1 txn ok in=g commit a 7
+		9 committed ok final in=g a 5`, "commit-regress"},
+	{"no commit-regress: the markers of a transaction come after its answer", `
+		1 txn ok in=g commit a 5
+		1 txn ok in=g commit a 7
+		9 committed ok in=g a 5`, ""},
 	{"no commit-regress: reset", `
 		1 commit ok in=g a 7
 		9 reset ok in=g a

@@ -131,7 +131,9 @@ func (c *checker) judgePositions(name string, key int32, g *groupKey) {
 	}
 	slices.Sort(positions)
 
-	floor := commit{offset: -1, op: none}
+	// The markers of a transaction come after its answer, so that its positions are not
+	// seen at once. They hold back whoever begins to process there.
+	floor, seenFloor := commit{offset: -1, op: none}, commit{offset: -1, op: none}
 	next, reset, since := 0, 0, int64(math.MinInt64) // what was answered before since does not count
 	for _, m := range begun {
 		o := &c.ops[m.op]
@@ -140,15 +142,25 @@ func (c *checker) judgePositions(name string, key int32, g *groupKey) {
 		}
 		for ; reset < len(g.resets) && g.resets[reset].start <= o.end; reset++ {
 			since = max(since, g.resets[reset].end)
-			floor = commit{offset: -1, op: none}
+			floor, seenFloor = commit{offset: -1, op: none}, commit{offset: -1, op: none}
 		}
 		for ; next < len(answered) && c.ops[answered[next].op].end < o.start; next++ {
 			f := answered[next]
-			if fo := &c.ops[f.op]; fo.outcome == OK && fo.start > since && f.offset > floor.offset {
+			fo := &c.ops[f.op]
+			if fo.outcome != OK || fo.start <= since {
+				continue
+			}
+			if f.offset > floor.offset {
 				floor = f
+			}
+			if f.offset > seenFloor.offset && fo.kind != OpTxn {
+				seenFloor = f
 			}
 		}
 		below := floor
+		if m.seen {
+			below = seenFloor
+		}
 		if m.last {
 			// By now the transactions without an answer have ended, too.
 			for _, f := range answered {
@@ -168,7 +180,7 @@ func (c *checker) judgePositions(name string, key int32, g *groupKey) {
 				in.Key, in.Offsets, in.Ops = c.keys[key].values.key, []int64{below.offset, m.offset}, c.refs(below.op, m.op)
 				in.Detail = fmt.Sprintf("the position of group %s went back from %d to %d", name, below.offset, m.offset)
 			}
-			floor = m
+			floor, seenFloor = m, m
 		}
 	}
 }

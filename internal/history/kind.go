@@ -55,6 +55,7 @@ const (
 	NonmonotonicSend
 	// CommitRegress: a group's committed position went back, as commits that followed
 	// each other or somebody who asked say; nobody had reset it, nor had a member sought.
+	// Who asks may not see what a transaction has committed, until the final read.
 	CommitRegress
 	// PhantomCommit: a group's position is one that nobody committed, or only a
 	// transaction that failed.

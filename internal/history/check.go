@@ -133,6 +133,9 @@ func (c *checker) add(k Kind) *Instance {
 	if len(a.First) >= c.instances {
 		return nil
 	}
+	if a.First == nil {
+		a.First = make([]Instance, 0, c.instances) // it never moves: who has an instance may fill it later
+	}
 	a.First = append(a.First, Instance{})
 	return &a.First[len(a.First)-1]
 }
@@ -168,7 +171,7 @@ func (c *checker) collect(src Source) error {
 		if err != nil {
 			return err
 		}
-		if len(c.ops) >= math.MaxUint32-1 {
+		if len(c.ops) >= math.MaxInt32 {
 			return c.bad("more operations than can be counted")
 		}
 		c.ops = append(c.ops, opInfo{start: op.Start, end: op.End, process: op.Process, kind: op.Kind, outcome: op.Outcome})
@@ -223,7 +226,7 @@ func (c *checker) collectSends(op *Op, run Run) error {
 		if r.Offset < Refused || r.Offset < NoOffset && op.Kind == OpTxn {
 			return c.bad("value %d was sent to %v with offset %d", r.Value, run.Key, r.Offset)
 		}
-		if len(v.value) >= math.MaxUint32-2 {
+		if len(v.value) >= math.MaxInt32 {
 			return c.bad("more values in %v than can be counted", run.Key)
 		}
 		row := v.row(r.Value)
@@ -261,7 +264,7 @@ func (c *checker) collectPolls(op *Op, run Run) error {
 		if r.Offset < 0 {
 			return c.bad("value %d was polled from %v at offset %d", r.Value, run.Key, r.Offset)
 		}
-		if len(v.value) >= math.MaxUint32-2 {
+		if len(v.value) >= math.MaxInt32 {
 			return c.bad("more values in %v than can be counted", run.Key)
 		}
 		v.polled(v.row(r.Value), r.Offset, flags)

@@ -154,6 +154,12 @@ var forged = []struct{ name, script, want string }{
 		1 txn info send a ?=10 b ?=20
 		2 poll ok final a 0=10
 		2 final ok a b`, "lost-write torn-txn"},
+	{"torn: several", `
+		1 txn ok send a 0=10 b 0=20
+		1 txn ok send a 2=11 b 2=21
+		1 txn ok send a 4=12 b 4=22
+		2 poll ok final a 0=10 2=11 4=12
+		2 final ok a b`, "lost-write:3 torn-txn:3"},
 	{"not torn: lost as a whole", `
 		1 txn ok send a 0=10 b 0=20
 		2 final ok a b`, "lost-write:2"},
@@ -576,7 +582,7 @@ func TestForgedHistories(t *testing.T) {
 			for _, a := range r.Anomalies {
 				shown[a.Kind] = true
 				for _, in := range a.First {
-					if in.Detail == "" || len(in.Ops) == 0 {
+					if in.Detail == "" || len(in.Ops) == 0 || a.Kind == TornTxn && len(in.Values) == 0 {
 						t.Errorf("%v: instance %+v does not say what happened", a.Kind, in)
 					}
 				}

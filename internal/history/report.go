@@ -136,6 +136,9 @@ func (r *Report) String() string {
 			note = " (allowed)"
 		}
 		fmt.Fprintf(&b, "%s: %d%s\n", a.Kind, a.Count, note)
+		if a.Kind.Allowed() {
+			continue // there are many in any history; who wants to look at them finds them in First
+		}
 		for _, in := range a.First {
 			fmt.Fprintf(&b, "  %v\n", in)
 		}

@@ -101,6 +101,7 @@ func hostOf(a net.Addr) string {
 func (c *conn) run() {
 	defer c.cancel()
 	defer c.nc.Close()
+	c.wait(c.srv.quotas.connect(c.host))
 	if err := c.handshake(); err != nil {
 		c.srv.logger.Warn("kafka: TLS handshake failed", "peer", c.host, "error", err)
 		return

@@ -27,7 +27,8 @@ type Options struct {
 	AllowInsecure bool
 	// Authorizer decides what a principal may do. Nil allows everything.
 	Authorizer Authorizer
-	// Throttler says how long clients are to wait for the bytes they move. Nil never.
+	// Throttler says how long clients are to wait for the bytes they move. Nil holds them
+	// to the database's quotas, see embedlog.DB.AlterQuota.
 	Throttler Throttler
 	// Limits bound what clients can take. The zero value is the defaults.
 	Limits Limits

@@ -25,6 +25,7 @@ type Server struct {
 	limits     Limits
 	authorizer Authorizer
 	throttler  Throttler
+	quotas     *quotas
 	logger     *slog.Logger
 	nodeID     int32
 	clusterID  string
@@ -106,6 +107,10 @@ func newServer(db *embedlog.DB, o *Options, limits Limits) *Server {
 		memory: newBudget(limits.MemoryBytes), handshakes: newBudget(max(handshakeMemoryBytes, int64(limits.HandshakeFrameBytes))),
 		hashing: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
 		conns:   make(map[*conn]struct{}), byIP: make(map[string]int),
+	}
+	s.quotas = newQuotas(s.engine)
+	if s.throttler == nil {
+		s.throttler = s.quotas
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

@@ -208,25 +208,29 @@ func (t QuotaTable) Empty() bool { return len(t.view.quotas) == 0 }
 // before a default. share is who takes from it together: the user's client, all
 // clients of the user, or all who have the client id. (ClientQuotaManager)
 func (t QuotaTable) Lookup(name, user, clientID string) (value float64, share QuotaEntity, ok bool) {
+	const named, byDefault = 2, 1
 	both, userOnly, clientOnly := QuotaEntity{User: user, ClientID: clientID}, QuotaEntity{User: user}, QuotaEntity{ClientID: clientID}
-	for _, c := range [...]struct{ entity, share QuotaEntity }{
-		{QuotaEntity{User: user, ClientID: clientID}, both},
-		{QuotaEntity{User: user, DefaultClientID: true}, both},
-		{QuotaEntity{User: user}, userOnly},
-		{QuotaEntity{DefaultUser: true, ClientID: clientID}, both},
-		{QuotaEntity{DefaultUser: true, DefaultClientID: true}, both},
-		{QuotaEntity{DefaultUser: true}, userOnly},
-		{QuotaEntity{ClientID: clientID}, clientOnly},
-		{QuotaEntity{DefaultClientID: true}, clientOnly},
+	for _, c := range [...]struct {
+		user, client byte // named or byDefault; 0 is none
+		share        *QuotaEntity
+	}{
+		{named, named, &both}, {named, byDefault, &both}, {named, 0, &userOnly},
+		{byDefault, named, &both}, {byDefault, byDefault, &both}, {byDefault, 0, &userOnly},
+		{0, named, &clientOnly}, {0, byDefault, &clientOnly},
 	} {
-		if user == "" && c.entity.User == "" && !c.entity.DefaultUser && c.share != clientOnly {
-			continue // it would be that of the client id
-		}
-		if clientID == "" && c.entity.ClientID == "" && !c.entity.DefaultClientID && c.share != userOnly {
+		// Most databases have quotas of one kind or two: only these are looked for.
+		if t.view.kinds>>(c.user|c.client<<2)&1 == 0 || c.user == named && user == "" || c.client == named && clientID == "" {
 			continue
 		}
-		if value, ok = t.view.quotas[c.entity][name]; ok {
-			return value, c.share, true
+		e := QuotaEntity{DefaultUser: c.user == byDefault, DefaultClientID: c.client == byDefault}
+		if c.user == named {
+			e.User = user
+		}
+		if c.client == named {
+			e.ClientID = clientID
+		}
+		if value, ok = t.view.quotas[e][name]; ok {
+			return value, *c.share, true
 		}
 	}
 	return 0, QuotaEntity{}, false

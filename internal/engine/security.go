@@ -46,6 +46,7 @@ type securityView struct {
 	acls   *acl.Set
 	quotas map[QuotaEntity]map[string]float64
 
+	kinds     uint64                     // bit n: there is an entity whose flags are n
 	usual     [scram.SHA512 + 1]saltForm // by mechanism: the most frequent one
 	mostly256 bool                       // more users have SCRAM-SHA-256 alone than not
 }
@@ -65,7 +66,10 @@ func (s *security) after(kind commandKind, old *securityView) *securityView {
 		v.acls = s.acls.Clone()
 	}
 	if all || kind == alterQuotaCommand {
-		v.quotas = maps.Clone(s.quotas)
+		v.quotas, v.kinds = maps.Clone(s.quotas), 0
+		for e := range v.quotas {
+			v.kinds |= 1 << e.flags()
+		}
 	}
 	return v
 }

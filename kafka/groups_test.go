@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// through sends one request in one version, which kgo leaves alone.
-func through[R kmsg.Response](t testing.TB, c *kgo.Client, version int16, q kmsg.Request) R {
+// askVersion sends one request in one version, which kgo leaves alone.
+func askVersion[R kmsg.Response](t testing.TB, c *kgo.Client, version int16, q kmsg.Request) R {
 	t.Helper()
 	q.SetVersion(version)
 	resp, err := c.Request(deadline(t), &pinned{q, version})
@@ -36,7 +36,7 @@ type pinned struct {
 
 func (p *pinned) MaxVersion() int16 { return p.version }
 
-func wantKafka(t testing.TB, what string, got, want int16) {
+func wantGroupCode(t testing.TB, what string, got, want int16) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s: got %v, want %v", what, kerr.ErrorForCode(got), kerr.ErrorForCode(want))
@@ -185,7 +185,7 @@ func TestGoAndKafkaClientsShare(t *testing.T) {
 	ctx := deadline(t)
 	beat := func(q *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
 		t.Helper()
-		resp := through[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, q)
+		resp := askVersion[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, q)
 		if resp.ErrorCode != 0 {
 			t.Fatalf("heartbeat: %v", kerr.ErrorForCode(resp.ErrorCode))
 		}
@@ -225,16 +225,16 @@ func TestGoAndKafkaClientsShare(t *testing.T) {
 	}{{"its own partition", mine, codeNone}, {"the other's", 1 - mine, codeStaleMemberEpoch}} {
 		commit := offsetCommitOf("mixed", "remote", epoch, "", id, 1)
 		commit.Topics[0].Partitions[0].Partition = row.partition
-		resp := through[*kmsg.OffsetCommitResponse](t, c, 10, commit)
-		wantKafka(t, "commit of "+row.name, resp.Topics[0].Partitions[0].ErrorCode, row.want)
+		resp := askVersion[*kmsg.OffsetCommitResponse](t, c, 10, commit)
+		wantGroupCode(t, "commit of "+row.name, resp.Topics[0].Partitions[0].ErrorCode, row.want)
 	}
 	describe := kmsg.NewPtrConsumerGroupDescribeRequest()
 	describe.Groups = []string{"mixed", "none"}
-	d := through[*kmsg.ConsumerGroupDescribeResponse](t, c, 1, describe)
+	d := askVersion[*kmsg.ConsumerGroupDescribeResponse](t, c, 1, describe)
 	if g := d.Groups[0]; g.ErrorCode != 0 || g.State != "Stable" || len(g.Members) != 2 || g.AssignorName != "uniform" {
 		t.Errorf("described as %+v", g)
 	}
-	wantKafka(t, "a group that there is not", d.Groups[1].ErrorCode, codeGroupIDNotFound)
+	wantGroupCode(t, "a group that there is not", d.Groups[1].ErrorCode, codeGroupIDNotFound)
 	leave := heartbeatOf("mixed", "remote")
 	leave.MemberEpoch = -1
 	beat(leave)
@@ -314,8 +314,8 @@ func TestOffsetVersions(t *testing.T) {
 	}
 	id := topic.ID()
 	for v := int16(2); v <= 10; v++ {
-		resp := through[*kmsg.OffsetCommitResponse](t, c, v, offsetCommitOf("g", "", -1, "orders", id, int64(v)))
-		wantKafka(t, fmt.Sprintf("commit with version %d", v), resp.Topics[0].Partitions[0].ErrorCode, codeNone)
+		resp := askVersion[*kmsg.OffsetCommitResponse](t, c, v, offsetCommitOf("g", "", -1, "orders", id, int64(v)))
+		wantGroupCode(t, fmt.Sprintf("commit with version %d", v), resp.Topics[0].Partitions[0].ErrorCode, codeNone)
 	}
 	for v := int16(1); v <= 10; v++ {
 		q := kmsg.NewPtrOffsetFetchRequest()
@@ -327,7 +327,7 @@ func TestOffsetVersions(t *testing.T) {
 			g.Topics = []kmsg.OffsetFetchRequestGroupTopic{{Topic: "orders", TopicID: id, Partitions: []int32{0, 7}}}
 			q.Groups = append(q.Groups, g)
 		}
-		resp := through[*kmsg.OffsetFetchResponse](t, c, v, q)
+		resp := askVersion[*kmsg.OffsetFetchResponse](t, c, v, q)
 		var got []string
 		if v < 8 {
 			for _, t := range resp.Topics {
@@ -354,7 +354,7 @@ func TestOffsetVersions(t *testing.T) {
 	if got, err := adm.FetchOffsets(deadline(t), "g"); err != nil || len(got) != 1 || got["orders"][0].At != 10 {
 		t.Errorf("all offsets: %+v, %v", got, err)
 	}
-	through[*kmsg.OffsetCommitResponse](t, c, 2, offsetCommitOf("g", "", -1, "orders", id, -2))
+	askVersion[*kmsg.OffsetCommitResponse](t, c, 2, offsetCommitOf("g", "", -1, "orders", id, -2))
 	if got, err := adm.FetchOffsets(deadline(t), "g"); err != nil || len(got) != 0 {
 		t.Errorf("after a reset: %+v, %v", got, err)
 	}
@@ -371,7 +371,7 @@ func TestFencedCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := topic.ID()
-	member := through[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, heartbeatOf("g", "m"))
+	member := askVersion[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, heartbeatOf("g", "m"))
 	if member.ErrorCode != 0 || member.Assignment == nil || len(member.Assignment.Topics) != 1 || member.HeartbeatIntervalMillis != 5000 {
 		t.Fatalf("joined: %+v", member)
 	}
@@ -392,15 +392,15 @@ func TestFencedCommits(t *testing.T) {
 		{"a member that says no epoch", 8, "x", -1, "orders", codeUnknownMemberID},
 		{"a topic that there is not", 8, "", -1, "nothing", codeUnknownTopicOrPartition},
 	} {
-		resp := through[*kmsg.OffsetCommitResponse](t, c, row.version, offsetCommitOf("g", row.member, row.epoch, row.topic, id, 1))
-		wantKafka(t, row.name, resp.Topics[0].Partitions[0].ErrorCode, row.want)
+		resp := askVersion[*kmsg.OffsetCommitResponse](t, c, row.version, offsetCommitOf("g", row.member, row.epoch, row.topic, id, 1))
+		wantGroupCode(t, row.name, resp.Topics[0].Partitions[0].ErrorCode, row.want)
 	}
-	resp := through[*kmsg.OffsetCommitResponse](t, c, 10, offsetCommitOf("g", "m", epoch, "", engine.TopicID{1}, 1))
-	wantKafka(t, "an id of no topic", resp.Topics[0].Partitions[0].ErrorCode, codeUnknownTopicID)
+	resp := askVersion[*kmsg.OffsetCommitResponse](t, c, 10, offsetCommitOf("g", "m", epoch, "", engine.TopicID{1}, 1))
+	wantGroupCode(t, "an id of no topic", resp.Topics[0].Partitions[0].ErrorCode, codeUnknownTopicID)
 	q := offsetCommitOf("g", "m", epoch, "orders", id, 1)
 	q.Topics[0].Partitions[0].Metadata = kmsg.StringPtr(strings.Repeat("x", engine.MaxOffsetMetadataBytes+1))
-	resp = through[*kmsg.OffsetCommitResponse](t, c, 10, q)
-	wantKafka(t, "metadata that is too long", resp.Topics[0].Partitions[0].ErrorCode, codeOffsetMetadataTooLarge)
+	resp = askVersion[*kmsg.OffsetCommitResponse](t, c, 10, q)
+	wantGroupCode(t, "metadata that is too long", resp.Topics[0].Partitions[0].ErrorCode, codeOffsetMetadataTooLarge)
 }
 
 // Heartbeats that no member sends are refused before anything happens.
@@ -427,6 +427,6 @@ func TestConsumerGroupHeartbeatRefuses(t *testing.T) {
 	} {
 		q := heartbeatOf("g", "m")
 		row.edit(q)
-		wantKafka(t, row.name, through[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, q).ErrorCode, row.want)
+		wantGroupCode(t, row.name, askVersion[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, q).ErrorCode, row.want)
 	}
 }

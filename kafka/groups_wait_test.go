@@ -24,15 +24,15 @@ func joinOf(group, member string) *kmsg.JoinGroupRequest {
 // joinAlone makes a member that leads a stable group.
 func joinAlone(t *testing.T, c *kgo.Client, group string) *kmsg.JoinGroupResponse {
 	t.Helper()
-	resp := through[*kmsg.JoinGroupResponse](t, c, 9, joinOf(group, ""))
-	wantKafka(t, "the first join", resp.ErrorCode, codeMemberIDRequired)
-	resp = through[*kmsg.JoinGroupResponse](t, c, 9, joinOf(group, resp.MemberID))
-	wantKafka(t, "the second join", resp.ErrorCode, codeNone)
+	resp := askVersion[*kmsg.JoinGroupResponse](t, c, 9, joinOf(group, ""))
+	wantGroupCode(t, "the first join", resp.ErrorCode, codeMemberIDRequired)
+	resp = askVersion[*kmsg.JoinGroupResponse](t, c, 9, joinOf(group, resp.MemberID))
+	wantGroupCode(t, "the second join", resp.ErrorCode, codeNone)
 	q := kmsg.NewPtrSyncGroupRequest()
 	q.Group, q.MemberID, q.Generation, q.ProtocolType, q.Protocol = group, resp.MemberID, resp.Generation, resp.ProtocolType, resp.Protocol
 	q.GroupAssignment = []kmsg.SyncGroupRequestGroupAssignment{{MemberID: resp.MemberID, MemberAssignment: []byte("all")}}
-	synced := through[*kmsg.SyncGroupResponse](t, c, 5, q)
-	wantKafka(t, "sync", synced.ErrorCode, codeNone)
+	synced := askVersion[*kmsg.SyncGroupResponse](t, c, 5, q)
+	wantGroupCode(t, "sync", synced.ErrorCode, codeNone)
 	if string(synced.MemberAssignment) != "all" || resp.LeaderID != resp.MemberID || len(resp.Members) != 1 {
 		t.Fatalf("joined %+v, synced %+v", resp, synced)
 	}
@@ -103,8 +103,8 @@ func TestClientGoesWhileItJoins(t *testing.T) {
 	waitForState(t, db, "g", embedlog.GroupPreparingRebalance, 1)
 	beat := kmsg.NewPtrHeartbeatRequest()
 	beat.Group, beat.MemberID, beat.Generation = "g", member.MemberID, member.Generation
-	wantKafka(t, "heartbeat of the one that is left", through[*kmsg.HeartbeatResponse](t, first, 4, beat).ErrorCode, codeRebalanceInProgress)
-	again := through[*kmsg.JoinGroupResponse](t, first, 9, joinOf("g", member.MemberID))
+	wantGroupCode(t, "heartbeat of the one that is left", askVersion[*kmsg.HeartbeatResponse](t, first, 4, beat).ErrorCode, codeRebalanceInProgress)
+	again := askVersion[*kmsg.JoinGroupResponse](t, first, 9, joinOf("g", member.MemberID))
 	if again.ErrorCode != 0 || again.Generation != member.Generation+1 || len(again.Members) != 1 {
 		t.Errorf("it joins again: %+v", again)
 	}
@@ -119,18 +119,18 @@ func TestClassicRefusals(t *testing.T) {
 	join := func(edit func(*kmsg.JoinGroupRequest)) int16 {
 		q := joinOf("g", "")
 		edit(q)
-		return through[*kmsg.JoinGroupResponse](t, c, 9, q).ErrorCode
+		return askVersion[*kmsg.JoinGroupResponse](t, c, 9, q).ErrorCode
 	}
 	beat := func(group, id string, generation int32) int16 {
 		q := kmsg.NewPtrHeartbeatRequest()
 		q.Group, q.MemberID, q.Generation = group, id, generation
-		return through[*kmsg.HeartbeatResponse](t, c, 4, q).ErrorCode
+		return askVersion[*kmsg.HeartbeatResponse](t, c, 4, q).ErrorCode
 	}
 	leave := func(version int16, group, id string) int16 {
 		q := kmsg.NewPtrLeaveGroupRequest()
 		q.Group, q.MemberID = group, id
 		q.Members = []kmsg.LeaveGroupRequestMember{{MemberID: id}}
-		resp := through[*kmsg.LeaveGroupResponse](t, c, version, q)
+		resp := askVersion[*kmsg.LeaveGroupResponse](t, c, version, q)
 		if version >= 3 && len(resp.Members) == 1 {
 			return resp.Members[0].ErrorCode
 		}
@@ -151,13 +151,13 @@ func TestClassicRefusals(t *testing.T) {
 		{"heartbeat of another generation", beat("g", member.MemberID, member.Generation+1), codeIllegalGeneration},
 		{"heartbeat of nobody", beat("g", "x", 1), codeUnknownMemberID},
 		{"heartbeat in no group", beat("none", "x", 1), codeUnknownMemberID},
-		{"sync without a protocol", through[*kmsg.SyncGroupResponse](t, c, 5, sync).ErrorCode, codeInconsistentGroupProtocol},
+		{"sync without a protocol", askVersion[*kmsg.SyncGroupResponse](t, c, 5, sync).ErrorCode, codeInconsistentGroupProtocol},
 		{"leave by nobody", leave(2, "g", "x"), codeUnknownMemberID},
 		{"leave of no group", leave(5, "none", "x"), codeUnknownMemberID},
 		{"leave", leave(5, "g", member.MemberID), codeNone},
 		{"leave again, an older version", leave(1, "g", member.MemberID), codeUnknownMemberID},
 	} {
-		wantKafka(t, row.name, row.got, row.want)
+		wantGroupCode(t, row.name, row.got, row.want)
 	}
 }
 
@@ -171,7 +171,7 @@ func TestJoinGroupBelow2(t *testing.T) {
 	if resp, err := c.Broker(1).Request(ctx, &pinned{q, 1}); err == nil {
 		t.Errorf("version 1 is answered with %+v", resp)
 	}
-	versions := through[*kmsg.ApiVersionsResponse](t, c, 4, newApiVersions())
+	versions := askVersion[*kmsg.ApiVersionsResponse](t, c, 4, newApiVersions())
 	for _, k := range versions.ApiKeys {
 		if k.ApiKey == 11 && (k.MinVersion != 0 || k.MaxVersion != 9) {
 			t.Errorf("advertised from %d to %d", k.MinVersion, k.MaxVersion)

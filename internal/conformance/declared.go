@@ -1,22 +1,34 @@
 package main
 
+import "maps"
+
 const (
 	noShareGroups = "there are no share groups (KIP-932)"
+	noScram       = "the suite's listener asks for no password: kgo-secure is for that"
 	oldProduce    = "Produce is advertised from version 0, as in Kafka (KAFKA-18659)"
 )
 
 // kgoDeclared are those of franz-go's tests.
 var kgoDeclared = map[string]string{
+	"TestConsumeRegexShareSkipsInternal":       noShareGroups,
+	"TestShareGroup":                           noShareGroups,
 	"TestShareGroupETL":                        noShareGroups,
 	"TestShareGroupAckOnClose":                 noShareGroups,
 	"TestShareGroupOffsetsAdmin":               noShareGroups,
 	"TestIssueProduceBrokerTooOldFailsRecords": oldProduce,
 }
 
+// withoutScram adds to them what is for a listener with SCRAM.
+func withoutScram() map[string]string {
+	all := maps.Clone(kgoDeclared)
+	all["TestSCRAMAuth"], all["TestSCRAMAuthBadCredentials"] = noScram, noScram
+	return all
+}
+
 // declared are the tests that are skipped, by suite, and why. docs/kafka.md has the
 // same list.
 var declared = map[string]map[string]string{
-	"kgo":        kgoDeclared,
-	"kgo-chaos":  kgoDeclared,
+	"kgo":        withoutScram(),
+	"kgo-chaos":  withoutScram(),
 	"kgo-secure": kgoDeclared,
 }

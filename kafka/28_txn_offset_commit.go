@@ -50,6 +50,9 @@ func txnOffsetCommit(r *request, q *kmsg.TxnOffsetCommitRequest) (kmsg.Response,
 			if q.Version >= 2 {
 				o.LeaderEpoch = p.LeaderEpoch
 			}
+			if o.LeaderEpoch < 0 {
+				o.LeaderEpoch = epochAt(topic, p.Partition, o.Offset)
+			}
 			if p.Metadata != nil {
 				o.Metadata = *p.Metadata
 			}

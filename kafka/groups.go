@@ -49,7 +49,7 @@ func shownHost(host string) string {
 // -1 when it is not known. (KIP-320)
 func epochAt(topic *engine.Topic, partition int32, offset int64) int32 {
 	p, err := topic.Partition(partition)
-	if err != nil || p.Err() != nil {
+	if err != nil || p.Err() != nil || offset > p.LogEnd() { // past the end nobody has read anything
 		return -1
 	}
 	if epoch, ok := p.EpochOf(offset - 1); ok {

@@ -430,3 +430,39 @@ func TestConsumerGroupHeartbeatRefuses(t *testing.T) {
 		wantGroupCode(t, row.name, askVersion[*kmsg.ConsumerGroupHeartbeatResponse](t, c, 1, q).ErrorCode, row.want)
 	}
 }
+
+// A commit without a leader epoch gets that of the record before it; a position past
+// the end is answered as it was committed.
+func TestCommitsKeepTheirEpoch(t *testing.T) {
+	db := openMemory(t, nil)
+	topic := createTopic(t, db, "orders", nil)
+	for range 3 {
+		if _, err := topic.Produce(t.Context(), embedlog.Record{Value: []byte("v")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := client(t, serve(t, db, Options{}))
+	for _, row := range []struct {
+		version          int16
+		epoch            int32
+		offset           int64
+		want, wantOffset int64
+	}{
+		{2, -1, 3, 0, 3},
+		{8, -1, 2, 0, 2},
+		{8, 0, 1, 0, 1},
+		{8, -1, 0, -1, 0},
+		{8, -1, 42, -1, 42},
+		{8, 0, 42, 0, 3}, // records of its epoch were lost
+	} {
+		q := offsetCommitOf("g", "", -1, "orders", engine.TopicID{}, row.offset)
+		q.Topics[0].Partitions[0].LeaderEpoch = row.epoch
+		wantGroupCode(t, "commit", askVersion[*kmsg.OffsetCommitResponse](t, c, row.version, q).Topics[0].Partitions[0].ErrorCode, codeNone)
+		fetch := kmsg.NewPtrOffsetFetchRequest()
+		fetch.Group, fetch.Topics = "g", []kmsg.OffsetFetchRequestTopic{{Topic: "orders", Partitions: []int32{0}}}
+		p := askVersion[*kmsg.OffsetFetchResponse](t, c, 5, fetch).Topics[0].Partitions[0]
+		if int64(p.LeaderEpoch) != row.want || p.Offset != row.wantOffset {
+			t.Errorf("offset %d in epoch %d, committed with version %d: got %d in epoch %d, want %d in %d", row.offset, row.epoch, row.version, p.Offset, p.LeaderEpoch, row.wantOffset, row.want)
+		}
+	}
+}

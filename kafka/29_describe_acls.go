@@ -42,7 +42,7 @@ func describeACLs(r *request, q *kmsg.DescribeACLsRequest) (kmsg.Response, error
 // them there are none to speak of, as in Kafka.
 func (r *request) mayACLs(op Operation) (code int16, message *string) {
 	if r.srv.authorizer == nil {
-		return codeSecurityDisabled, text("no authorizer is set: ACLs would not be looked at")
+		return codeSecurityDisabled, nullable("no authorizer is set: ACLs would not be looked at")
 	}
 	if !r.authorize(op, ResourceCluster, ClusterName) {
 		return codeClusterAuthorizationFailed, nil
@@ -55,18 +55,18 @@ func (r *request) mayACLs(op Operation) (code int16, message *string) {
 func checkFilter(f *acl.Filter) (code int16, message *string) {
 	if f.Resource < acl.ResourceAny || f.Resource > acl.ResourceUser || f.Pattern < acl.PatternAny || f.Pattern > acl.PatternPrefixed ||
 		f.Operation < acl.OpAny || f.Operation > acl.OpTwoPhaseCommit || f.Permission < acl.PermissionAny || f.Permission > acl.Allow {
-		return codeInvalidRequest, text("the filter has a resource type, pattern type, operation or permission that is unknown")
+		return codeInvalidRequest, nullable("the filter has a resource type, pattern type, operation or permission that is unknown")
 	}
 	return codeNone, nil
 }
 
-// text is s for a field that may be null.
-func text(s string) *string { return &s }
+// nullable is s for a field that may be null.
+func nullable(s string) *string { return &s }
 
 // errorText is the message for an error code.
 func errorText(err error) *string {
 	if err == nil {
 		return nil
 	}
-	return text(err.Error())
+	return nullable(err.Error())
 }

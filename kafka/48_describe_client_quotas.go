@@ -81,18 +81,18 @@ func checkQuotaFilter(q *kmsg.DescribeClientQuotasRequest) (code int16, message 
 		c := &q.Components[i]
 		switch {
 		case c.EntityType == "":
-			return codeInvalidRequest, text("an entity type is empty")
+			return codeInvalidRequest, nullable("an entity type is empty")
 		case c.EntityType != quotaUser && c.EntityType != quotaClientID && c.EntityType != quotaIP:
-			return codeUnsupportedVersion, text(fmt.Sprintf("there is no entity type %.64q", c.EntityType))
+			return codeUnsupportedVersion, nullable(fmt.Sprintf("there is no entity type %.64q", c.EntityType))
 		case seen[c.EntityType]:
-			return codeInvalidRequest, text(fmt.Sprintf("entity type %s is there twice", c.EntityType))
+			return codeInvalidRequest, nullable(fmt.Sprintf("entity type %s is there twice", c.EntityType))
 		case c.MatchType < 0 || c.MatchType > 2 || (c.MatchType == 0) != (c.Match != nil):
-			return codeInvalidRequest, text("a name belongs to an exact match, and to no other")
+			return codeInvalidRequest, nullable("a name belongs to an exact match, and to no other")
 		}
 		seen[c.EntityType] = true
 	}
 	if seen[quotaIP] && len(seen) > 1 {
-		return codeInvalidRequest, text("an address has quotas of its own, not together with a user or client id")
+		return codeInvalidRequest, nullable("an address has quotas of its own, not together with a user or client id")
 	}
 	return codeNone, nil
 }

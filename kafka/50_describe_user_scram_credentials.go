@@ -39,7 +39,7 @@ func describeUserSCRAM(r *request, q *kmsg.DescribeUserSCRAMCredentialsRequest) 
 		u, ok := r.engine.User(x.Name)
 		switch {
 		case n > 1:
-			result.ErrorCode, result.ErrorMessage = codeDuplicateResource, text(fmt.Sprintf("user %.64q is asked for %d times", x.Name, n))
+			result.ErrorCode, result.ErrorMessage = codeDuplicateResource, nullable(fmt.Sprintf("user %.64q is asked for %d times", x.Name, n))
 		case !ok:
 			err := &engine.UnknownUserError{Name: x.Name}
 			result.ErrorCode, result.ErrorMessage = codeOf(err), errorText(err)

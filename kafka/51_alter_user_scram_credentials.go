@@ -51,7 +51,7 @@ func alterUserSCRAM(r *request, q *kmsg.AlterUserSCRAMCredentialsRequest) (kmsg.
 		case !allowed:
 			result.ErrorCode = codeClusterAuthorizationFailed
 		case c.code != codeNone:
-			result.ErrorCode, result.ErrorMessage = c.code, text(c.why)
+			result.ErrorCode, result.ErrorMessage = c.code, nullable(c.why)
 		default:
 			err := r.engine.AlterUser(r.life, c.name, c.set, c.unset...)
 			result.ErrorCode, result.ErrorMessage = codeOf(err), errorText(err)

@@ -73,7 +73,7 @@ type ConsumerConfig struct {
 	// partitions and takes them away. They are called by the goroutine that reads,
 	// between two records; OnRevoked and OnLost by Close, too. They may call the
 	// consumer's methods, Close among them, but not read, and not close the database,
-	// which waits for them.
+	// which waits for them (ErrReentrant).
 	//
 	// OnAssigned is called before the first record; the positions are those it will
 	// begin at, and Seek moves them. OnRevoked is called while the partitions are still
@@ -390,7 +390,7 @@ func (c *Consumer) shut() error {
 	c.mu.Unlock()
 	c.notify()
 	if telling {
-		tell(ctx, c, sortPositions(mine))
+		c.db.callOut(func() { tell(ctx, c, sortPositions(mine)) })
 	}
 	c.mu.Lock()
 	c.telling, c.closed = false, true

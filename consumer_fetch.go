@@ -117,7 +117,7 @@ func (c *Consumer) tell(ctx context.Context, r *Reset) {
 	c.logger.Warn("consumer goes on at another offset", "group", c.cfg.Group, "topic", r.Topic, "partition", r.Partition,
 		"from", r.From, "to", r.To, "cause", r.Cause)
 	if c.cfg.OnReset != nil {
-		c.cfg.OnReset(ctx, c, *r)
+		c.db.callOut(func() { c.cfg.OnReset(ctx, c, *r) })
 	}
 }
 

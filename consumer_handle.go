@@ -86,7 +86,7 @@ func (c *Consumer) handleLost(ctx context.Context) {
 	}
 	c.mu.Unlock()
 	if c.cfg.OnLost != nil {
-		c.cfg.OnLost(ctx, c, mine)
+		c.db.callOut(func() { c.cfg.OnLost(ctx, c, mine) })
 	}
 	c.mu.Lock()
 	c.lost = false
@@ -109,7 +109,7 @@ func (c *Consumer) handleGoing(ctx context.Context) {
 		return
 	}
 	if c.cfg.OnRevoked != nil {
-		c.cfg.OnRevoked(ctx, c, sortPositions(list))
+		c.db.callOut(func() { c.cfg.OnRevoked(ctx, c, sortPositions(list)) })
 	}
 	c.mu.Lock()
 	for _, s := range going {
@@ -171,7 +171,7 @@ func (c *Consumer) handleComing(ctx context.Context) error {
 		c.tell(ctx, r)
 	}
 	if len(list) > 0 && c.cfg.OnAssigned != nil {
-		c.cfg.OnAssigned(ctx, c, sortPositions(list))
+		c.db.callOut(func() { c.cfg.OnAssigned(ctx, c, sortPositions(list)) })
 	}
 	c.enqueueAll(coming)
 	return nil

@@ -19,7 +19,8 @@ type DB struct {
 	partitions  int           // of topics that do not say
 	version     atomic.Uint64 // grows with each change of topics: see Topic.current
 	stopVersion func()
-	sessions    txnSessions // of transactions without an id
+	sessions    txnSessions  // of transactions without an id
+	out         atomic.Int32 // functions of the user's that run: see callOut
 
 	mu      sync.Mutex
 	closed  bool
@@ -78,8 +79,12 @@ func open(dir string, fs vfs.FS, o *Options) (*DB, error) {
 
 // Close ends what is open, producers with what they still hold, makes everything
 // durable and gives the directory free. Calls that wait end with ErrClosed. It may
-// be called more than once.
+// be called more than once, but not from within a done function of Producer.Send or a
+// consumer's hook, for which it waits: that fails with ErrReentrant.
 func (db *DB) Close() error {
+	if err := db.reentered(); err != nil {
+		return err
+	}
 	db.mu.Lock()
 	if db.closed {
 		db.mu.Unlock()

@@ -57,6 +57,7 @@ var allErrors = map[string]struct {
 	"ErrPositionLost":           {ErrPositionLost, false},
 	"ErrProducerMapping":        {ErrProducerMapping, false},
 	"ErrRebalance":              {ErrRebalance, false},
+	"ErrReentrant":              {ErrReentrant, false},
 	"ErrRecordTooLarge":         {ErrRecordTooLarge, false},
 	"ErrStorageFailed":          {ErrStorageFailed, false},
 	"ErrTopicDiffers":           {ErrTopicDiffers, false},

@@ -235,9 +235,11 @@ func (p *Producer) split(q *producerQueue, b *producerBatch, err error) bool {
 		recs, answers = append(recs, b.recs[i]), append(answers, b.answers[i])
 	}
 	b.recs, b.answers, b.numbered = recs, answers, false // Flush does not look at these
-	for i, a := range refused {
-		p.tell(a, noPosition, q.named(&InvalidRecordError{Records: []InvalidRecord{{Index: 0, Reason: reasons[i]}}}))
-	}
+	p.db.callOut(func() {
+		for i, a := range refused {
+			p.tell(a, noPosition, q.named(&InvalidRecordError{Records: []InvalidRecord{{Index: 0, Reason: reasons[i]}}}))
+		}
+	})
 	return true
 }
 
@@ -252,12 +254,14 @@ func (p *Producer) answer(q *producerQueue, b *producerBatch, res partition.Resu
 	if err == nil {
 		pos = Position{Topic: q.topic, Partition: q.p.ID(), LeaderEpoch: q.p.LeaderEpoch()}
 	}
-	for i := range b.answers {
-		if err == nil {
-			pos.Offset = res.BaseOffset + int64(i)
+	p.db.callOut(func() {
+		for i := range b.answers {
+			if err == nil {
+				pos.Offset = res.BaseOffset + int64(i)
+			}
+			p.tell(b.answers[i], pos, err)
 		}
-		p.tell(b.answers[i], pos, err)
-	}
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q.batches[0] = nil

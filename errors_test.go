@@ -192,6 +192,10 @@ func TestProduceErrorText(t *testing.T) {
 	if got, want := e.Error(), "produce to orders: 2 of 6 records written; reason a; reason b"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	e.Topic = "" // of Producer.Produce, where each record names its own
+	if got, want := e.Error(), "produce: 2 of 6 records written; reason a; reason b"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 	if list := e.Unwrap(); len(list) != 2 || !errors.Is(e, a) || !errors.Is(e, b) {
 		t.Errorf("%v", list)
 	}

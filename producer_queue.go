@@ -109,8 +109,11 @@ func (p *Producer) addLocked(q *producerQueue, rec *Record, now int64, size int,
 
 // copy puts bytes into the batch's memory. Nil stays nil.
 func (b *producerBatch) copy(v []byte) []byte {
-	if len(v) == 0 {
-		return v // nil stays nil, and empty is not null: an empty slice of no chunk would be
+	switch {
+	case v == nil:
+		return nil
+	case len(v) == 0:
+		return []byte{} // not null, and not a part of the sender's memory
 	}
 	if len(v) > cap(b.chunk)-len(b.chunk) {
 		// Those before it live on in the records that point there.

@@ -674,6 +674,31 @@ func TestProducerAbortAndClose(t *testing.T) {
 	}
 }
 
+// What a producer holds does not keep the sender's memory alive: an empty slice of a
+// large one is another empty slice.
+func TestProducerKeepsNoSendersMemory(t *testing.T) {
+	ctx := context.Background()
+	db := openMemory(t, nil)
+	makeTopic(t, db, "t", nil)
+	p, err := db.Producer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write = func(part *engine.Partition, ctx context.Context, recs []log.Record, o *partition.AppendOptions) (partition.Result, error) {
+		r := recs[0]
+		for _, b := range [][]byte{r.Key, r.Value, r.Headers[0].Value} {
+			if b == nil || cap(b) != 0 {
+				t.Errorf("%v of %d bytes", b, cap(b))
+			}
+		}
+		return part.Append(ctx, recs, o)
+	}
+	large := make([]byte, 1<<20)
+	if _, err := p.Produce(ctx, Record{Topic: "t", Key: large[:0], Value: large[:0], Headers: []Header{{Key: "h", Value: large[:0]}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestProducerBadConfig(t *testing.T) {
 	db := openMemory(t, nil)
 	_, err := db.Producer(&ProducerConfig{Linger: -1, BatchBytes: -1, BufferBytes: -1, Compression: 9})

@@ -134,7 +134,7 @@ func appendShares(ctx context.Context, topic string, shares []share, recs []log.
 
 // ProduceError says which records of a call were written and which were not.
 type ProduceError struct {
-	Topic string
+	Topic string // empty from Producer.Produce, where each record names its own
 	// Errs has one error for each record, in the order given: nil for those that are
 	// written, whose positions the call returned; one that matches ErrUnknownOutcome
 	// for those that may be. All others are not written and will not be.
@@ -149,7 +149,11 @@ func (e *ProduceError) Error() string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "produce to %s: %d of %d records written", e.Topic, written, len(e.Errs))
+	b.WriteString("produce")
+	if e.Topic != "" {
+		b.WriteString(" to " + e.Topic)
+	}
+	fmt.Fprintf(&b, ": %d of %d records written", written, len(e.Errs))
 	const shown = 3
 	for i, err := range e.Unwrap() {
 		if i == shown {

@@ -393,10 +393,11 @@ func (p *producePart) verify(r *request, id string) {
 // codeOf is the code for an error of a produce request: who was fenced hears that of
 // a batch's epoch, not that of an id.
 func (p *producePart) codeOf(r *request, err error) int16 {
+	var state *engine.TxnStateError
 	switch code := codeOf(err); {
 	case code == codeProducerFenced:
 		return codeInvalidProducerEpoch
-	case code == codeInvalidTxnState && r.version >= produceAbortable:
+	case errors.As(err, &state) && r.version >= produceAbortable:
 		return codeTransactionAbortable
 	default:
 		return code

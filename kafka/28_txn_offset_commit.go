@@ -115,12 +115,15 @@ func (r *request) verifyOffsets(q *kmsg.TxnOffsetCommitRequest) error {
 
 // txnCommitCode is the code for an error of a commit in a transaction.
 func (r *request) txnCommitCode(err error) int16 {
+	var state *engine.TxnStateError
 	switch code := coordinatorCodeOf(err); {
 	case code == codeProducerFenced:
 		return codeInvalidProducerEpoch
+	case code == codeNonEmptyGroup:
+		return codeUnknownMemberID // who says no member id, where there are members
 	case code == codeFencedMemberEpoch:
 		return codeIllegalGeneration
-	case code == codeInvalidTxnState && r.version >= 5:
+	case errors.As(err, &state) && r.version >= 5:
 		return codeTransactionAbortable
 	default:
 		return code

@@ -185,11 +185,13 @@ func (c *conn) readFrame() (frame, error) {
 	}
 	lim := &c.srv.limits
 	if c.br.Buffered() < 4 {
-		c.nc.SetReadDeadline(time.Now().Add(lim.FrameTimeout))
+		if err := c.setReadDeadline(time.Now().Add(lim.FrameTimeout)); err != nil {
+			return frame{}, err
+		}
 	}
 	head, err := c.br.Peek(4)
 	if err != nil {
-		return frame{}, unexpectedEOF(err)
+		return frame{}, c.cutShort(err)
 	}
 	size, limit, shared := int64(int32(binary.BigEndian.Uint32(head))), int64(lim.FrameBytes), c.srv.memory
 	least := int64(8)
@@ -208,12 +210,15 @@ func (c *conn) readFrame() (frame, error) {
 	}
 	c.br.Discard(4)
 	if int64(c.br.Buffered()) < size {
-		c.nc.SetReadDeadline(time.Now().Add(lim.FrameTimeout + time.Duration(size/bytesPerSecond)*time.Second))
+		err = c.setReadDeadline(time.Now().Add(lim.FrameTimeout + time.Duration(size/bytesPerSecond)*time.Second))
 	}
-	if err := c.readBody(&f, int(size)); err != nil {
+	if err == nil {
+		err = c.readBody(&f, int(size))
+	}
+	if err != nil {
 		c.release(shared, size)
 		c.srv.frames.put(f.free)
-		return frame{}, unexpectedEOF(err)
+		return frame{}, c.cutShort(err)
 	}
 	if shared != c.srv.memory {
 		// Handling it may authenticate the connection: from here on it counts as all others do.
@@ -247,9 +252,8 @@ func (c *conn) awaitFrame() error {
 		if !c.open.Load() && deadline.After(c.authBy) {
 			deadline = c.authBy
 		}
-		c.nc.SetReadDeadline(deadline)
-		if c.srv.draining.Err() != nil { // it may have set its deadline before ours: see Server.drain
-			return errDraining
+		if err := c.setReadDeadline(deadline); err != nil {
+			return err
 		}
 		_, err := c.br.Peek(1)
 		var timeout net.Error
@@ -277,8 +281,22 @@ func (c *conn) awaitFrame() error {
 	return nil
 }
 
-func unexpectedEOF(err error) error {
-	if err == io.EOF {
+// setReadDeadline sets the deadline, unless the server shuts down: it has set its own
+// then, and perhaps before ours. See Server.stopAccepting.
+func (c *conn) setReadDeadline(at time.Time) error {
+	c.nc.SetReadDeadline(at)
+	if c.srv.draining.Err() != nil {
+		return errDraining
+	}
+	return nil
+}
+
+// cutShort is the error of a frame that did not come to its end.
+func (c *conn) cutShort(err error) error {
+	switch {
+	case c.srv.draining.Err() != nil:
+		return errDraining
+	case err == io.EOF:
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -349,6 +367,7 @@ func (c *conn) serve(bytes []byte) error {
 			return fmt.Errorf("%s version %d is not served", kmsg.NameForKey(r.key), r.version)
 		}
 		// The client asks again with a version that this answer names. (KIP-511)
+		r.principal, _ = c.auth.principal()
 		c.out.begin(r.correlation, false)
 		r.respond(unsupportedApiVersions(r))
 		return c.write()

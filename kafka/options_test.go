@@ -63,7 +63,7 @@ func TestServeRefuses(t *testing.T) {
 	db := openMemory(t, nil)
 	_, err := Serve(db, &Options{
 		Listeners: []Listener{{Address: "127.0.0.1:0"}, {Address: "0.0.0.0:0"}},
-		Limits:    Limits{FrameBytes: -1, IdleTimeout: -1, MemoryBytes: 5, FetchBytes: 2 << 30},
+		Limits:    Limits{FrameBytes: -1, IdleTimeout: -1, MemoryBytes: 5, FetchBytes: 1<<30 + 1},
 	})
 	for _, want := range []string{"Listeners[1].Address", "FrameBytes", "IdleTimeout", "FetchBytes"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -32,6 +32,7 @@ const (
 	pieceBytes = 4 << 10
 	// keptOutputBytes is how much memory an idle connection keeps.
 	keptOutputBytes = 64 << 10
+	keptPieces      = 1024
 )
 
 // begin starts an answer. (ResponseHeader v0 and v1)
@@ -49,6 +50,9 @@ func (o *output) reset() {
 		o.b = nil
 	}
 	clear(o.pieces)
+	if cap(o.pieces) > keptPieces {
+		o.pieces, o.vec = nil, nil
+	}
 	o.b, o.pieces, o.size, o.dropped = o.b[:0], o.pieces[:0], 0, false
 }
 

@@ -272,7 +272,7 @@ func (s *Server) ended() {
 func (s *Server) stopAccepting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drain() // before the deadlines: see conn.awaitFrame
+	s.drain() // before the deadlines: see conn.setReadDeadline
 	for _, l := range s.listeners {
 		l.net.Close()
 	}

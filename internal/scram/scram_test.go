@@ -52,7 +52,7 @@ func TestExchangeOfTheRFC(t *testing.T) {
 }
 
 // client is what a client of RFC 5802 answers.
-func clientFinal(m Mechanism, password, header, bare, first string) string {
+func clientFinal(m Mechanism, password, header, bare, first, inFront string) string {
 	f := strings.Split(first, ",")
 	salt := b64(strings.TrimPrefix(f[1], "s="))
 	var iterations int
@@ -62,7 +62,7 @@ func clientFinal(m Mechanism, password, header, bare, first string) string {
 		panic(err)
 	}
 	key := m.hmac(salted, "Client Key")
-	without := "c=" + base64.StdEncoding.EncodeToString([]byte(header)) + "," + f[0]
+	without := "c=" + base64.StdEncoding.EncodeToString([]byte(header)) + ",r=" + inFront + strings.TrimPrefix(f[0], "r=")
 	signature := m.hmac(m.sum(key), bare+","+first+","+without)
 	for i := range key {
 		key[i] ^= signature[i]
@@ -92,6 +92,7 @@ func TestServer(t *testing.T) {
 		}
 		for _, row := range []struct {
 			name, header, bare, password string
+			inFront                      string              // of the nonce in the last message
 			change                       func(string) string // of the last message
 			firstFails, finalFails       bool
 		}{
@@ -102,6 +103,9 @@ func TestServer(t *testing.T) {
 			{name: "no token", header: "n,,", bare: "n=alice,r=abc,tokenauth=false", password: "pw of alice"},
 			{name: "escaped", header: "n,,", bare: "n=a=2Cb=3Dc,r=abc", password: "pw of a,b=c"},
 			{name: "not ASCII", header: "n,,", bare: "n=żółw,r=abc", password: "pw of żółw"},
+			{name: "its nonce twice, as librdkafka", header: "n,,", bare: "n=alice,r=abc", password: "pw of alice", inFront: "abc"},
+			{name: "its nonce three times", header: "n,,", bare: "n=alice,r=abc", password: "pw of alice", inFront: "abcabc", finalFails: true},
+			{name: "something before the nonce", header: "n,,", bare: "n=alice,r=abc", password: "pw of alice", inFront: "x", finalFails: true},
 			{name: "wrong password", header: "n,,", bare: "n=alice,r=abc", password: "pw of bob", finalFails: true},
 			{name: "empty password", header: "n,,", bare: "n=alice,r=abc", password: "", finalFails: true},
 			{name: "unknown user", header: "n,,", bare: "n=bob,r=abc", password: "pw of bob", finalFails: true},
@@ -141,7 +145,7 @@ func TestServer(t *testing.T) {
 				}
 				continue
 			}
-			final := clientFinal(m, row.password, row.header, row.bare, string(first))
+			final := clientFinal(m, row.password, row.header, row.bare, string(first), row.inFront)
 			if row.change != nil {
 				final = row.change(final)
 			}

@@ -25,14 +25,15 @@ type Server struct {
 	find      func(user string) (c *Credential, known bool)
 	nonce     string // of the server; tests choose it
 
-	state     serverState
-	user      string
-	known     bool
-	cred      *Credential
-	gs2       string // the header that the proof covers
-	bare      string // client-first-message-bare
-	first     string // server-first-message
-	bothNonce string
+	state serverState
+	user  string
+	known bool
+	cred  *Credential
+	gs2   string // the header that the proof covers
+	bare  string // client-first-message-bare
+	first string // server-first-message
+
+	clientNonce, bothNonce string
 }
 
 type serverState uint8
@@ -126,7 +127,7 @@ func (s *Server) takeFirst(m string) ([]byte, error) {
 		}
 	}
 	s.cred, s.known = s.find(s.user)
-	s.bothNonce = nonce + s.nonce
+	s.clientNonce, s.bothNonce = nonce, nonce+s.nonce
 	s.first = fmt.Sprintf("r=%s,s=%s,i=%d", s.bothNonce, base64.StdEncoding.EncodeToString(s.cred.Salt), s.cred.Iterations)
 	return []byte(s.first), nil
 }
@@ -164,7 +165,9 @@ func (s *Server) takeFinal(m string) ([]byte, error) {
 	if channel != "c="+base64.StdEncoding.EncodeToString([]byte(s.gs2)) {
 		return nil, refuse("another header than in the first message")
 	}
-	if nonce != "r="+s.bothNonce || extensions != "" && !validExtensions(extensions) {
+	// librdkafka before 2.6.1 puts its own nonce in front once more, against the RFC, and
+	// Kafka lets it. The proof covers what was sent, and ours is in it either way.
+	if nonce != "r="+s.bothNonce && nonce != "r="+s.clientNonce+s.bothNonce || extensions != "" && !validExtensions(extensions) {
 		return nil, refuse("another nonce than in the first message")
 	}
 	auth := s.bare + "," + s.first + "," + without

@@ -190,6 +190,13 @@ func (c *TopicConfig) settings() (map[string]string, []error) {
 	return set, bad
 }
 
+// Validate says what is wrong with the options, everything at once, as Open would
+// before it looks at the directory: *InvalidSettingError, joined.
+func (o *Options) Validate() error {
+	_, err := o.engine()
+	return err
+}
+
 // engine turns the options into those of the engine, and reports every bad one.
 func (o *Options) engine() (*engine.Options, error) {
 	if o == nil {

@@ -70,15 +70,8 @@ func Serve(db *embedlog.DB, o *Options) (*Server, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	limits, err := o.Limits.withDefaults()
-	bad := []error{err}
-	if len(o.Listeners) == 0 {
-		bad = append(bad, &embedlog.InvalidSettingError{Name: "Listeners", Reason: "must have at least one: nothing listens unless it is asked to"})
-	}
-	for i := range o.Listeners {
-		bad = append(bad, o.Listeners[i].check(i, o.AllowInsecure))
-	}
-	if err := errors.Join(bad...); err != nil {
+	limits, err := o.check()
+	if err != nil {
 		return nil, fmt.Errorf("kafka: serve: %w", err)
 	}
 	s := newServer(db, o, limits)

@@ -91,6 +91,9 @@ same commands talk to that program; otherwise they say who holds it.`,
 		c.GroupID = "care"
 		root.AddCommand(c)
 	}
+	serve := a.serve()
+	serve.GroupID = "care"
+	root.AddCommand(serve)
 	root.AddCommand(a.version())
 	root.InitDefaultCompletionCmd()
 	a.completeArguments(root)

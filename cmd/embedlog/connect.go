@@ -22,6 +22,9 @@ const patience = 2 * time.Second
 // holds it, if one answers on its socket, otherwise by opening the directory. It
 // makes no database unless create says so.
 func (a *app) connect(ctx context.Context, create bool) (*client, error) {
+	if isSocket(a.data) {
+		return dialSocket(a.data)
+	}
 	dir, err := filepath.Abs(a.data)
 	if err != nil {
 		return nil, err

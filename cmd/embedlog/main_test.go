@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,11 @@ func TestMain(m *testing.M) {
 // without a database. EMBEDLOG_UPDATE_SCRIPTS=1 writes what came out into the
 // scripts.
 func TestScripts(t *testing.T) {
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"exits": exits, "waitgroup": waitGroup, "consumed": consumed,
+		"damage": damage, "hold": hold, "release": release,
+	}
+	maps.Copy(commands, serveScript)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -32,10 +38,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("EMBEDLOG_DATA", "data")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "waitgroup": waitGroup, "consumed": consumed,
-			"damage": damage, "hold": hold, "release": release,
-		},
+		Cmds:                commands,
 		UpdateScripts:       os.Getenv("EMBEDLOG_UPDATE_SCRIPTS") != "",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -165,8 +165,9 @@ func (s *Server) takeFinal(m string) ([]byte, error) {
 	if channel != "c="+base64.StdEncoding.EncodeToString([]byte(s.gs2)) {
 		return nil, refuse("another header than in the first message")
 	}
-	// librdkafka before 2.6.1 puts its own nonce in front once more, against the RFC, and
-	// Kafka lets it. The proof covers what was sent, and ours is in it either way.
+	// librdkafka before 2.6.1 puts its own nonce in front once more, against the RFC. Kafka
+	// 3.8.1 and 3.9 let it, and 4.0 does not; systems still ship it, so that form is taken.
+	// The proof covers what was sent, and our nonce is in it either way.
 	if nonce != "r="+s.bothNonce && nonce != "r="+s.clientNonce+s.bothNonce || extensions != "" && !validExtensions(extensions) {
 		return nil, refuse("another nonce than in the first message")
 	}

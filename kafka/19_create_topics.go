@@ -13,8 +13,14 @@ import (
 
 func init() { register(2, 7, createTopics) }
 
+// createdBytes is about what describing a topic with all its settings takes.
+const createdBytes = 6 << 10
+
 func createTopics(r *request, q *kmsg.CreateTopicsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.CreateTopicsResponse)
+	if err := r.grow(len(q.Topics), createdBytes); err != nil {
+		return nil, err
+	}
 	ctx, cancel := r.within(q.TimeoutMillis)
 	defer cancel()
 	all := r.authorize(OpCreate, ResourceCluster, ClusterName)

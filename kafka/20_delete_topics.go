@@ -26,6 +26,9 @@ func deleteTopics(r *request, q *kmsg.DeleteTopicsRequest) (kmsg.Response, error
 			q.Topics = append(q.Topics, t)
 		}
 	}
+	if err := r.grow(len(q.Topics), explainedBytes); err != nil {
+		return nil, err
+	}
 	all := r.authorize(OpDelete, ResourceCluster, ClusterName)
 	type asked struct {
 		name string

@@ -15,6 +15,13 @@ const noWatermark = -1
 
 func deleteRecords(r *request, q *kmsg.DeleteRecordsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.DeleteRecordsResponse)
+	parts := 0
+	for i := range q.Topics {
+		parts += 1 + len(q.Topics[i].Partitions)
+	}
+	if err := r.grow(parts, plainBytes); err != nil {
+		return nil, err
+	}
 	ctx, cancel := r.within(q.TimeoutMillis)
 	defer cancel()
 	for _, asked := range q.Topics {

@@ -13,8 +13,14 @@ import (
 
 func init() { register(1, 4, describeConfigs) }
 
+// describedBytes is about what one setting takes in an answer.
+const describedBytes = 200
+
 func describeConfigs(r *request, q *kmsg.DescribeConfigsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.DescribeConfigsResponse)
+	if err := r.grow(len(q.Resources), explainedBytes); err != nil {
+		return nil, err
+	}
 	for i := range q.Resources {
 		asked := &q.Resources[i]
 		answer := kmsg.NewDescribeConfigsResponseResource()
@@ -22,6 +28,9 @@ func describeConfigs(r *request, q *kmsg.DescribeConfigsRequest) (kmsg.Response,
 		list, err := r.configsOf(asked.ResourceType, asked.ResourceName)
 		answer.ErrorCode, answer.ErrorMessage = answerTo(err)
 		answer.Configs = []kmsg.DescribeConfigsResponseResourceConfig{}
+		if err := r.grow(len(list), describedBytes); err != nil {
+			return nil, err
+		}
 		for _, c := range list {
 			if len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, c.name) {
 				answer.Configs = append(answer.Configs, c.described(q.IncludeSynonyms, q.IncludeDocumentation))

@@ -13,6 +13,9 @@ func init() { register(0, 2, alterConfigs) }
 
 func alterConfigs(r *request, q *kmsg.AlterConfigsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.AlterConfigsResponse)
+	if err := r.grow(len(q.Resources), explainedBytes); err != nil {
+		return nil, err
+	}
 	times := counted(q.Resources, func(a *kmsg.AlterConfigsRequestResource) configResource {
 		return configResource{a.ResourceType, a.ResourceName}
 	})

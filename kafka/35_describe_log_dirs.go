@@ -13,6 +13,13 @@ func init() { register(1, 5, describeLogDirs) }
 
 func describeLogDirs(r *request, q *kmsg.DescribeLogDirsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.DescribeLogDirsResponse)
+	parts := 0
+	for i := range q.Topics {
+		parts += 1 + len(q.Topics[i].Partitions)
+	}
+	if err := r.grow(parts, plainBytes); err != nil {
+		return nil, err
+	}
 	resp.Dirs = []kmsg.DescribeLogDirsResponseDir{}
 	if !r.authorize(OpDescribe, ResourceCluster, ClusterName) {
 		resp.ErrorCode = codeClusterAuthorizationFailed // version 3 and above; before, the list is empty

@@ -14,6 +14,9 @@ func init() { register(0, 3, createPartitions) }
 
 func createPartitions(r *request, q *kmsg.CreatePartitionsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.CreatePartitionsResponse)
+	if err := r.grow(len(q.Topics), explainedBytes); err != nil {
+		return nil, err
+	}
 	ctx, cancel := r.within(q.TimeoutMillis)
 	defer cancel()
 	times := counted(q.Topics, func(t *kmsg.CreatePartitionsRequestTopic) string { return t.Topic })

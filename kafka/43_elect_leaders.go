@@ -17,6 +17,13 @@ const (
 
 func electLeaders(r *request, q *kmsg.ElectLeadersRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.ElectLeadersResponse)
+	parts := 0
+	for i := range q.Topics {
+		parts += 1 + len(q.Topics[i].Partitions)
+	}
+	if err := r.grow(parts, explainedBytes); err != nil {
+		return nil, err
+	}
 	resp.Topics = []kmsg.ElectLeadersResponseTopic{}
 	var err error
 	if !r.authorize(OpAlter, ResourceCluster, ClusterName) {

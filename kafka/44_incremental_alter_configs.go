@@ -15,6 +15,9 @@ func init() { register(0, 1, incrementalAlterConfigs) }
 
 func incrementalAlterConfigs(r *request, q *kmsg.IncrementalAlterConfigsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
+	if err := r.grow(len(q.Resources), explainedBytes); err != nil {
+		return nil, err
+	}
 	times := counted(q.Resources, func(a *kmsg.IncrementalAlterConfigsRequestResource) configResource {
 		return configResource{a.ResourceType, a.ResourceName}
 	})

@@ -9,6 +9,13 @@ func init() { register(0, 1, alterPartitionReassignments) }
 
 func alterPartitionReassignments(r *request, q *kmsg.AlterPartitionAssignmentsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
+	parts := 0
+	for i := range q.Topics {
+		parts += 1 + len(q.Topics[i].Partitions)
+	}
+	if err := r.grow(parts, explainedBytes); err != nil {
+		return nil, err
+	}
 	resp.AllowReplicationFactorChange = q.AllowReplicationFactorChange
 	resp.Topics = []kmsg.AlterPartitionAssignmentsResponseTopic{}
 	allowed := r.authorize(OpAlter, ResourceCluster, ClusterName)

@@ -14,6 +14,9 @@ func init() { register(0, 2, updateFeatures) }
 
 func updateFeatures(r *request, q *kmsg.UpdateFeaturesRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.UpdateFeaturesResponse)
+	if err := r.grow(len(q.FeatureUpdates), plainBytes); err != nil {
+		return nil, err
+	}
 	resp.Results = []kmsg.UpdateFeaturesResponseResult{}
 	if !r.authorize(OpAlter, ResourceCluster, ClusterName) {
 		resp.ErrorCode, resp.ErrorMessage = answerTo(errClusterDenied)

@@ -19,6 +19,9 @@ const maxPagePartitions = 2000
 
 func describeTopicPartitions(r *request, q *kmsg.DescribeTopicPartitionsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
+	if err := r.grow(len(q.Topics), explainedBytes); err != nil {
+		return nil, err
+	}
 	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
 	all := len(q.Topics) == 0
 	names := make(map[string]bool)

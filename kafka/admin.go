@@ -36,13 +36,35 @@ func answerTo(err error) (code int16, message *string) {
 	if err == nil {
 		return codeNone, nil
 	}
-	// Joined errors have a line each.
+	// Joined errors have a line each, and names in them may be long.
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if len(text) > maxMessageBytes {
+		text = strings.ToValidUTF8(text[:maxMessageBytes], "") + "..."
+	}
 	var own *refusal
 	if errors.As(err, &own) {
 		return own.code, &text
 	}
 	return codeOf(err), &text
+}
+
+// maxMessageBytes bounds the text about one error.
+const maxMessageBytes = 2048
+
+// Sizes of an answer's parts in memory, about: with a message, and without.
+const (
+	explainedBytes = 400
+	plainBytes     = 64
+)
+
+// grow takes memory for the answer. A few bytes of a request may ask for many of an
+// answer, and some thousands of them for more than there is: then it is an error,
+// before anything is changed.
+func (r *request) grow(parts int, each int64) error {
+	if err := r.reserve(int64(parts) * each); err != nil {
+		return fmt.Errorf("the answer: %w", err)
+	}
+	return nil
 }
 
 // What somebody hears who may not do something. It does not say whether the thing is

@@ -99,3 +99,44 @@ func openAdmin(t testing.TB, topics string, o Options, options *embedlog.Options
 	}
 	return db, dialWire(t, serve(t, db, o))
 }
+
+// A request whose answer would take more memory than a connection may have is not
+// answered, and changes nothing.
+func TestAnswersAreBounded(t *testing.T) {
+	o := Options{Limits: Limits{FrameBytes: 1 << 20, ConnectionMemoryBytes: 1 << 20}}
+	many := make([]int32, 4000)
+	names := make([]string, 4000)
+	for i := range names {
+		names[i] = fmt.Sprint("t", i)
+	}
+	for _, q := range []kmsg.Request{
+		func() kmsg.Request {
+			q := kmsg.NewPtrElectLeadersRequest()
+			q.Topics = append(q.Topics, kmsg.ElectLeadersRequestTopic{Topic: "orders", Partitions: many})
+			return q
+		}(),
+		func() kmsg.Request {
+			q := describe(kmsg.ConfigResourceTypeBroker, "1")
+			for range 200 {
+				q.Resources = append(q.Resources, q.Resources[0])
+			}
+			return q
+		}(),
+		func() kmsg.Request {
+			q := kmsg.NewPtrCreateTopicsRequest()
+			for _, name := range names {
+				q.Topics = append(q.Topics, newTopic(name, 1, 1))
+			}
+			return q
+		}(),
+		deleteNames(names...),
+	} {
+		db, w := openAdmin(t, "orders/1 t1/1", o, nil)
+		q.SetVersion(apiOf(q.Key()).max)
+		w.send(q)
+		w.gone()
+		if names := topicNames(db); len(names) != 2 {
+			t.Errorf("%s changed something: topics %v", kmsg.NameForKey(q.Key()), names)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,7 @@ func TestGateStarvesNobody(t *testing.T) {
 		var g groupGate
 		stop := make(chan struct{})
 		var running sync.WaitGroup
-		alone := 0
+		var alone atomic.Int64
 		for range 3 { // one of them always waits while another one is in
 			running.Go(func() {
 				for {
@@ -29,20 +30,20 @@ func TestGateStarvesNobody(t *testing.T) {
 					if err := g.exclude(ctx); err != nil {
 						t.Error(err)
 					}
-					alone++
+					alone.Add(1)
 					time.Sleep(time.Millisecond)
 					g.leave()
 				}
 			})
 		}
 		time.Sleep(10 * time.Millisecond)
-		before := alone
+		before := alone.Load()
 		short, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		if err := g.share(short); err != nil {
-			t.Errorf("not let in while %d others were: %v", alone-before, err)
+			t.Errorf("not let in while %d others were: %v", alone.Load()-before, err)
 		} else {
-			if passed := alone - before; passed > 3 {
+			if passed := alone.Load() - before; passed > 3 {
 				t.Errorf("%d who came later were let in before", passed)
 			}
 			g.leave()

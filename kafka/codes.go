@@ -89,6 +89,7 @@ var codes = []struct {
 	{embedlog.ErrWrongDirectory, codeUnknownServerError},
 	{embedlog.ErrNotEmpty, codeUnknownServerError},
 	{embedlog.ErrNoBackup, codeUnknownServerError},
+	{embedlog.ErrReentrant, codeUnknownServerError},
 }
 
 // codeOf is the error code for an error of the engine.

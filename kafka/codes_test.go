@@ -39,7 +39,8 @@ var sentinels = map[string]error{
 	"ErrUnknownGroup": embedlog.ErrUnknownGroup, "ErrUnknownMember": embedlog.ErrUnknownMember,
 	"ErrUnknownOutcome": embedlog.ErrUnknownOutcome, "ErrUnknownPartition": embedlog.ErrUnknownPartition,
 	"ErrUnknownTopic": embedlog.ErrUnknownTopic, "ErrUnstableOffset": embedlog.ErrUnstableOffset,
-	"ErrWrongDirectory": embedlog.ErrWrongDirectory,
+	"ErrWrongDirectory": embedlog.ErrWrongDirectory, "ErrUnknownUser": embedlog.ErrUnknownUser, "ErrInvalidUser": embedlog.ErrInvalidUser,
+	"ErrInvalidACL": embedlog.ErrInvalidACL, "ErrInvalidQuota": embedlog.ErrInvalidQuota, "ErrReentrant": embedlog.ErrReentrant,
 }
 
 // Every sentinel that the root's files declare has a code of its own choosing, also

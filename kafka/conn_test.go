@@ -79,7 +79,7 @@ func TestConnRefuses(t *testing.T) {
 		{"no body", false, framed(header(3, 1, 1)), "middle of a field"},
 		{"an array of anything", false, framed(append(header(3, 1, 1), 0x7f, 0xff, 0xff, 0xff)), "an array of 2147483647"},
 		{"tags without end", false, framed(append(header(3, 9, 1), 0xff, 0xff, 0xff, 0xff, 0x0f)), "tagged fields"},
-		{"before authentication", true, framed(append(header(3, 1, 1), 0xff, 0xff, 0xff, 0xff)), "Metadata before authentication"},
+		{"before authentication", true, framed(append(header(3, 1, 1), 0xff, 0xff, 0xff, 0xff)), "not authenticated: Metadata"},
 		{"what there is not, before authentication", true, framed(header(99, 0, 1)), "API key 99"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

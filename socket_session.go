@@ -214,6 +214,12 @@ var handlers = map[sock.Op]handler{
 	sock.OpVerify:        {serve: asked((*session).verify), waits: true},
 	sock.OpBackup:        {serve: asked((*session).backup), waits: true},
 	sock.OpExport:        {serve: asked((*session).export), waits: true},
+	sock.OpUsers:         {serve: asked((*session).users)},
+	sock.OpSetUser:       {serve: asked((*session).setUser)},
+	sock.OpDeleteUser:    {serve: asked((*session).deleteUser)},
+	sock.OpACLs:          {serve: asked((*session).acls)},
+	sock.OpCreateACLs:    {serve: asked((*session).createACLs)},
+	sock.OpDeleteACLs:    {serve: asked((*session).deleteACLs)},
 }
 
 // asked makes a handler of a function that takes the request as it was before it

@@ -81,10 +81,15 @@ same commands talk to that program; otherwise they say who holds it.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages ", "FlagUsagesWrapped 80 "))
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Records and groups:"},
+		&cobra.Group{ID: "security", Title: "Who may do what through the Kafka listener:"},
 		&cobra.Group{ID: "care", Title: "Looking after a directory:"},
 	)
 	for _, c := range []*cobra.Command{a.topic(), a.produce(), a.consume(), a.group()} {
 		c.GroupID = "data"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{a.user(), a.acl()} {
+		c.GroupID = "security"
 		root.AddCommand(c)
 	}
 	for _, c := range a.care() {

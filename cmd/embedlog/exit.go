@@ -66,7 +66,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	}
 	switch code(err) {
-	case sock.CodeUnknownTopic, sock.CodeUnknownPart, sock.CodeUnknownGroup:
+	case sock.CodeUnknownTopic, sock.CodeUnknownPart, sock.CodeUnknownGroup, sock.CodeUnknownUser:
 		return exitNotFound
 	case sock.CodeCorrupt:
 		return exitDamage

@@ -53,6 +53,12 @@ const (
 	OpBackup        Op = 20
 	OpExport        Op = 21
 	OpGroup         Op = 22
+	OpUsers         Op = 23
+	OpSetUser       Op = 24
+	OpDeleteUser    Op = 25
+	OpACLs          Op = 26
+	OpCreateACLs    Op = 27
+	OpDeleteACLs    Op = 28
 )
 
 // Kind is what a server answers.

@@ -23,6 +23,8 @@ const (
 	CodeUnknownPart    Code = "unknown_partition"
 	CodeUnknownGroup   Code = "unknown_group"
 	CodeTopicExists    Code = "topic_exists"
+	CodeUnknownUser    Code = "unknown_user"
+	CodeUserExists     Code = "user_exists"
 	CodeGroupNotEmpty  Code = "group_not_empty"
 	CodeOffsetRange    Code = "offset_out_of_range"
 	CodeTooLarge       Code = "record_too_large"

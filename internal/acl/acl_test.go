@@ -252,7 +252,7 @@ func TestSetAgainstAList(t *testing.T) {
 		}
 	}
 	for d := Unknown; d <= Denied; d++ {
-		if decisions[d] < 50 {
+		if decisions[d] < testcount.N(50) {
 			t.Errorf("decision %d came %d times only", d, decisions[d])
 		}
 	}

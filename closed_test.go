@@ -82,8 +82,10 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 		calls  table
 	}{
 		{db, table{
-			"ACLs":               quiet(func() { db.ACLs(ACLFilter{}) }),
-			"AlterQuota":         func() error { return db.AlterQuota(ctx, QuotaEntity{User: "ann"}, map[string]float64{"producer_byte_rate": 1}) },
+			"ACLs": quiet(func() { db.ACLs(ACLFilter{}) }),
+			"AlterQuota": func() error {
+				return db.AlterQuota(ctx, QuotaEntity{User: "ann"}, map[string]float64{"producer_byte_rate": 1})
+			},
 			"AlterUser":          func() error { return db.AlterUser(ctx, "ann", nil, ScramSHA256) },
 			"Authorizer":         quiet(func() { db.Authorizer(nil) }),
 			"AutoCreatesTopics":  quiet(func() { db.AutoCreatesTopics() }),

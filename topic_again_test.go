@@ -32,23 +32,20 @@ func TestTopicHandleAndANameMadeAgain(t *testing.T) {
 				synctest.Wait() // the ticker has begun: a wait for the metadata's lock would stop the clock
 				gate := make(chan struct{})
 				fault.Add(vfs.Rule{Op: vfs.OpDatasync, Glob: "meta/*.log", Effect: vfs.Call(func() { <-gate })})
-				results := make(map[string]error)
-				done := make(chan struct{})
-				queue := func(name string, f func() error) {
-					go func() { results[name] = f(); done <- struct{}{} }()
+				queue := func(f func() error) (result chan error) {
+					result = make(chan error, 1)
+					go func() { result <- f() }()
 					synctest.Wait() // it waits for its turn, or for the disk
+					return result
 				}
-				queue("delete", func() error { return db.DeleteTopic(ctx, "t") })
-				queue("create", func() error { _, err := db.CreateTopic(ctx, "t", nil); return err })
-				queue("call", func() error { return row.call(old) })
+				deleted := queue(func() error { return db.DeleteTopic(ctx, "t") })
+				created := queue(func() error { _, err := db.CreateTopic(ctx, "t", nil); return err })
+				called := queue(func() error { return row.call(old) })
 				close(gate)
-				for range 3 {
-					<-done
-				}
-				if err := errors.Join(results["delete"], results["create"]); err != nil {
+				if err := errors.Join(<-deleted, <-created); err != nil {
 					t.Fatal(err)
 				}
-				checkError(t, results["call"], ErrUnknownTopic, `"t"`)
+				checkError(t, <-called, ErrUnknownTopic, `"t"`)
 				now, err := db.Topic("t")
 				if err != nil || now.ID() == old.ID() {
 					t.Fatalf("%v, %v", now, err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,9 +32,11 @@ func TestFilesOfADeletedTopicGoWhenItIsClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		removed := false
+		var removed atomic.Bool
 		fault.OnOp(func(op vfs.Op, name string) {
-			removed = removed || op == vfs.OpRemove && strings.HasSuffix(name, "/0/00000000000000000000.log")
+			if op == vfs.OpRemove && strings.HasSuffix(name, "/0/00000000000000000000.log") {
+				removed.Store(true)
+			}
 		})
 		// Closing takes its time: the end of the log is synced.
 		gate := make(chan struct{})
@@ -41,7 +44,7 @@ func TestFilesOfADeletedTopicGoWhenItIsClosed(t *testing.T) {
 		deleted := make(chan error)
 		go func() { deleted <- e.DeleteTopic(ctx, "t") }()
 		time.Sleep(3 * time.Second) // the ticker looks for deleted topics meanwhile
-		if removed {
+		if removed.Load() {
 			t.Error("files were removed while the partition was being closed")
 		}
 		close(gate)
@@ -49,7 +52,7 @@ func TestFilesOfADeletedTopicGoWhenItIsClosed(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(3 * time.Second)
-		if !removed || e.hasDeletions() {
+		if !removed.Load() || e.hasDeletions() {
 			t.Error("the files are still there")
 		}
 		if err := e.Close(); err != nil {

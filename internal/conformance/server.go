@@ -41,6 +41,8 @@ func serve(r *run, name string, o kafka.Options) (*server, error) {
 	// All clients of a suite come from one address, some hundreds at once; Kafka has no
 	// bound by default.
 	o.Limits.Connections, o.Limits.ConnectionsPerIP = -1, -1
+	// As in Kafka with an authorizer, ACLs can be made and are asked; who has no name may do everything.
+	o.Authorizer = db.Authorizer(&embedlog.AuthorizerOptions{SuperUsers: []embedlog.Principal{kafka.Anonymous}})
 	s, err := kafka.Serve(db, &o)
 	if err != nil {
 		db.Close()

@@ -29,6 +29,9 @@ const (
 	kgoSecure
 )
 
+// The user that kgo's tests of SCRAM are.
+const scramUser, scramPassword = "alice", "wonderland"
+
 // kgoTest is the tests of franz-go's client, built once.
 var kgoTest = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "conformance-kgo-")
@@ -63,7 +66,9 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 			return o, err
 		}
 		options.Listeners[0].TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
-		env = append(env, "KGO_TEST_TLS=ca:"+ca)
+		// Its tests of SCRAM have a listener of their own, and no TLS.
+		options.Listeners = append(options.Listeners, kafka.Listener{Address: "127.0.0.1:0", SASL: &kafka.SASL{}})
+		env = append(env, "KGO_TEST_TLS=ca:"+ca, fmt.Sprintf("KGO_TEST_SCRAM=%s:%s:512", scramUser, scramPassword))
 	}
 	s, err := serve(r, "kgo", options)
 	if err != nil {
@@ -74,6 +79,12 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 			err = e
 		}
 	}()
+	if mode == kgoSecure {
+		if err := s.db.SetUser(ctx, scramUser, scramPassword); err != nil {
+			return o, err
+		}
+		env = append(env, "KGO_TEST_SCRAM_SEEDS="+s.addr(1))
+	}
 	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.timeout", r.timeout.String())
 	cmd.Dir = strings.TrimSpace(string(dir)) // one of its tests reads its source
 	cmd.Env = append(append(os.Environ(), env...), "KGO_SEEDS="+s.addr(0))

@@ -2,7 +2,6 @@ package soak
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/x/embedlog"
@@ -21,17 +21,10 @@ const specVariable = "EMBEDLOG_SOAK_SERVER"
 
 // spec is what a server is told.
 type spec struct {
-	Dir        string
-	Advertise  string
-	Partitions int
+	Binary    string `json:"-"` // embedlog, or empty for this binary
+	Dir       string
+	Advertise string
 }
-
-// The topics of a run, by level. copied is what the members of the group "copy" write.
-const (
-	fastTopic   = "fast"
-	safeTopic   = "safe"
-	copiedTopic = "copied"
-)
 
 // Main is what a binary calls first. In a server it serves, and exits when its input
 // ends: a parent that was killed leaves nothing behind.
@@ -58,24 +51,45 @@ func (s *spec) serve() error {
 		return err
 	}
 	defer db.Close()
-	for name, level := range map[string]embedlog.Durability{fastTopic: embedlog.OS, safeTopic: embedlog.Durable, copiedTopic: embedlog.OS} {
-		// Small segments: some are rolled in a short run, too.
-		c := &embedlog.TopicConfig{Partitions: s.Partitions, Durability: level, SegmentBytes: 4 << 20, Retention: -1}
-		if _, err := db.EnsureTopic(context.Background(), name, c); err != nil {
-			return err
-		}
-	}
 	server, err := kafka.Serve(db, &kafka.Options{Listeners: []kafka.Listener{{Address: "127.0.0.1:0", Advertise: s.Advertise}}})
 	if err != nil {
 		return err
 	}
-	fmt.Printf("ready %s\n", server.Addrs()[0])
+	if err := json.NewEncoder(os.Stdout).Encode(ready{Ready: true, Kafka: []string{server.Addrs()[0].String()}}); err != nil {
+		return err
+	}
 	io.Copy(io.Discard, os.Stdin)
 	return errors.Join(server.Close(), db.Close())
 }
 
+// ready is what a server prints when it is: of what `embedlog serve` prints, the part
+// that matters here.
+type ready struct {
+	Ready bool     `json:"ready"`
+	Kafka []string `json:"kafka"`
+}
+
+// command starts a server: this binary, or `embedlog serve`.
+func (s *spec) command() (*exec.Cmd, error) {
+	if s.Binary != "" {
+		return exec.Command(s.Binary, "serve", "--quiet", "--data", s.Dir, "--kafka", "127.0.0.1:0", "--advertise", s.Advertise), nil
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), specVariable+"="+string(text))
+	return cmd, nil
+}
+
 // server is a running server.
 type server struct {
+	self  bool // this binary, not embedlog
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	addr  string
@@ -88,16 +102,11 @@ const startTime = 60 * time.Second
 
 // start starts a server and returns when it is ready.
 func (s *spec) start() (*server, error) {
-	text, err := json.Marshal(s)
+	cmd, err := s.command()
 	if err != nil {
 		return nil, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	v := &server{cmd: exec.Command(self), done: make(chan error, 1), errs: &strings.Builder{}}
-	v.cmd.Env = append(os.Environ(), specVariable+"="+string(text))
+	v := &server{self: s.Binary == "", cmd: cmd, done: make(chan error, 1), errs: &strings.Builder{}}
 	v.cmd.Stderr = v.errs
 	if v.stdin, err = v.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -120,8 +129,9 @@ func (s *spec) start() (*server, error) {
 	defer timer.Stop()
 	select {
 	case text := <-line:
-		if addr, ok := strings.CutPrefix(strings.TrimSpace(text), "ready "); ok {
-			v.addr = addr
+		var at ready
+		if err := json.Unmarshal([]byte(text), &at); err == nil && at.Ready && len(at.Kafka) == 1 {
+			v.addr = at.Kafka[0]
 			return v, nil
 		}
 		v.cmd.Process.Kill()
@@ -146,8 +156,12 @@ func (v *server) kill() error {
 	return nil
 }
 
-// stop lets the server close everything.
+// stop lets the server close everything: embedlog at a signal, this binary when its
+// input ends.
 func (v *server) stop() error {
+	if !v.self {
+		v.cmd.Process.Signal(syscall.SIGTERM)
+	}
 	v.stdin.Close()
 	timer := time.AfterFunc(startTime, func() { v.cmd.Process.Kill() })
 	defer timer.Stop()

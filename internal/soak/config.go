@@ -37,6 +37,9 @@ type Config struct {
 	// WhileDead, if not nil, is called with the directory of the database while the
 	// server is dead, for the n-th time from 1. It is for tests that do harm.
 	WhileDead func(dir string, n int) error
+	// Binary, if not empty, is embedlog, whose `serve` is the server. Without it the
+	// binary that calls Main is.
+	Binary string
 	// Server, if not empty, is the address of a server that runs already, which is not
 	// killed and has the topics fast, safe and copied.
 	Server string
@@ -85,8 +88,6 @@ type Result struct {
 	Cuts    int
 	// Ready are the times from the start of a killed server until it answers.
 	Ready []time.Duration
-	// Groups says that the server serves consumer groups, so that their clients ran.
-	Groups bool
 	// Notes are errors that clients met, and how often. They are no faults: what comes
 	// of them is in the history.
 	Notes map[string]int
@@ -98,9 +99,6 @@ func (r *Result) String() string {
 	fmt.Fprintf(&b, "%v of work, %d kills, %d cuts of all connections\n", r.Took.Round(time.Millisecond), r.Kills, r.Cuts)
 	if len(r.Ready) > 0 {
 		fmt.Fprintf(&b, "ready again after %v at most\n", slices.Max(r.Ready).Round(time.Millisecond))
-	}
-	if !r.Groups {
-		b.WriteString("left out: the server has no consumer groups\n")
 	}
 	var notes []string
 	for text, n := range r.Notes {

@@ -18,6 +18,6 @@
 // A killed process loses nothing that it handed to the system, so topics of both
 // levels, OS and Durable, are to keep all that was acknowledged.
 //
-// Parts that the server does not serve yet (consumer groups) are left out, and the
-// result says so. The package belongs to tests: nothing that ships imports it.
+// The server is this binary, or `embedlog serve` (Config.Binary). The package belongs
+// to tests: nothing that ships imports it.
 package soak

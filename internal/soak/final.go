@@ -22,11 +22,9 @@ func (r *run) final(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.groups {
-		for i := range int32(copiers) {
-			if err := r.endTransaction(ctx, r.worker(copyProcess+i).transactionalID()); err != nil {
-				return err
-			}
+	for i := range int32(copiers) {
+		if err := r.endTransaction(ctx, r.worker(copyProcess+i).transactionalID()); err != nil {
+			return err
 		}
 	}
 	last, err := r.worker(endProcess).last(ctx)
@@ -36,10 +34,7 @@ func (r *run) final(ctx context.Context) error {
 	if err := r.worker(endProcess+1).readAll(ctx, last); err != nil {
 		return err
 	}
-	if r.groups {
-		return r.worker(endProcess+2).positions(ctx, true)
-	}
-	return nil
+	return r.worker(endProcess+2).positions(ctx, true)
 }
 
 // endTransaction aborts what is open under a transactional id.

@@ -51,9 +51,19 @@ func (m *moved) take() []history.Key {
 	return keys
 }
 
-// member are the options of a member of a group.
+// member are the options of a member of a group. Each life chooses its protocol, so
+// that groups are classic, assigned by the server, and mixed.
 func (w *worker) member(group string, m *moved, topics ...string) []kgo.Opt {
-	return w.options(
+	var protocol []kgo.Opt
+	switch w.rnd.IntN(4) {
+	case 0:
+		protocol = []kgo.Opt{kgo.ServerSideBalancer(), kgo.Balancers(kgo.RangeBalancer())}
+	case 1:
+		protocol = []kgo.Opt{kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer())}
+	default:
+		protocol = []kgo.Opt{kgo.Balancers(kgo.CooperativeStickyBalancer())}
+	}
+	return w.options(append(protocol,
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topics...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -64,7 +74,7 @@ func (w *worker) member(group string, m *moved, topics ...string) []kgo.Opt {
 		kgo.OnPartitionsAssigned(m.add),
 		kgo.OnPartitionsRevoked(m.add),
 		kgo.OnPartitionsLost(m.add),
-	)
+	)...)
 }
 
 // subscribe notes that the process is a new member.

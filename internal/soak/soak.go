@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/x/embedlog/internal/history"
 )
@@ -25,7 +24,6 @@ type run struct {
 	server  *server
 	history *history.Writer
 	addr    string
-	groups  bool
 
 	mu     sync.Mutex
 	notes  map[string]int
@@ -62,7 +60,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		}
 		defer r.relay.close()
 		r.addr = r.relay.addr()
-		r.spec = &spec{Dir: filepath.Join(cfg.Dir, "db"), Advertise: r.addr, Partitions: cfg.Partitions}
+		r.spec = &spec{Binary: cfg.Binary, Dir: filepath.Join(cfg.Dir, "db"), Advertise: r.addr}
 		if err := r.start(); err != nil {
 			return nil, err
 		}
@@ -71,9 +69,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 				r.server.kill()
 			}
 		}()
-	}
-	if r.groups, err = r.hasGroups(ctx); err != nil {
-		return nil, err
+		if err := r.makeTopics(ctx); err != nil {
+			return nil, err
+		}
 	}
 	began := time.Now()
 	if err := r.work(ctx); err != nil {
@@ -101,7 +99,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	return &Result{
 		Report: report, History: path, Took: took, Kills: r.kills, Cuts: r.cuts,
-		Ready: r.ready, Groups: r.groups, Notes: r.notes,
+		Ready: r.ready, Notes: r.notes,
 	}, nil
 }
 
@@ -176,31 +174,6 @@ func (r *run) options(more ...kgo.Opt) []kgo.Opt {
 	}, more...)
 }
 
-// hasGroups asks whether the server serves consumer groups.
-func (r *run) hasGroups(ctx context.Context) (bool, error) {
-	cl, err := kgo.NewClient(r.options()...)
-	if err != nil {
-		return false, err
-	}
-	defer cl.Close()
-	ctx, cancel := context.WithTimeout(ctx, stuck)
-	defer cancel()
-	resp, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, cl)
-	if err != nil {
-		return false, fmt.Errorf("soak: ask for versions: %w", err)
-	}
-	served := map[int16]bool{}
-	for _, k := range resp.ApiKeys {
-		served[k.ApiKey] = true
-	}
-	for key := int16(8); key <= 14; key++ { // OffsetCommit, OffsetFetch, FindCoordinator, JoinGroup, Heartbeat, LeaveGroup, SyncGroup
-		if !served[key] {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
 // Who works. Numbers of processes are these, and the number of the worker.
 const (
 	senders      = 4
@@ -238,15 +211,13 @@ func (r *run) work(ctx context.Context) error {
 		clients.Go(func() { r.worker(readProcess+i).read(ctx, true) })
 	}
 	clients.Go(func() { r.worker(looseProcess).read(ctx, false) })
-	if r.groups {
-		for i := range int32(copiers) {
-			clients.Go(func() { r.worker(copyProcess + i).copy(ctx) })
-		}
-		for i := range int32(counters) {
-			clients.Go(func() { r.worker(countProcess + i).count(ctx) })
-		}
-		clients.Go(func() { r.worker(askProcess).ask(ctx) })
+	for i := range int32(copiers) {
+		clients.Go(func() { r.worker(copyProcess + i).copy(ctx) })
 	}
+	for i := range int32(counters) {
+		clients.Go(func() { r.worker(countProcess + i).count(ctx) })
+	}
+	clients.Go(func() { r.worker(askProcess).ask(ctx) })
 	quiet, settle := context.WithCancel(ctx)
 	defer settle()
 	if r.relay != nil {

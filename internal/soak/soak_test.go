@@ -70,8 +70,8 @@ func TestKilledUnderLoad(t *testing.T) {
 	if res.Kills == 0 || res.Cuts == 0 || f.Sent.OK == 0 || f.Kinds[history.OpTxn].OK == 0 || f.Kinds[history.OpFinal].OK != 1 {
 		t.Errorf("seed %d: not enough happened for this to say much", seed)
 	}
-	if !res.Groups {
-		t.Log("clients in groups were left out: the server does not serve groups")
+	if f.Kinds[history.OpCommit].OK == 0 || f.Kinds[history.OpCommitted].OK == 0 {
+		t.Errorf("seed %d: no group committed", seed)
 	}
 }
 

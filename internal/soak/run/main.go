@@ -2,6 +2,7 @@
 // says what was wrong with what they saw. See package soak.
 //
 //	go run ./internal/soak/run -time 3m -kill 4s
+//	go build -o bin/ ./cmd/embedlog && go run ./internal/soak/run -binary bin/embedlog
 //
 // It exits with 1 when there was an anomaly, and then leaves the files.
 package main
@@ -36,6 +37,7 @@ func run() error {
 	flag.IntVar(&cfg.RecordBytes, "bytes", 100, "size of a record's value")
 	flag.IntVar(&cfg.Partitions, "partitions", 3, "partitions of each topic")
 	flag.Uint64Var(&cfg.Seed, "seed", rand.Uint64(), "of what is random")
+	flag.StringVar(&cfg.Binary, "binary", "", "the server is `embedlog`'s serve, of this binary")
 	flag.StringVar(&cfg.Server, "server", "", "`address` of a server that runs already, and is not killed")
 	keep := flag.Bool("keep", false, "leave the files, whatever comes out")
 	flag.Parse()

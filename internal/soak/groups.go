@@ -25,6 +25,22 @@ const (
 type moved struct {
 	mu   sync.Mutex
 	keys map[history.Key]bool
+	lost int // commits whose answer was lost
+}
+
+// OnBrokerE2E counts commits whose answer was lost: kgo sends them again.
+func (m *moved) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+	if key == kmsg.OffsetCommit.Int16() && e2e.Err() != nil {
+		m.mu.Lock()
+		m.lost++
+		m.mu.Unlock()
+	}
+}
+
+func (m *moved) lostCommits() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lost
 }
 
 func (m *moved) add(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
@@ -64,6 +80,7 @@ func (w *worker) member(group string, m *moved, topics ...string) []kgo.Opt {
 		protocol = []kgo.Opt{kgo.Balancers(kgo.CooperativeStickyBalancer())}
 	}
 	return w.options(append(protocol,
+		kgo.WithHooks(m),
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topics...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -129,7 +146,7 @@ func (w *worker) count(ctx context.Context) {
 			op.Keys = m.take()
 			w.end(op, history.OK)
 			if life > 1 && len(op.Polls) > 0 { // dies before it commits
-				w.commit(cl)
+				w.commit(cl, m)
 			}
 			if block {
 				cl.AllowRebalance()
@@ -144,7 +161,7 @@ func (w *worker) count(ctx context.Context) {
 }
 
 // commit commits what was polled.
-func (w *worker) commit(cl *kgo.Client) {
+func (w *worker) commit(cl *kgo.Client, m *moved) {
 	at := cl.UncommittedOffsets()
 	if len(at) == 0 {
 		return
@@ -154,6 +171,7 @@ func (w *worker) commit(cl *kgo.Client) {
 	op := w.begin(history.OpCommit)
 	op.Group, op.Offsets = countGroup, positions(at)
 	var failed error
+	lost := m.lostCommits()
 	cl.CommitOffsetsSync(ctx, at, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if failed = err; err != nil {
 			return
@@ -170,7 +188,8 @@ func (w *worker) commit(cl *kgo.Client) {
 			outcome = history.Fail
 		}
 	}
-	if failed != nil && outcome == history.OK {
+	// A refusal of what was sent again says nothing about the first time.
+	if failed != nil && (outcome == history.OK || m.lostCommits() > lost) {
 		outcome = history.Info
 	}
 	w.note("commit", failed)

@@ -7,10 +7,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -79,13 +81,21 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 			err = e
 		}
 	}()
+	args := []string{"-test.v", "-test.timeout", r.timeout.String()}
 	if mode == kgoSecure {
+		leave := slices.Sorted(maps.Keys(kgoNotOverTLS))
+		args = append(args, "-test.skip", "^("+strings.Join(leave, "|")+")$")
+		defer func() {
+			for _, name := range leave {
+				o.skipped = append(o.skipped, name+": left out")
+			}
+		}()
 		if err := s.db.SetUser(ctx, scramUser, scramPassword); err != nil {
 			return o, err
 		}
 		env = append(env, "KGO_TEST_SCRAM_SEEDS="+s.addr(1))
 	}
-	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.timeout", r.timeout.String())
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = strings.TrimSpace(string(dir)) // one of its tests reads its source
 	cmd.Env = append(append(os.Environ(), env...), "KGO_SEEDS="+s.addr(0))
 	var out bytes.Buffer

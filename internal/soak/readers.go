@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -81,7 +82,7 @@ func (w *worker) poll(ctx context.Context, poll func(context.Context, int) kgo.F
 	fetches := poll(limit, most)
 	fetches.EachError(func(_ string, _ int32, err error) {
 		if limit.Err() == nil {
-			w.note("poll", err)
+			w.note(fmt.Sprintf("poll of %d", w.process), err)
 		}
 	})
 	var runs []history.Run

@@ -110,7 +110,7 @@ func (r *run) logf(format string, args ...any) {
 }
 
 // note counts an error that is no fault. Numbers and addresses are left out, so that
-// the same errors are the same.
+// the same errors are the same; the first of each are logged as they are.
 func (r *run) note(what string, err error) {
 	if err == nil {
 		return
@@ -122,11 +122,15 @@ func (r *run) note(what string, err error) {
 		return c
 	}, err.Error())
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if _, ok := r.notes[text]; !ok && len(r.notes) >= 100 {
 		text = "others"
 	}
 	r.notes[text]++
+	first := r.notes[text] <= 3
+	r.mu.Unlock()
+	if first {
+		r.logf("%s: %v", what, err)
+	}
 }
 
 // fail ends the run with an error.

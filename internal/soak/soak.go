@@ -72,6 +72,8 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		if err := r.makeTopics(ctx); err != nil {
 			return nil, err
 		}
+	} else if err := r.reach(ctx); err != nil {
+		return nil, err
 	}
 	began := time.Now()
 	if err := r.work(ctx); err != nil {
@@ -176,6 +178,21 @@ func (r *run) options(more ...kgo.Opt) []kgo.Opt {
 		kgo.DialTimeout(5 * time.Second),
 		kgo.UnknownTopicRetries(-1),
 	}, more...)
+}
+
+// reach asks whether anybody is there.
+func (r *run) reach(ctx context.Context) error {
+	cl, err := kgo.NewClient(r.options()...)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, stuck)
+	defer cancel()
+	if err := cl.Ping(ctx); err != nil {
+		return fmt.Errorf("soak: no answer from %s: %w", r.addr, err)
+	}
+	return nil
 }
 
 // Who works. Numbers of processes are these, and the number of the worker.

@@ -49,7 +49,7 @@ func offsetCommit(r *request, q *kmsg.OffsetCommitRequest) (kmsg.Response, error
 			if q.Version >= 6 {
 				o.LeaderEpoch = p.LeaderEpoch
 			}
-			if o.LeaderEpoch < 0 {
+			if o.EpochSaid = o.LeaderEpoch >= 0; !o.EpochSaid {
 				o.LeaderEpoch = epochAt(topic, p.Partition, o.Offset)
 			}
 			commit.Offsets = append(commit.Offsets, o)

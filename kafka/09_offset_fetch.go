@@ -145,17 +145,18 @@ func (r *request) answerAll(g *kmsg.OffsetFetchResponseGroup, list []engine.Fetc
 	}
 }
 
-// fetchedOffset is one offset. A place that is known to be lost, by the epoch that was
-// committed with it, is where the log and what was read part; any other is what was
-// committed, which may lie past the end.
+// fetchedOffset is one offset. A place that is known to be lost, by the epoch of the
+// log that was committed with it, is where the log and what was read part. Any other is
+// what was committed, as in Kafka: it may lie past the end, and an epoch that the client
+// said may be wrong.
 func (r *request) fetchedOffset(group string, o *engine.FetchedOffset) kmsg.OffsetFetchResponseGroupTopicPartition {
 	if o.Undecided {
 		return noOffset(o.Partition, codeUnstableOffsetCommit)
 	}
 	p := noOffset(o.Partition, codeNone)
 	p.Offset, p.LeaderEpoch, p.Metadata = o.Offset, o.LeaderEpoch, kmsg.StringPtr(o.Metadata)
-	if lost := o.Lost; lost != nil && lost.LeaderEpoch < 0 {
-		p.Offset, p.LeaderEpoch = lost.Offset, -1
+	if lost := o.Lost; lost != nil && (lost.LeaderEpoch < 0 || o.EpochSaid) {
+		p.Offset, p.LeaderEpoch = lost.Offset, lost.LeaderEpoch
 	} else if lost != nil {
 		r.srv.logger.Warn("kafka: a committed position was brought back", "group", group, "topic", o.Topic, "partition", o.Partition,
 			"committed", lost.Offset, "epoch", lost.LeaderEpoch, "offset", lost.End)

@@ -50,7 +50,7 @@ func txnOffsetCommit(r *request, q *kmsg.TxnOffsetCommitRequest) (kmsg.Response,
 			if q.Version >= 2 {
 				o.LeaderEpoch = p.LeaderEpoch
 			}
-			if o.LeaderEpoch < 0 {
+			if o.EpochSaid = o.LeaderEpoch >= 0; !o.EpochSaid {
 				o.LeaderEpoch = epochAt(topic, p.Partition, o.Offset)
 			}
 			if p.Metadata != nil {

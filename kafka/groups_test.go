@@ -431,8 +431,9 @@ func TestConsumerGroupHeartbeatRefuses(t *testing.T) {
 	}
 }
 
-// A commit without a leader epoch gets that of the record before it; a position past
-// the end is answered as it was committed.
+// A commit without a leader epoch gets that of the record before it. A position past
+// the end, of the log or of the epoch that a client said, is answered as it was
+// committed; one past the end of an epoch that this log knew is brought back.
 func TestCommitsKeepTheirEpoch(t *testing.T) {
 	db := openMemory(t, nil)
 	topic := createTopic(t, db, "orders", nil)
@@ -441,7 +442,24 @@ func TestCommitsKeepTheirEpoch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	top, err := topic.EngineTopic()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := top.Partitions()[0].SetLeaderEpoch(2); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := topic.Produce(t.Context(), embedlog.Record{Value: []byte("v")}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := client(t, serve(t, db, Options{}))
+	fetched := func() kmsg.OffsetFetchResponseTopicPartition {
+		fetch := kmsg.NewPtrOffsetFetchRequest()
+		fetch.Group, fetch.Topics = "g", []kmsg.OffsetFetchRequestTopic{{Topic: "orders", Partitions: []int32{0}}}
+		return askVersion[*kmsg.OffsetFetchResponse](t, c, 5, fetch).Topics[0].Partitions[0]
+	}
 	for _, row := range []struct {
 		version          int16
 		epoch            int32
@@ -453,16 +471,23 @@ func TestCommitsKeepTheirEpoch(t *testing.T) {
 		{8, 0, 1, 0, 1},
 		{8, -1, 0, -1, 0},
 		{8, -1, 42, -1, 42},
-		{8, 0, 42, 0, 3}, // records of its epoch were lost
+		{8, 0, 42, 0, 42},
+		{8, 0, 5, 0, 5}, // of a client that says the epoch of its first position for ever
+		{8, -1, 5, 2, 5},
 	} {
 		q := offsetCommitOf("g", "", -1, "orders", engine.TopicID{}, row.offset)
 		q.Topics[0].Partitions[0].LeaderEpoch = row.epoch
 		wantGroupCode(t, "commit", askVersion[*kmsg.OffsetCommitResponse](t, c, row.version, q).Topics[0].Partitions[0].ErrorCode, codeNone)
-		fetch := kmsg.NewPtrOffsetFetchRequest()
-		fetch.Group, fetch.Topics = "g", []kmsg.OffsetFetchRequestTopic{{Topic: "orders", Partitions: []int32{0}}}
-		p := askVersion[*kmsg.OffsetFetchResponse](t, c, 5, fetch).Topics[0].Partitions[0]
+		p := fetched()
 		if int64(p.LeaderEpoch) != row.want || p.Offset != row.wantOffset {
 			t.Errorf("offset %d in epoch %d, committed with version %d: got %d in epoch %d, want %d in %d", row.offset, row.epoch, row.version, p.Offset, p.LeaderEpoch, row.wantOffset, row.want)
 		}
+	}
+	lost := engine.OffsetCommit{Topic: "orders", Offset: 5, LeaderEpoch: 0}
+	if err := db.Engine().Groups().Commit(t.Context(), engine.CommitRequest{Group: "g", MemberEpoch: -1, Offsets: []engine.OffsetCommit{lost}}); err != nil {
+		t.Fatal(err)
+	}
+	if p := fetched(); p.Offset != 3 || p.LeaderEpoch != 0 {
+		t.Errorf("a position that the log lost: got %d in epoch %d, want 3 in 0", p.Offset, p.LeaderEpoch)
 	}
 }

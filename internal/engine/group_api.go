@@ -72,6 +72,10 @@ type OffsetCommit struct {
 	Offset      int64  // of the next record to be read
 	LeaderEpoch int32  // of the record before it; -1 unknown
 	Metadata    string // anything, at most MaxOffsetMetadataBytes
+	// EpochSaid says that LeaderEpoch is what a client of Kafka's protocol said. Some say
+	// an earlier one than that of the record, so that it proves no loss: a client that
+	// does know its epochs checks by itself. (OffsetForLeaderEpoch)
+	EpochSaid bool
 }
 
 // MaxOffsetMetadataBytes bounds OffsetCommit.Metadata. (offset.metadata.max.bytes)

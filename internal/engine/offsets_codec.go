@@ -21,6 +21,7 @@ import (
 //	                            uvarint number of tagged fields (4); then for each, tags growing:
 //	                                uvarint tag   uvarint length   bytes
 //	                            tag 0: 16 topic id
+//	                            tag 10000, ours: nothing; the leader epoch is what a client said
 //	GroupMetadataKey            2 version: 2   2 length  group            (its value: classic_codec.go)
 //	ConsumerGroupMetadataKey    2 version: 3   2 length  group
 //	ConsumerGroupMetadataValue  2 version: 0   4 epoch   uvarint number of tagged fields ...
@@ -35,6 +36,7 @@ const (
 	offsetValueVersion   = 4
 	groupValueVersion    = 0
 	offsetTagTopicID     = 0
+	offsetTagEpochSaid   = 10_000
 	groupTagUnused       = 10_000
 	maxOffsetTaggedField = 10_000 // of one record; Kafka's bound
 )
@@ -57,6 +59,7 @@ type offsetValue struct {
 	metadata     string
 	commitMillis int64
 	topicID      TopicID // zero: not known
+	epochSaid    bool
 }
 
 func appendInt16String(dst []byte, s string) []byte {
@@ -81,11 +84,21 @@ func appendOffsetValue(dst []byte, v *offsetValue) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(v.metadata))+1)
 	dst = append(dst, v.metadata...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(v.commitMillis))
-	if v.topicID == (TopicID{}) {
-		return append(dst, 0)
+	fields := byte(0)
+	if !v.topicID.IsZero() {
+		fields++
 	}
-	dst = append(dst, 1, offsetTagTopicID, byte(len(v.topicID)))
-	return append(dst, v.topicID[:]...)
+	if v.epochSaid {
+		fields++
+	}
+	dst = append(dst, fields)
+	if !v.topicID.IsZero() {
+		dst = append(append(dst, offsetTagTopicID, byte(len(v.topicID))), v.topicID[:]...)
+	}
+	if v.epochSaid {
+		dst = append(binary.AppendUvarint(dst, offsetTagEpochSaid), 0)
+	}
+	return dst
 }
 
 // groupValue is a ConsumerGroupMetadataValue.
@@ -144,8 +157,12 @@ func parseOffsetValue(b []byte) (v offsetValue, err error) {
 	}
 	if version >= 4 {
 		r.tagged(func(tag uint64, b []byte) {
-			if tag == offsetTagTopicID {
+			switch tag {
+			case offsetTagTopicID:
 				r.must(copy(v.topicID[:], b) == len(v.topicID) && len(b) == len(v.topicID), "topic id")
+			case offsetTagEpochSaid:
+				r.must(len(b) == 0, "mark of an epoch")
+				v.epochSaid = true
 			}
 		})
 	}

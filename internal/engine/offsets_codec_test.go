@@ -47,6 +47,8 @@ func TestParseOffsetValues(t *testing.T) {
 	want := offsetValue{offset: 42, leaderEpoch: 7, metadata: "m", commitMillis: 5, topicID: id}
 	old := want
 	old.leaderEpoch, old.topicID = -1, TopicID{}
+	said := want
+	said.epochSaid = true
 	old3 := want
 	old3.topicID = TopicID{}
 	for _, row := range []struct {
@@ -59,6 +61,8 @@ func TestParseOffsetValues(t *testing.T) {
 		{"version 2", "0002 000000000000002a 0001 6d 0000000000000005", old, ""},
 		{"version 3", "0003 000000000000002a 00000007 0001 6d 0000000000000005", old3, ""},
 		{"version 4", "0004 000000000000002a 00000007 02 6d 0000000000000005 01 00 10 00000000000000000000000000000001", want, ""},
+		{"an epoch that a client said", "0004 000000000000002a 00000007 02 6d 0000000000000005 02 00 10 00000000000000000000000000000001 904e 00", said, ""},
+		{"a mark of an epoch with something in it", "0004 000000000000002a 00000007 02 6d 0000000000000005 01 904e 01 00", want, "mark"},
 		{"a tagged field that is not known", "0004 000000000000002a 00000007 02 6d 0000000000000005 02 00 10 00000000000000000000000000000001 05 01 ff", want, ""},
 		{"version 5", "0005 000000000000002a 00000007 02 6d 0000000000000005 00", want, "version"},
 		{"cut", "0004 000000000000002a 00000007 02 6d 00000000000000", want, "length"},

@@ -121,7 +121,7 @@ func (g *Groups) offsetRecords(x *group, req *CommitRequest, transactional bool)
 			continue
 		}
 		v := offsetToStore{offsetAt{topic.name, o.Partition}, offsetValue{
-			offset: o.Offset, leaderEpoch: max(o.LeaderEpoch, -1), metadata: o.Metadata, commitMillis: now, topicID: topic.id,
+			offset: o.Offset, leaderEpoch: max(o.LeaderEpoch, -1), metadata: o.Metadata, commitMillis: now, topicID: topic.id, epochSaid: o.EpochSaid,
 		}}
 		recs, values = append(recs, v.record(x.name)), append(values, v)
 	}
@@ -222,7 +222,7 @@ func (g *Groups) committed(x *group, wanted groupParts, stable bool) (list []Com
 	for at, v := range x.offsets {
 		if id, ok := view.wanted(wanted, at, &v.offsetValue); ok && v.offset != NoOffset {
 			list = append(list, CommittedOffset{
-				OffsetCommit: OffsetCommit{Topic: view.byID[id].name, TopicID: id, Partition: at.partition, Offset: v.offset, LeaderEpoch: v.leaderEpoch, Metadata: v.metadata},
+				OffsetCommit: OffsetCommit{Topic: view.byID[id].name, TopicID: id, Partition: at.partition, Offset: v.offset, LeaderEpoch: v.leaderEpoch, Metadata: v.metadata, EpochSaid: v.epochSaid},
 				CommitTime:   time.UnixMilli(v.commitMillis),
 			})
 		}

@@ -53,6 +53,7 @@ var suites = []suite{
 	{"kgo-chaos", "the same while connections die at random", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoChaos) }},
 	{"kgo-secure", "the same over TLS, with SCRAM where it is tested", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoSecure) }},
 	{"kcat", "kcat and the librdkafka that it is linked with", kcat},
+	{"sarama", "rounds of IBM/sarama", saramaClient},
 	{"kafkajs", "a script for kafkajs on Node.js", kafkajs},
 }
 

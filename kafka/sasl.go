@@ -26,10 +26,11 @@ const (
 // the database's users, see embedlog.DB.SetUser. The zero value is all defaults.
 type SASL struct {
 	// Mechanisms are those that clients may choose from. Nil means SCRAM-SHA-256,
-	// SCRAM-SHA-512 and, where there is TLS, PLAIN. (sasl.enabled.mechanisms)
+	// SCRAM-SHA-512 and, where there is TLS or PlainWithoutTLS, PLAIN.
+	// (sasl.enabled.mechanisms)
 	Mechanisms []string
 	// PlainWithoutTLS lets PLAIN, which sends the password as it is, be used without
-	// TLS. PLAIN must be named in Mechanisms then.
+	// TLS.
 	PlainWithoutTLS bool
 	// CheckPassword decides PLAIN instead of the database's users: for passwords that
 	// are kept elsewhere. It may be called by several goroutines at once.
@@ -46,7 +47,7 @@ func (l *Listener) mechanisms() []string {
 	if l.SASL.Mechanisms != nil {
 		return l.SASL.Mechanisms
 	}
-	if l.TLS != nil {
+	if l.TLS != nil || l.SASL.PlainWithoutTLS {
 		return []string{ScramSHA512, ScramSHA256, Plain}
 	}
 	return []string{ScramSHA512, ScramSHA256}

@@ -58,9 +58,11 @@ type producePart struct {
 	records []byte
 	batch   batchPeek
 	part    *engine.Partition
-	code    int16
-	err     error
-	result  partition.Result
+	// verified is held while it was found that the partition is part of the transaction.
+	verified *partition.Verification
+	code     int16
+	err      error
+	result   partition.Result
 }
 
 // batchPeek is what of a batch's header the door itself looks at. The partition
@@ -83,6 +85,7 @@ func produce(r *request, body []byte) error {
 	}
 	defer q.forget()
 	q.check(r)
+	defer q.release()
 	q.joinTransaction(r)
 	q.append(r)
 	for i := range q.parts {
@@ -152,6 +155,13 @@ func (q *producer) forget() {
 	clear(q.ready)
 	if cap(q.parts) > keptParts || cap(q.topics) > keptParts {
 		q.topics, q.parts, q.ready = nil, nil, nil
+	}
+}
+
+// release lets go of what transactional batches were verified under.
+func (q *producer) release() {
+	for i := range q.parts {
+		q.parts[i].verified.Release()
 	}
 }
 
@@ -331,6 +341,12 @@ func (q *producer) joinTransaction(r *request) {
 	if !q.hasTransactional() {
 		return
 	}
+	// A marker that lands from here on is after what the coordinator says.
+	for i := range q.parts {
+		if p := &q.parts[i]; p.isTransactional() {
+			p.verified = p.part.BeginVerification(p.batch.producerID)
+		}
+	}
 	if r.version < produceAdds {
 		for i := range q.parts {
 			if p := &q.parts[i]; p.isTransactional() {
@@ -404,11 +420,8 @@ func (p *producePart) codeOf(r *request, err error) int16 {
 	}
 }
 
-// How a batch is appended.
-var (
-	produceAppend = partition.AppendOptions{FixMaxTimestamp: true}
-	produceTxnV2  = partition.AppendOptions{FixMaxTimestamp: true, Producer: &partition.Producer{TxnV2: true}}
-)
+// produceAppend is how a batch is appended.
+var produceAppend = partition.AppendOptions{FixMaxTimestamp: true}
 
 // append appends the batches, side by side where each waits for the disk: what they
 // wait for is then the same round of it.
@@ -438,8 +451,8 @@ func (q *producer) append(r *request) {
 
 func (p *producePart) append(ctx context.Context, r *request) {
 	o := &produceAppend
-	if r.version >= produceAdds && p.batch.attributes.Has(log.Transactional) {
-		o = &produceTxnV2
+	if p.verified != nil {
+		o = &partition.AppendOptions{FixMaxTimestamp: true, Producer: &partition.Producer{TxnV2: r.version >= produceAdds, Verified: p.verified}}
 	}
 	if p.result, p.err = p.part.AppendBatch(ctx, p.records, o); p.err != nil {
 		p.code = p.codeOf(r, p.err)

@@ -85,14 +85,21 @@ func (r *request) commitInTxn(q *kmsg.TxnOffsetCommitRequest, commit *engine.Com
 	case len(commit.Offsets) == 0:
 		return codeNone
 	}
-	if q.Version >= 5 {
-		if err := r.engine.Txns().AddOffsets(r.life, q.TransactionalID, q.ProducerID, q.ProducerEpoch, q.Group); err != nil {
-			return r.txnCommitCode(err)
-		}
-	} else if err := r.verifyOffsets(q); err != nil {
+	part, err := r.engine.Groups().OffsetsPartition(r.life, q.Group)
+	if err != nil {
 		return r.txnCommitCode(err)
 	}
-	err := r.engine.Groups().TxnCommit(r.life, *commit, q.ProducerID, q.ProducerEpoch)
+	commit.Verified = part.BeginVerification(q.ProducerID)
+	defer commit.Verified.Release()
+	if q.Version >= 5 {
+		err = r.engine.Txns().AddOffsets(r.life, q.TransactionalID, q.ProducerID, q.ProducerEpoch, q.Group)
+	} else { // what was committed outside of a transaction would never be decided
+		err = r.engine.Txns().Verify(q.TransactionalID, q.ProducerID, q.ProducerEpoch, part.TopicID(), part.ID())
+	}
+	if err != nil {
+		return r.txnCommitCode(err)
+	}
+	err = r.engine.Groups().TxnCommit(r.life, *commit, q.ProducerID, q.ProducerEpoch)
 	var some *embedlog.CommitError
 	if errors.As(err, &some) {
 		for _, f := range some.Failures {
@@ -101,16 +108,6 @@ func (r *request) commitInTxn(q *kmsg.TxnOffsetCommitRequest, commit *engine.Com
 		return codeNone
 	}
 	return r.txnCommitCode(err)
-}
-
-// verifyOffsets says whether the group's partition is part of the transaction: what
-// was committed outside of one would never be decided.
-func (r *request) verifyOffsets(q *kmsg.TxnOffsetCommitRequest) error {
-	part, err := r.engine.Groups().OffsetsPartition(r.life, q.Group)
-	if err != nil {
-		return err
-	}
-	return r.engine.Txns().Verify(q.TransactionalID, q.ProducerID, q.ProducerEpoch, part.TopicID(), part.ID())
 }
 
 // txnCommitCode is the code for an error of a commit in a transaction.

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	embedlog "github.com/x/embedlog"
 	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -390,5 +392,74 @@ func TestDescribeAndListTransactions(t *testing.T) {
 	}
 	if parts[1].ErrorCode != codeUnknownTopicOrPartition {
 		t.Errorf("a partition that is not there: %+v", parts[1])
+	}
+}
+
+// A transaction ends while a batch of it is on its way, on another connection: the batch
+// has been verified, and comes behind the marker. It would stay open for ever.
+func TestProduceRacesEnd(t *testing.T) {
+	for _, row := range []struct {
+		name             string
+		produce, commits int16 // versions
+		code             int16
+	}{
+		{"first protocol", 9, 4, codeInvalidTxnState},
+		{"first protocol, abortable", 11, 4, codeInvalidTxnState},
+		{"partitions added as in the second, ended as in the first", 12, 4, codeInvalidTxnState},
+		{"second protocol", 12, 5, codeInvalidProducerEpoch},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			fault := vfs.NewFault(vfs.NewMem())
+			db, err := embedlog.OpenFS(fault, &embedlog.Options{MaintenanceInterval: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { db.Close() })
+			s := pipeServer(t, db, Options{})
+			x, other := dial(t, s, nil), dial(t, s, nil)
+			// Without a sync to wait for, the request's batches are appended in their order.
+			fast := &embedlog.TopicConfig{Durability: embedlog.OS}
+			first, orders := createTopic(t, db, "first", fast), createTopic(t, db, "orders", fast)
+			mustAppend(t, first, 0, batch(t, plain(), "a"))
+			id, epoch := initTxn(t, x, "tx")
+			add := kmsg.NewPtrAddPartitionsToTxnRequest()
+			add.Version, add.TransactionalID, add.ProducerID, add.ProducerEpoch = 3, "tx", id, epoch
+			add.Topics = []kmsg.AddPartitionsToTxnRequestTopic{{Topic: "orders", Partitions: []int32{0}}}
+			if resp := do[*kmsg.AddPartitionsToTxnResponse](x, add); resp.Topics[0].Partitions[0].ErrorCode != 0 {
+				t.Fatalf("add: %+v", resp)
+			}
+			ended := int16(-1)
+			end := sync.OnceFunc(func() {
+				q := kmsg.NewPtrEndTxnRequest()
+				q.Version, q.TransactionalID, q.ProducerID, q.ProducerEpoch, q.Commit = row.commits, "tx", id, epoch, true
+				ended = do[*kmsg.EndTxnResponse](other, q).ErrorCode
+			})
+			for _, op := range []vfs.Op{vfs.OpWrite, vfs.OpStore} {
+				fault.Add(vfs.Rule{Op: op, Glob: "topics/" + first.ID().String() + "/0/*.log", Effect: vfs.Call(end)})
+			}
+			h := plain()
+			h.ProducerID, h.ProducerEpoch, h.BaseSequence, h.Attributes = id, epoch, 0, log.Transactional
+			q := produceRequest(row.produce, first, 0, batch(t, plain(), "b"))
+			q.TransactionID = kmsg.StringPtr("tx")
+			addProduce(q, orders, 0, batch(t, h, "late"))
+			resp := do[*kmsg.ProduceResponse](x, q)
+			if ended != codeNone {
+				t.Fatalf("the end, in between: error code %d", ended)
+			}
+			if a, b := resp.Topics[0].Partitions[0].ErrorCode, resp.Topics[1].Partitions[0].ErrorCode; a != codeNone || b != row.code {
+				t.Errorf("error codes %d and %d, want 0 and %d", a, b, row.code)
+			}
+			if d, err := db.Engine().Txns().Describe("tx"); err != nil || len(d.Partitions) > 0 {
+				t.Fatalf("the coordinator knows %+v, %v", d, err)
+			}
+			top, err := orders.EngineTopic()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := top.Partitions()[0]
+			if stable, end := p.LastStable(), p.HighWatermark(); stable != end {
+				t.Errorf("the last stable offset is %d, the log ends at %d: a transaction is open that nobody ends", stable, end)
+			}
+		})
 	}
 }

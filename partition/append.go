@@ -31,6 +31,8 @@ type Producer struct {
 	// Coordinator marks a group coordinator's commit within a transaction: it has
 	// no sequence.
 	Coordinator bool
+	// Verified is what the transaction was verified under; nil where it need not be.
+	Verified *Verification
 }
 
 // AppendOptions say more about an append. Nil is none of it.
@@ -150,8 +152,8 @@ func (p *Partition) TryAppend(ctx context.Context, recs []log.Record) (result Re
 // checked to hold exactly what it claims; base offset and leader epoch are set.
 // batch is not changed, and free again when AppendBatch returns.
 //
-// The producer's fields are the batch's; of o.Producer only TxnV2 and Coordinator
-// count.
+// The producer's fields are the batch's; of o.Producer only TxnV2, Coordinator
+// and Verified count.
 func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *AppendOptions) (Result, error) {
 	cfg := p.cfg.Load()
 	h, err := log.CheckBatch(batch, log.Limits{

@@ -249,7 +249,7 @@ func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 			*now = p.clock.now()
 		}
 	}
-	v, err := w.pending.stage(h, first.marker, first.origin, *now)
+	v, err := p.stage(first, w.pending, *now)
 	if err != nil {
 		return err
 	}

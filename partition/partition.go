@@ -47,6 +47,8 @@ type Partition struct {
 	writer   groupWriter // belongs to who holds it
 	waiters  waiters
 
+	verifying verifying
+
 	mu        sync.Mutex // guards what follows
 	state     *state
 	stored    []storedEntry // replicated: what lies above the high watermark

@@ -21,6 +21,8 @@ type request struct {
 	plain  bool  // nothing tells its records from a neighbour's
 	// internal may use the reserve of a full disk.
 	internal bool
+	// verified, if not nil, must not have ended when the batch begins a transaction.
+	verified *Verification
 	// unsynced does not wait for a sync.
 	unsynced bool
 
@@ -39,7 +41,7 @@ const (
 )
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
-	r.recs, r.batch, r.marker, r.origin = recs, batch, nil, fromProducer
+	r.recs, r.batch, r.marker, r.origin, r.verified = recs, batch, nil, fromProducer, nil
 	r.expect, r.plain, r.internal, r.unsynced = false, true, false, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
@@ -56,7 +58,7 @@ func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 		r.expect, r.offset, r.plain = true, o.ExpectedOffset, false
 	}
 	if pr := o.Producer; pr != nil {
-		r.plain = false
+		r.plain, r.verified = false, pr.Verified
 		r.header.ProducerID, r.header.ProducerEpoch, r.header.BaseSequence = pr.ID, pr.Epoch, pr.Sequence
 		// The producer's state keeps it, and is made before the batch is encoded.
 		for i := range recs {
@@ -89,7 +91,7 @@ func (p *Partition) getRequest() *request {
 
 // putRequest gives a request back whose outcome was seen.
 func (p *Partition) putRequest(r *request) {
-	r.recs, r.batch, r.marker = nil, nil, nil
+	r.recs, r.batch, r.marker, r.verified = nil, nil, nil, nil
 	p.requests.Put(r)
 }
 

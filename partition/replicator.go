@@ -331,7 +331,7 @@ func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch 
 		h.Attributes |= log.AppendTime
 		h.MaxTimestamp = appendTime
 	}
-	v, err := pending.stage(h, r.marker, r.origin, now)
+	v, err := p.stage(r, pending, now)
 	if err != nil {
 		return nil, err
 	}

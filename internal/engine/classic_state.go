@@ -603,7 +603,7 @@ func (c *classicState) expire(now time.Time) (out []string) {
 
 // mayCommit reports why a call may not commit offsets.
 func (c *classicState) mayCommit(now time.Time, req *CommitRequest, transactional bool) error {
-	if req.MemberEpoch < 0 && req.MemberID == "" && req.InstanceID == "" {
+	if req.ofNobody() {
 		// A producer of before KIP-447 says nothing of the group in its transaction.
 		if len(c.members) > 0 && !(transactional && !req.Local) {
 			return ErrGroupNotEmpty

@@ -1,6 +1,10 @@
 package engine
 
-import "time"
+import (
+	"time"
+
+	"github.com/x/embedlog/partition"
+)
 
 // Member epochs with a meaning of their own in a HeartbeatRequest.
 const (
@@ -89,16 +93,24 @@ type CommitRequest struct {
 	Group    string
 	MemberID string
 	// MemberEpoch is the member's, or -1 for who is no member: allowed while the
-	// group has none.
+	// group has none, and in a transaction of a producer that is not Local.
 	MemberEpoch int32
 	InstanceID  string
 	Offsets     []OffsetCommit
 	// Forget lets an Offset be NoOffset, which takes the group's place in the partition
 	// away. Clients of Kafka reset a group that way.
 	Forget bool
+	// Verified is what a TxnCommit's transaction was verified under, by who asked the
+	// coordinator before: see partition.Verification.
+	Verified *partition.Verification
 	// Local says of a TxnCommit that the transaction's producer lives in this process:
 	// nobody counts on the offsets before the transaction's end makes them durable.
 	Local bool
+}
+
+// ofNobody says that the commit names no member.
+func (r *CommitRequest) ofNobody() bool {
+	return r.MemberEpoch < 0 && r.MemberID == "" && r.InstanceID == ""
 }
 
 // CommittedOffset is where a group goes on reading a partition.

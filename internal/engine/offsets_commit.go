@@ -27,7 +27,7 @@ func (g *Groups) Commit(ctx context.Context, req CommitRequest) error {
 // it is committed. The partition of __consumer_offsets that OffsetsPartition names
 // has been added to the transaction before.
 func (g *Groups) TxnCommit(ctx context.Context, req CommitRequest, producerID int64, epoch int16) error {
-	return g.commit(ctx, &req, &partition.Producer{ID: producerID, Epoch: epoch, Sequence: -1, Transactional: true, Coordinator: true})
+	return g.commit(ctx, &req, &partition.Producer{ID: producerID, Epoch: epoch, Sequence: -1, Transactional: true, Coordinator: true, Verified: req.Verified})
 }
 
 // OffsetsPartition is where a group's offsets are kept. It makes __consumer_offsets

@@ -340,7 +340,8 @@ func (t *Txns) add(ctx context.Context, id string, producerID int64, epoch int16
 
 // Verify says whether the partition is part of the open transaction of the id, for
 // a producer that adds partitions before it writes to them: one that nobody added
-// would stay open for ever. It takes no turn. (KIP-890, part 1)
+// would stay open for ever. It takes no turn, so a marker may land before the answer is
+// used: whoever asks holds a partition.Verification. (KIP-890, part 1)
 func (t *Txns) Verify(id string, producerID int64, epoch int16, topic TopicID, partition int32) error {
 	t.mu.Lock()
 	x := t.ids[id]

@@ -245,6 +245,9 @@ func (r *roster) mayCommit(now time.Time, req *CommitRequest, transactional bool
 	if len(r.classic.members) > 0 {
 		return r.classic.mayCommit(now, req, transactional)
 	}
+	if transactional && req.ofNobody() && !req.Local {
+		return nil // a producer of before KIP-447, or one that was told of a group and no member
+	}
 	err := r.server.mayCommit(req)
 	if m := r.server.members[req.MemberID]; err == nil && m != nil && m.classic != nil && !transactional {
 		m.lastSeen = now // as in a classic group

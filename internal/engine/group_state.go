@@ -443,6 +443,9 @@ func (g *groupState) mayCommit(req *CommitRequest) error {
 
 // mayCommitPart is mayCommit for one partition, after it.
 func (g *groupState) mayCommitPart(req *CommitRequest, p topicPart) error {
+	if req.ofNobody() {
+		return nil // nobody has anything, or it is a transaction's: see roster.mayCommit
+	}
 	o, taken := g.owners[p]
 	switch m := g.members[req.MemberID]; {
 	case taken && o.member != req.MemberID:

@@ -439,17 +439,20 @@ func (q *fetcher) await(r *request) {
 			q.gather(r)
 			continue
 		}
+		began, more := time.Now(), false
 		select {
 		case <-q.waiter.C():
-			for w := q.waiter.Next(); w != nil; w = q.waiter.Next() {
-				w.Value.(*fetchPart).woken = true
-			}
-			q.gather(r)
+			more = true
 		case <-q.timer.C:
-			return
 		case <-r.ctx.Done():
+		}
+		if r.waited(began); !more {
 			return
 		}
+		for w := q.waiter.Next(); w != nil; w = q.waiter.Next() {
+			w.Value.(*fetchPart).woken = true
+		}
+		q.gather(r)
 	}
 }
 

@@ -87,6 +87,7 @@ func (r *request) autoCreate(name string, allowed bool) (*engine.Topic, int16) {
 	if !r.authorize(OpCreate, ResourceCluster, ClusterName) && !r.authorize(OpCreate, ResourceTopic, name) {
 		return nil, codeTopicAuthorizationFailed
 	}
+	_ = r.mutate(r.srv.db.DefaultPartitions(), false) // it is only told to wait: the answer has no code for more
 	made, err := r.srv.db.Topic(name)
 	if err != nil {
 		return nil, codeOf(err)

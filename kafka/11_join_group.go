@@ -28,7 +28,7 @@ func joinGroup(r *request, q *kmsg.JoinGroupRequest) (kmsg.Response, error) {
 	req := engine.JoinRequest{
 		Group: q.Group, MemberID: q.MemberID, InstanceID: orEmpty(q.InstanceID), ClientID: r.clientID, ClientHost: r.host,
 		ProtocolType: q.ProtocolType, SessionTimeout: millis(q.SessionTimeoutMillis), RebalanceTimeout: millis(q.RebalanceTimeoutMillis),
-		RequireMemberID: q.Version >= 4, SkipAssignment: q.Version >= 9, Reason: orEmpty(q.Reason),
+		RequireMemberID: q.Version >= 4, SkipAssignment: q.Version >= 9, Reason: orEmpty(q.Reason), Waited: &r.idle,
 	}
 	for _, p := range q.Protocols {
 		req.Protocols = append(req.Protocols, engine.GroupProtocol{Name: p.Name, Metadata: p.Metadata})

@@ -22,7 +22,7 @@ func syncGroup(r *request, q *kmsg.SyncGroupRequest) (kmsg.Response, error) {
 	}
 	req := engine.SyncRequest{
 		Group: q.Group, MemberID: q.MemberID, InstanceID: orEmpty(q.InstanceID), Generation: q.Generation,
-		ProtocolType: orEmpty(q.ProtocolType), Protocol: orEmpty(q.Protocol),
+		ProtocolType: orEmpty(q.ProtocolType), Protocol: orEmpty(q.Protocol), Waited: &r.idle,
 	}
 	for _, a := range q.GroupAssignment {
 		req.Assignments = append(req.Assignments, engine.SyncAssignment{MemberID: a.MemberID, Assignment: a.MemberAssignment})

@@ -60,6 +60,9 @@ func (r *request) createTopic(ctx context.Context, asked *kmsg.CreateTopicsReque
 		}
 		return err
 	}
+	if err := r.mutate(spec.Partitions, r.version >= createTopicsStrict); err != nil {
+		return err
+	}
 	t, err := r.engine.CreateTopic(ctx, spec)
 	if err == nil {
 		answer.TopicID = t.ID()

@@ -99,6 +99,9 @@ func (r *request) deleteTopicByName(ctx context.Context, answer *kmsg.DeleteTopi
 	if twice[t.ID()] {
 		return errNamedTwice
 	}
+	if err := r.mutate(len(t.Partitions()), r.version >= deleteTopicsStrict); err != nil {
+		return err
+	}
 	// The one that was looked at, and no other that may have the name by now.
 	return r.engine.DeleteTopicByID(ctx, t.ID())
 }
@@ -117,6 +120,9 @@ func (r *request) deleteTopicByID(ctx context.Context, answer *kmsg.DeleteTopics
 		return errTopicDenied
 	case twice[id]:
 		return errNamedTwice
+	}
+	if err := r.mutate(len(t.Partitions()), r.version >= deleteTopicsStrict); err != nil {
+		return err
 	}
 	return unknownID(r.engine.DeleteTopicByID(ctx, id))
 }

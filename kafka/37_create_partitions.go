@@ -67,5 +67,8 @@ func (r *request) addPartitions(ctx context.Context, asked *kmsg.CreatePartition
 	if validateOnly {
 		return r.engine.CheckAddPartitions(ctx, t.ID(), total)
 	}
+	if err := r.mutate(total-has, r.version >= createPartitionsStrict); err != nil {
+		return err
+	}
 	return r.engine.AddPartitionsByID(ctx, t.ID(), total)
 }

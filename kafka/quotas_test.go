@@ -3,7 +3,9 @@ package kafka
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,9 +110,175 @@ func TestQuotaOfRequests(t *testing.T) {
 		if d := q.Throttle(m); d != time.Second {
 			t.Errorf("another one: %v", d)
 		}
-		m.Key, m.Duration = fetchKey, time.Hour
-		if d := q.Throttle(m); d != 0 {
-			t.Errorf("a fetch that waits: %v", d)
+	})
+}
+
+// moves is a Throttler that keeps what it is told.
+type moves struct {
+	mu   sync.Mutex
+	list []Moved
+}
+
+func (m *moves) Throttle(x Moved) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, x)
+	return 0
+}
+
+// last is how long the last request of an API took, -1 when there was none.
+func (m *moves) last(key int16) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range slices.Backward(m.list) {
+		if x.Key == key {
+			return x.Duration
+		}
+	}
+	return -1
+}
+
+// A request's time is counted without that for which it waits for records or members.
+// In the bubble nothing but waiting takes time.
+func TestWaitingIsNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := openMemory(t, nil)
+		topic := createTopic(t, db, "orders", nil)
+		told := &moves{}
+		s := pipeServer(t, db, Options{Throttler: told})
+		x, y := dial(t, s, nil), dial(t, s, nil)
+		q := fetchRequest(12, topic, 0, 0)
+		q.MaxWaitMillis = 5000
+		began := time.Now()
+		do[*kmsg.FetchResponse](x, q)
+		if took := time.Since(began); took != 5*time.Second || told.last(1) != 0 {
+			t.Errorf("a fetch took %v, and %v was counted", took, told.last(1))
+		}
+		join := kmsg.NewPtrJoinGroupRequest()
+		join.Version, join.Group, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis, join.ProtocolType = 3, "g", 10_000, 20_000, "consumer"
+		join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}}
+		began = time.Now()
+		a := do[*kmsg.JoinGroupResponse](x, join)
+		if took := time.Since(began); took == 0 || told.last(11) != 0 || a.ErrorCode != 0 {
+			t.Fatalf("a join took %v, and %v was counted: error code %d", took, told.last(11), a.ErrorCode)
+		}
+		join.Group, join.MemberID = "g", ""
+		y.send(join) // waits for the first one to join again
+		synctest.Wait()
+		again := *join
+		again.MemberID = a.MemberID
+		do[*kmsg.JoinGroupResponse](x, &again)
+		b := y.recv(join, y.correlation).(*kmsg.JoinGroupResponse)
+		last := kmsg.NewPtrSyncGroupRequest()
+		last.Version, last.Group, last.Generation, last.MemberID = 3, "g", b.Generation, b.MemberID
+		began = time.Now()
+		if resp := do[*kmsg.SyncGroupResponse](y, last); resp.ErrorCode != codeRebalanceInProgress { // the leader never brings them
+			t.Errorf("sync: %+v", resp)
+		}
+		if took := time.Since(began); took < time.Second || told.last(14) != 0 {
+			t.Errorf("a sync took %v, and %v was counted", took, told.last(14))
+		}
+	})
+}
+
+// controller_mutation_rate: partitions made and deleted, strictly for who knows the
+// code. (KIP-599)
+func TestQuotaOfMutations(t *testing.T) {
+	create := func(version int16, partitions int32, names ...string) kmsg.Request {
+		q := kmsg.NewPtrCreateTopicsRequest()
+		q.Version, q.TimeoutMillis = version, 60_000
+		for _, name := range names {
+			topic := kmsg.NewCreateTopicsRequestTopic()
+			topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, 1
+			q.Topics = append(q.Topics, topic)
+		}
+		return q
+	}
+	add := func(version int16, name string, total int32) kmsg.Request {
+		q := kmsg.NewPtrCreatePartitionsRequest()
+		topic := kmsg.NewCreatePartitionsRequestTopic()
+		topic.Topic, topic.Count = name, total
+		q.Version, q.TimeoutMillis, q.Topics = version, 60_000, []kmsg.CreatePartitionsRequestTopic{topic}
+		return q
+	}
+	remove := func(version int16, name string) kmsg.Request {
+		q := kmsg.NewPtrDeleteTopicsRequest()
+		topic := kmsg.NewDeleteTopicsRequestTopic()
+		topic.Topic = &name
+		q.Version, q.TimeoutMillis, q.TopicNames, q.Topics = version, 60_000, []string{name}, []kmsg.DeleteTopicsRequestTopic{topic}
+		return q
+	}
+	validate := create(7, 100, "v")
+	validate.(*kmsg.CreateTopicsRequest).ValidateOnly = true
+	type step struct {
+		name  string
+		q     kmsg.Request
+		codes string
+		wait  time.Duration // that the answer says
+	}
+	for _, row := range []struct {
+		name  string
+		steps []step
+	}{
+		{"within", []step{{"create", create(7, 2, "a"), "0", 0}}},
+		{"one request goes over it, the rest of it is refused", []step{{"create", create(7, 6, "a", "b"), "0 89", 2 * time.Second}, {"later", create(7, 1, "b"), "0", 500 * time.Millisecond}}},
+		{"older clients are told to wait", []step{{"create", create(5, 6, "a", "b"), "0 0", 5 * time.Second}}},
+		{"partitions", []step{{"create", create(7, 1, "a"), "0", 0}, {"add", add(3, "a", 8), "0", 3 * time.Second}, {"add", add(3, "a", 12), "0", 2 * time.Second}}},
+		{"deleting", []step{{"create", create(7, 2, "a"), "0", 0}, {"delete", remove(6, "a"), "0", time.Second}, {"delete", remove(5, "a"), "3", 0}}},
+		{"what fails or is only tried is not counted", []step{{"try", validate, "0", 0}, {"add", add(3, "nope", 100), "3", 0}, {"create", create(7, 2, "a"), "0", 0}}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db := openMemory(t, nil)
+				setQuota(t, db, embedlog.QuotaEntity{DefaultUser: true}, embedlog.QuotaControllerMutationRate, 2)
+				x := dial(t, pipeServer(t, db, Options{}), nil)
+				for _, s := range row.steps {
+					began := time.Now()
+					x.send(s.q)
+					var codes []string
+					var wait int32
+					switch resp := x.recv(s.q, x.correlation).(type) {
+					case *kmsg.CreateTopicsResponse:
+						wait = resp.ThrottleMillis
+						for _, a := range resp.Topics {
+							codes = append(codes, fmt.Sprint(a.ErrorCode))
+						}
+					case *kmsg.CreatePartitionsResponse:
+						wait = resp.ThrottleMillis
+						for _, a := range resp.Topics {
+							codes = append(codes, fmt.Sprint(a.ErrorCode))
+						}
+					case *kmsg.DeleteTopicsResponse:
+						wait = resp.ThrottleMillis
+						for _, a := range resp.Topics {
+							codes = append(codes, fmt.Sprint(a.ErrorCode))
+						}
+					}
+					if got := strings.Join(codes, " "); got != s.codes || time.Duration(wait)*time.Millisecond != s.wait {
+						t.Errorf("%s: codes %s, wait %d ms, after %v; want %s, %v", s.name, got, wait, time.Since(began), s.codes, s.wait)
+					}
+				}
+			})
+		})
+	}
+	// Two connections of one user pay together, and a strict client is refused.
+	synctest.Test(t, func(t *testing.T) {
+		db := openMemory(t, nil)
+		setQuota(t, db, embedlog.QuotaEntity{DefaultUser: true}, embedlog.QuotaControllerMutationRate, 2)
+		s := pipeServer(t, db, Options{})
+		x, y := dial(t, s, nil), dial(t, s, nil)
+		do[*kmsg.CreateTopicsResponse](x, create(7, 6, "a"))
+		for _, q := range []kmsg.Request{create(6, 1, "b"), remove(5, "a"), add(3, "a", 9)} {
+			y.send(q)
+			text := fmt.Sprintf("%+v", y.recv(q, y.correlation))
+			if !strings.Contains(text, "ErrorCode:89") || !strings.Contains(text, "ThrottleMillis:") {
+				t.Errorf("%T: %s", q, text)
+			}
+			time.Sleep(time.Millisecond)
+			y = dial(t, s, nil) // the one before is left alone for a while
+		}
+		if topics := db.Engine().Topics(); len(topics) != 1 || len(topics[0].Partitions()) != 6 {
+			t.Errorf("there are %v", topics)
 		}
 	})
 }

@@ -35,8 +35,11 @@ type request struct {
 	reserved      int64 // bytes, besides the frame's
 	producedBytes int64
 	fetchedBytes  int64
-	throttle      int32 // milliseconds, told in the answer: see Throttler
-	asked         bool  // the throttler was
+	mutated       int           // partitions made and deleted
+	mutationWait  time.Duration // that controller_mutation_rate asks for
+	idle          time.Duration // that it waited for others: see waited
+	throttle      int32         // milliseconds, told in the answer: see Throttler
+	asked         bool          // the throttler was
 }
 
 // failed says of an error which request it was.
@@ -163,8 +166,10 @@ func (r *request) throttled() int32 {
 	r.asked = true
 	wait := t.Throttle(Moved{
 		Principal: r.principal, ClientID: r.clientID, Key: r.key,
-		ProducedBytes: r.producedBytes, FetchedBytes: r.fetchedBytes, Duration: time.Since(r.conn.began),
+		ProducedBytes: r.producedBytes, FetchedBytes: r.fetchedBytes, Partitions: r.mutated,
+		Duration: max(time.Since(r.conn.began)-r.idle, 0),
 	})
+	wait = max(wait, r.mutationWait)
 	r.throttle = int32(min(max(wait, 0), maxThrottle).Milliseconds())
 	return r.throttle
 }

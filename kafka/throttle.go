@@ -8,8 +8,9 @@ type Moved struct {
 	ClientID      string
 	ProducedBytes int64         // of record batches that came in
 	FetchedBytes  int64         // of record batches that go out
+	Partitions    int           // that were made or deleted
 	Key           int16         // of the API
-	Duration      time.Duration // that handling it took
+	Duration      time.Duration // that handling it took, without waiting for records or for other members of a group
 }
 
 // Throttler keeps clients within quotas. It is asked after each request, by several

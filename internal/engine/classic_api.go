@@ -41,6 +41,8 @@ type JoinRequest struct {
 	SkipAssignment bool
 	// Reason is for the log. (KIP-800)
 	Reason string
+	// Waited, if not nil, is increased by the time for which the call waited for other members.
+	Waited *time.Duration
 }
 
 // JoinResponse is a place in a generation. The member asks for its assignment with
@@ -71,6 +73,8 @@ type SyncRequest struct {
 	// ProtocolType and Protocol are those of the JoinResponse. Empty is not checked. (KIP-559)
 	ProtocolType, Protocol string
 	Assignments            []SyncAssignment // from the leader only
+	// Waited is as in JoinRequest.
+	Waited *time.Duration
 }
 
 // SyncAssignment is what a leader gives to one member.

@@ -81,7 +81,7 @@ func (g *Groups) join(ctx context.Context, req *JoinRequest) (resp JoinResponse,
 	if err != nil || wait == nil {
 		return resp, err
 	}
-	if err := g.await(ctx, x, wait.done, func(c *classicState) { c.abandonJoin(g.engine.Now(), wait) }); err != nil {
+	if err := g.await(ctx, x, wait.done, req.Waited, func(c *classicState) { c.abandonJoin(g.engine.Now(), wait) }); err != nil {
 		return resp, err
 	}
 	if wait.err != nil {
@@ -135,7 +135,7 @@ func (g *Groups) sync(ctx context.Context, req *SyncRequest) (resp SyncResponse,
 	case err != nil || wait == nil:
 		return resp, err
 	}
-	if err := g.await(ctx, x, wait.done, abandon); err != nil {
+	if err := g.await(ctx, x, wait.done, req.Waited, abandon); err != nil {
 		return resp, err
 	}
 	return wait.resp, wait.err
@@ -198,8 +198,12 @@ func (g *Groups) change(x *group, f func(r *roster)) {
 
 // await waits for the answer to a call of a member. Who waits does what is due in the
 // group meanwhile, at the moment it is due: the engine's ticks are a second apart. When
-// it gives up it calls abandon.
-func (g *Groups) await(ctx context.Context, x *group, done <-chan struct{}, abandon func(*classicState)) (err error) {
+// it gives up it calls abandon. waited, if not nil, gets the time.
+func (g *Groups) await(ctx context.Context, x *group, done <-chan struct{}, waited *time.Duration, abandon func(*classicState)) (err error) {
+	if waited != nil {
+		began := time.Now()
+		defer func() { *waited += time.Since(began) }()
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for err == nil {

@@ -20,7 +20,8 @@ const (
 	QuotaConsumerByteRate = "consumer_byte_rate"
 	// QuotaRequestPercentage is how much of the time of one CPU requests may take.
 	QuotaRequestPercentage = "request_percentage"
-	// QuotaControllerMutationRate is how many partitions a second may be made or deleted.
+	// QuotaControllerMutationRate is how many partitions a second may be made or deleted
+	// by clients of the Kafka listener.
 	QuotaControllerMutationRate = "controller_mutation_rate"
 	// QuotaConnectionCreationRate is how many connections a second an address may open.
 	QuotaConnectionCreationRate = "connection_creation_rate"

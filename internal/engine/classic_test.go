@@ -811,5 +811,6 @@ func TestClassicDeleteOffsets(t *testing.T) {
 		a.req.ProtocolType, a.req.MemberID, a.req.Protocols = "connect", "", []GroupProtocol{{"compatible", []byte("x")}}
 		together(a)
 		wantErr(t, "what nobody can know whether it reads", e.Groups().DeleteOffsets(t.Context(), "g", parts(other)), ErrGroupNotEmpty)
+		wantErr(t, "nothing at all", e.Groups().DeleteOffsets(t.Context(), "g", nil), ErrGroupNotEmpty)
 	})
 }

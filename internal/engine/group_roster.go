@@ -267,6 +267,11 @@ func (r *roster) mayCommitPart(req *CommitRequest, p topicPart) error {
 	return r.server.mayCommitPart(req, p)
 }
 
+// opaque reports whether there are members of which nobody knows what they read.
+func (r *roster) opaque() bool {
+	return len(r.classic.members) > 0 && r.classic.protocolType != ConsumerProtocolType
+}
+
 // subscribes reports whether a member may read the topic.
 func (r *roster) subscribes(id TopicID) bool {
 	if len(r.server.members) > 0 {
@@ -275,9 +280,6 @@ func (r *roster) subscribes(id TopicID) bool {
 	}
 	t := r.server.view.byID[id]
 	for _, m := range r.classic.members {
-		if r.classic.protocolType != ConsumerProtocolType {
-			return true
-		}
 		s, err := classicSubscription(r.classic.name, m.protocols)
 		if err != nil || slices.Contains(s.topics, t.name) {
 			return true

@@ -215,7 +215,8 @@ func (x *group) knownLocked() bool {
 
 // DeleteOffsets deletes a group's offsets of some partitions. Partitions without
 // one are passed over. It fails with ErrGroupNotEmpty when a member subscribes to
-// one of the topics.
+// one of the topics, or, also without partitions, when the members are no consumers: of
+// those nobody knows what they read. (KIP-496)
 func (g *Groups) DeleteOffsets(ctx context.Context, group string, parts []TopicPartitions) error {
 	if err := g.deleteOffsets(ctx, group, newGroupParts(parts)); err != nil {
 		return fmt.Errorf("delete offsets of group %q: %w", group, err)
@@ -235,7 +236,7 @@ func (g *Groups) deleteOffsets(ctx context.Context, group string, parts groupPar
 	view := g.view.Load()
 	var list []offsetAt
 	x.mu.Lock()
-	known, busy := x.knownLocked(), false
+	known, busy, opaque := x.knownLocked(), false, x.roster.opaque()
 	x.roster.server.setTopics(view)
 	for id := range parts {
 		busy = busy || x.roster.subscribes(id)
@@ -248,6 +249,9 @@ func (g *Groups) deleteOffsets(ctx context.Context, group string, parts groupPar
 	x.mu.Unlock()
 	if !known {
 		return ErrUnknownGroup
+	}
+	if opaque {
+		return fmt.Errorf("%w: its members are no consumers", ErrGroupNotEmpty)
 	}
 	if busy {
 		return fmt.Errorf("%w: a member subscribes to the topic", ErrGroupNotEmpty)

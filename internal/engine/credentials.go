@@ -106,7 +106,10 @@ func (e *Engine) changeSecurity(ctx context.Context, c *command) error {
 	if err := e.closedError(); err != nil {
 		return err
 	}
-	_, err := e.meta.do(ctx, c)
+	_, change, err := e.meta.change(ctx, c)
+	if err == nil && change != (SecurityChange{}) {
+		e.securityWatchers.call(change)
+	}
 	return err
 }
 

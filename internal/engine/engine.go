@@ -98,8 +98,10 @@ type Engine struct {
 	producerIDs producerIDs
 	view        atomic.Pointer[topicView]
 	watchers    watchers
-	admin       chan struct{} // holds a token while topics are being changed
-	retiring    sync.Map      // TopicID of those that were deleted and whose partitions are being closed
+
+	securityWatchers securityWatchers
+	admin            chan struct{} // holds a token while topics are being changed
+	retiring         sync.Map      // TopicID of those that were deleted and whose partitions are being closed
 
 	groups *Groups
 	txns   *Txns

@@ -41,9 +41,9 @@ type HeartbeatRequest struct {
 	// NoRegex ends the subscription by Regex.
 	NoRegex bool
 	// MaySee says of a topic whose name matches Regex, an internal one, too, whether the
-	// member may know that there is one. It is asked whenever topics or the subscription
-	// change, by any goroutine, under a lock: it is quick and does not call the engine. It
-	// comes with Regex. Nil is all but the internal ones.
+	// member may know that there is one. It is asked whenever topics, ACLs or the subscription
+	// change, and every ten minutes, by any goroutine, under a lock: it is quick, and of the
+	// engine it calls nothing but ACLSet. It comes with Regex. Nil is all but the internal ones.
 	MaySee func(topic string) bool
 	// Assignor is "uniform", "range", or empty: no change. The group has the one that
 	// most members ask for, and the uniform one otherwise.

@@ -25,7 +25,9 @@ type Groups struct {
 	engine *Engine
 	limits classicLimits
 	view   atomic.Pointer[topicsView]
-	cancel func() // of the watch on metadata
+	cancel func() // of the watches on metadata
+	// seen says that what members may see has changed since their patterns were looked at.
+	seen atomic.Bool
 
 	mu     sync.Mutex
 	shards []*offsetsShard // nil while there is no __consumer_offsets
@@ -33,18 +35,29 @@ type Groups struct {
 	// Of tick, which is called by one goroutine at a time.
 	cleaned     time.Time // when offsets were last looked through
 	cleanedView uint64    // version of the topics then
+	matched     time.Time // when patterns were last looked at again
 }
 
 // offsetsCleaningInterval is how often offsets are looked through for what is to be
 // forgotten, if no topic was deleted meanwhile.
 const offsetsCleaningInterval = time.Minute
 
+// patternsInterval is how often patterns are looked at again where nobody says that
+// what their members may see has changed. (group.consumer.regex.refresh.interval.ms)
+const patternsInterval = 10 * time.Minute
+
 const defaultOffsetsRetention = 7 * 24 * time.Hour
 
 func openGroups(e *Engine) (*Groups, error) {
-	g := &Groups{engine: e, cleaned: e.Now(), limits: limitsOf(&e.options)}
+	g := &Groups{engine: e, cleaned: e.Now(), matched: e.Now(), limits: limitsOf(&e.options)}
 	g.view.Store(newTopicsView(1, e))
-	g.cancel = e.OnMetadata(g.topicsChanged)
+	topics := e.OnMetadata(g.topicsChanged)
+	acls := e.OnSecurity(func(c SecurityChange) {
+		if c.ACLs {
+			g.seen.Store(true)
+		}
+	})
+	g.cancel = func() { topics(); acls() }
 	return g, nil
 }
 
@@ -325,9 +338,25 @@ func (g *Groups) settleLate(x *group, now time.Time) {
 	}
 }
 
+// matchAgain looks at the patterns of all members again: an ACL may have come or gone.
+func (g *Groups) matchAgain(groups []*group) {
+	for _, x := range groups {
+		x.mu.Lock()
+		changed := x.roster.server.matchAgain()
+		epoch, members := x.roster.server.epoch, x.roster.count()
+		x.mu.Unlock()
+		g.rebalanced(x, changed, epoch, members)
+	}
+}
+
 // tick ends sessions and offsets that are over. It is called once a second.
 func (g *Groups) tick(now time.Time) {
 	groups := g.loadedGroups()
+	changed := g.seen.Swap(false) // before it is looked at: what changes meanwhile counts for the next tick
+	if since := now.Sub(g.matched); changed || since < 0 || since >= patternsInterval {
+		g.matched = now
+		g.matchAgain(groups)
+	}
 	for _, x := range groups {
 		x.mu.Lock()
 		x.inUseLocked()

@@ -3,8 +3,10 @@ package engine
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/x/embedlog/internal/acl"
 	"github.com/x/embedlog/internal/vfs"
 )
 
@@ -59,5 +61,56 @@ func TestMemberWithoutASubscription(t *testing.T) {
 	a = db.beat(HeartbeatRequest{Group: "g", MemberID: "a", MemberEpoch: 2, Topics: []string{"orders"}})
 	if got := db.topicsOf(a); got != "[orders]" {
 		t.Fatalf("assigned %s", got)
+	}
+}
+
+// What a member may see changes: its pattern is looked at again, within a second when
+// an ACL changed, and now and then anyway, for authorizers of other kinds.
+func TestRegexHearsOfACLs(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		tell func(db *groupDB)
+	}{
+		{"an ACL comes", func(db *groupDB) {
+			a := acl.ACL{Resource: acl.ResourceTopic, Name: "orders", Principal: "User:a", Operation: acl.OpRead}
+			if err := db.CreateACLs(t.Context(), []acl.ACL{a}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"time goes by", func(db *groupDB) { db.clock.Add(patternsInterval) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			db := openGroupDB(t, vfs.NewMem(), nil)
+			db.topic("orders", 1)
+			var may atomic.Bool
+			a := db.beat(HeartbeatRequest{Group: "g", MemberID: "a", Regex: "orders", MaySee: func(string) bool { return may.Load() }, Local: true})
+			for _, sees := range []bool{true, false} {
+				may.Store(sees)
+				db.Tick(t.Context())
+				if got := db.beat(HeartbeatRequest{Group: "g", MemberID: "a", MemberEpoch: a.MemberEpoch}); got.MemberEpoch != a.MemberEpoch {
+					t.Fatalf("the pattern was looked at for nothing: %+v", got)
+				}
+				row.tell(db)
+				db.Tick(t.Context())
+				owned := a.Assignment
+				a = db.beat(HeartbeatRequest{Group: "g", MemberID: "a", MemberEpoch: a.MemberEpoch})
+				if !sees {
+					if len(a.Assignment) != 0 {
+						t.Fatalf("it keeps %s, and gave up %v", db.topicsOf(a), owned)
+					}
+					break
+				}
+				if got := db.topicsOf(a); got != "[orders]" {
+					t.Fatalf("assigned %s", got)
+				}
+				if row.name == "an ACL comes" { // the next one goes
+					row.tell = func(db *groupDB) {
+						if _, err := db.DeleteACLs(t.Context(), acl.Filter{}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			}
+		})
 	}
 }

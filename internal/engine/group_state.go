@@ -335,6 +335,22 @@ func (g *groupState) setTopics(view *topicsView) bool {
 	return changed
 }
 
+// matchAgain asks anew which topics the members with a pattern may see. It reports
+// whether that changes the group's assignment.
+func (g *groupState) matchAgain() bool {
+	changed := false
+	for _, m := range g.members {
+		if m.match != nil && m.maySee != nil {
+			changed = m.resolve(g.view) || changed
+		}
+	}
+	if changed {
+		g.rebalance()
+		g.tell()
+	}
+	return changed
+}
+
 // rebalance makes a new target for everybody and raises the epoch.
 func (g *groupState) rebalance() {
 	g.epoch++

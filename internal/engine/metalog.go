@@ -104,22 +104,29 @@ func (m *metaLog) replay() error {
 // and the log takes nothing more until then. Whatever happens to ctx then, the command is waited for:
 // it would be in the log and not in the state.
 func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error) {
+	firstID, _, err = m.change(ctx, c)
+	return firstID, err
+}
+
+// change is do, which says also what became of users and ACLs by it.
+func (m *metaLog) change(ctx context.Context, c *command) (firstID int64, change SecurityChange, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return 0, change, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.state.check(c); err != nil {
-		return 0, err
+		return 0, change, err
 	}
 	b := c.encode()
 	if err := m.append(b); err != nil {
-		return 0, err
+		return 0, change, err
 	}
 	firstID, err = m.state.apply(c)
 	if err != nil {
 		panic("engine: a command that was checked does not hold: " + err.Error())
 	}
+	change = m.state.security.securityChange(c)
 	if c.kind.changesSecurity() {
 		m.security.Store(m.state.security.after(c.kind, m.security.Load()))
 	}
@@ -131,7 +138,7 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 		}
 		m.since = 0
 	}
-	return firstID, nil
+	return firstID, change, nil
 }
 
 func (m *metaLog) append(b []byte) error {

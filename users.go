@@ -44,7 +44,7 @@ func NewCredential(m ScramMechanism, password string, iterations int) (*Credenti
 }
 
 // SetUser makes a user with that password, or gives one that is there another
-// password. He can come in by each mechanism: SCRAM-SHA-256, SCRAM-SHA-512, and
+// password: the connections that he has stay until he authenticates again. He can come in by each mechanism: SCRAM-SHA-256, SCRAM-SHA-512, and
 // PLAIN where it is offered. It takes some 20 ms. It is on the disk when it returns
 // nil; an *InvalidUserError says that name or password cannot be.
 func (db *DB) SetUser(ctx context.Context, name, password string) error {
@@ -66,7 +66,8 @@ func (db *DB) AlterUser(ctx context.Context, name string, set []*Credential, uns
 	return db.engine.AlterUser(ctx, name, set, unset...)
 }
 
-// DeleteUser deletes a user: he is not let in any more. Connections that he has stay.
+// DeleteUser deletes a user: he is not let in any more, and the connections that his
+// password has opened at the Kafka listener are closed. His ACLs and quotas stay.
 // It fails with an *UnknownUserError when there is none of that name.
 func (db *DB) DeleteUser(ctx context.Context, name string) error {
 	return db.engine.DeleteUser(ctx, name)

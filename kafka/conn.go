@@ -37,9 +37,11 @@ type conn struct {
 	ctx    context.Context // ends when the peer has gone, or the server drains or stops
 	cancel context.CancelFunc
 
-	auth    authenticator // the handler's
-	authBy  time.Time     // when it must be authenticated
-	open    atomic.Bool   // authenticated
+	auth    authenticator          // the handler's
+	authBy  time.Time              // when it must be authenticated
+	open    atomic.Bool            // authenticated
+	user    atomic.Pointer[string] // of the database, who authenticated it; nil: none did
+	gone    atomic.Bool            // that user was deleted: see evict
 	queue   chan frame
 	handled chan struct{} // a token for each frame, while not authenticated
 	busy    atomic.Int32  // frames that were read and not answered
@@ -346,6 +348,9 @@ func (c *conn) handle() error {
 // serve answers one request.
 func (c *conn) serve(bytes []byte) error {
 	c.began = time.Now()
+	if c.gone.Load() {
+		return net.ErrClosed
+	}
 	if s, ok := c.auth.(*saslAuth); ok && s.takesToken() {
 		return c.serveToken(s, bytes)
 	}
@@ -401,6 +406,9 @@ func (c *conn) serve(bytes []byte) error {
 
 // write sends the answer.
 func (c *conn) write() error {
+	if c.gone.Load() {
+		return net.ErrClosed
+	}
 	lim := &c.srv.limits
 	c.nc.SetWriteDeadline(time.Now().Add(lim.FrameTimeout + time.Duration(c.out.len()/bytesPerSecond)*time.Second))
 	return c.out.writeTo(c.nc)

@@ -176,6 +176,11 @@ func (s *saslAuth) let(name string) error {
 	if s.who != (Principal{}) && s.who != who {
 		return fmt.Errorf("%s would become %s", s.who, who)
 	}
+	if s.exchange != nil || s.options.CheckPassword == nil {
+		if err := s.conn.belongsTo(name); err != nil {
+			return err
+		}
+	}
 	s.who, s.state, s.exchange, s.expires = who, saslDone, nil, time.Time{}
 	return nil
 }

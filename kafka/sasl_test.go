@@ -457,6 +457,73 @@ func TestSessionLifetime(t *testing.T) {
 	})
 }
 
+// A user that is deleted is off at once, whatever his connection does; one whose
+// password is changed goes on, and others hear nothing of it.
+func TestDeletedUserIsOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := openMemory(t, nil)
+		topic := createTopic(t, db, "orders", nil)
+		setUsers(t, db, "alice", "of alice", "bob", "of bob")
+		s := pipeServer(t, db, Options{})
+		ask := func(x *raw) { do[*kmsg.MetadataResponse](x, kmsg.NewPtrMetadataRequest()) }
+		idle, waiting, bob := dialSASL(t, s, &everyMechanism), dialSASL(t, s, &everyMechanism), dialSASL(t, s, &everyMechanism)
+		elsewhere := everyMechanism
+		elsewhere.CheckPassword = func(context.Context, string, string) bool { return true }
+		other := dialSASL(t, s, &elsewhere) // a name of somewhere else
+		idle.plainly(2, "alice", "of alice")
+		waiting.plainly(2, "alice", "of alice")
+		bob.plainly(2, "bob", "of bob")
+		other.plainly(2, "alice", "anything")
+		setUsers(t, db, "alice", "another")
+		ask(idle)
+		q := fetchRequest(12, topic, 0, 0)
+		q.MaxWaitMillis = 60_000
+		waiting.send(q)
+		waiting.send(kmsg.NewPtrMetadataRequest())
+		synctest.Wait()
+		if err := db.DeleteUser(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		mustAppend(t, topic, 0, batch(t, plain(), "not for alice"))
+		waiting.gone()
+		idle.gone()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("off after %v", took)
+		}
+		ask(bob)
+		ask(other)
+		synctest.Wait()
+		if n := len(s.conns); n != 2 {
+			t.Errorf("%d connections are left", n)
+		}
+	})
+}
+
+// He may be deleted while he proves who he is.
+func TestUserDeletedWhileHeComesIn(t *testing.T) {
+	db := openMemory(t, nil)
+	setUsers(t, db, "alice", "of alice")
+	s := pipeServer(t, db, Options{})
+	x := dialSASL(t, s, &everyMechanism)
+	x.handshakeSASL(1, ScramSHA256)
+	client, first, err := scram.Auth{User: "alice", Pass: "of alice"}.AsSha256Mechanism().Authenticate(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, final, err := client.Challenge(x.authenticate(2, string(first)).SASLAuthBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.DeleteUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if r := x.authenticate(2, string(final)); r.ErrorCode != codeSaslAuthenticationFailed {
+		t.Fatalf("a user that is not there any more: error code %d", r.ErrorCode)
+	}
+	x.gone()
+}
+
 // Who guesses waits; who says nothing is let go.
 func TestSlowToFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

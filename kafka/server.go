@@ -39,7 +39,8 @@ type Server struct {
 	draining, life context.Context
 	drain, kill    context.CancelFunc
 
-	forgetDB func() // ends DB.BeforeClose
+	forgetDB    func() // ends DB.BeforeClose
+	forgetUsers func() // ends engine.OnSecurity
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
@@ -101,6 +102,7 @@ func newServer(db *embedlog.DB, o *Options, limits Limits) *Server {
 		hashing: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
 		conns:   make(map[*conn]struct{}), byIP: make(map[string]int),
 	}
+	s.forgetUsers = s.engine.OnSecurity(s.securityChanged)
 	s.quotas = newQuotas(s.engine)
 	if s.throttler == nil {
 		s.throttler = s.quotas
@@ -256,6 +258,7 @@ func (s *Server) Close() error {
 // ended lets go of what is not a goroutine.
 func (s *Server) ended() {
 	s.kill()
+	s.forgetUsers()
 	if s.forgetDB != nil {
 		s.forgetDB()
 	}

@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -161,23 +164,27 @@ func (e *Engine) Users() []User {
 // no lock. c must not be changed.
 func (e *Engine) Credential(name string, m scram.Mechanism) (c *scram.Credential, known bool) {
 	v := e.meta.security.Load()
+	secret := e.fakeSecret()
+	// It is made for users that there are, too, so that it takes as long.
+	f := chooseForm(secret, name, v.forms[m])
+	fake := scram.Fake(m, secret, name, f.iterations, f.saltBytes)
 	if c := v.users[name][m]; c != nil {
 		return c, true
 	}
-	f := v.usual[m]
-	return scram.Fake(m, e.fakeSecret(), name, f.iterations, f.saltBytes), false
+	return fake, false
 }
 
 // CheckPassword says whether the user has that password. It takes 1 to 20 ms, and as
 // long for a user that there is not.
 func (e *Engine) CheckPassword(name, password string) bool {
 	v := e.meta.security.Load()
+	c, has := v.users[name]
 	m := scram.SHA512
-	if c, has := v.users[name]; has && c[m] == nil || !has && v.mostly256 {
+	if has && c[m] == nil || !has && fraction(e.fakeSecret(), "mechanism", name) < v.only256 {
 		m = scram.SHA256
 	}
-	c, known := e.Credential(name, m)
-	return c.Verify(password) && known
+	cred, known := e.Credential(name, m)
+	return cred.Verify(password) && known
 }
 
 // fakeSecret makes the salts of users that there are not. It is the same after a
@@ -192,29 +199,70 @@ func (e *Engine) fakeSecret() []byte {
 // saltForm is what of a credential a client sees before it has proved anything.
 type saltForm struct{ iterations, saltBytes int }
 
+// formCount is how many users have credentials of a form.
+type formCount struct {
+	saltForm
+	users int
+}
+
+// maxForms is how many forms users that there are not may have: a form of less users
+// than that tells that there is one. Users of one program have one or two.
+const maxForms = 8
+
 // summarize finds what users look like whose credentials nobody knows yet: those that
-// there are not look like most of those that there are.
+// there are not look like those that there are, each form as often as it is there.
 func (v *securityView) summarize() {
-	alone := 0
+	only256 := 0
 	for m := scram.SHA256; m <= scram.SHA512; m++ {
 		count := make(map[saltForm]int)
-		best := saltForm{scram.DefaultIterations, scram.SaltBytes}
 		for _, list := range v.users {
 			c := list[m]
 			if c == nil {
 				continue
 			}
 			if m == scram.SHA256 && list[scram.SHA512] == nil {
-				alone++
+				only256++
 			}
-			f := saltForm{c.Iterations, len(c.Salt)}
-			count[f]++
-			// Where two are as frequent the order of the map must not decide.
-			if n := count[f]; n > count[best] || n == count[best] && (f.iterations > best.iterations || f.iterations == best.iterations && f.saltBytes > best.saltBytes) {
-				best = f
-			}
+			count[saltForm{c.Iterations, len(c.Salt)}]++
 		}
-		v.usual[m] = best
+		forms := make([]formCount, 0, len(count))
+		for f, n := range count {
+			forms = append(forms, formCount{f, n})
+		}
+		slices.SortFunc(forms, func(a, b formCount) int {
+			return cmp.Or(cmp.Compare(b.users, a.users), cmp.Compare(b.iterations, a.iterations), cmp.Compare(b.saltBytes, a.saltBytes))
+		})
+		if len(forms) == 0 {
+			forms = append(forms, formCount{saltForm{scram.DefaultIterations, scram.SaltBytes}, 1})
+		}
+		v.forms[m] = forms[:min(len(forms), maxForms)]
 	}
-	v.mostly256 = alone*2 > len(v.users)
+	v.only256 = 0
+	if len(v.users) > 0 {
+		v.only256 = float64(only256) / float64(len(v.users))
+	}
+}
+
+// chooseForm chooses a form for a user that there is not, each in proportion to its
+// users. It is the same one each time, and when users come and go it changes for few
+// names only: a form that changes without anybody changing a password would tell, too.
+// (Weighted rendezvous hashing)
+func chooseForm(secret []byte, name string, forms []formCount) saltForm {
+	best, least := 0, math.Inf(1)
+	for i := range forms {
+		f := &forms[i]
+		what := fmt.Sprintf("form %d %d", f.iterations, f.saltBytes)
+		if score := -math.Log(fraction(secret, what, name)) / float64(f.users); score < least {
+			best, least = i, score
+		}
+	}
+	return forms[best].saltForm
+}
+
+// fraction is a number above 0 and below 1 that nobody can tell who does not know the
+// secret.
+func fraction(secret []byte, what, name string) float64 {
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte(what + " " + name))
+	return (float64(binary.BigEndian.Uint64(h.Sum(nil))>>11) + 0.5) / (1 << 53)
 }

@@ -46,9 +46,9 @@ type securityView struct {
 	acls   *acl.Set
 	quotas map[QuotaEntity]map[string]float64
 
-	kinds     uint64                     // bit n: there is an entity whose flags are n
-	usual     [scram.SHA512 + 1]saltForm // by mechanism: the most frequent one
-	mostly256 bool                       // more users have SCRAM-SHA-256 alone than not
+	kinds   uint64                        // bit n: there is an entity whose flags are n
+	forms   [scram.SHA512 + 1][]formCount // by mechanism: the most frequent ones, at least one
+	only256 float64                       // the part of the users that has SCRAM-SHA-256 alone
 }
 
 // after is the view after a command of that kind; old is the one before.

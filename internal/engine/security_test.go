@@ -530,6 +530,70 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// Users that there are not look like those that there are, each form as often, the same
+// one each time, and hardly another one when users come.
+func TestFakeCredentialsLookLikeOthers(t *testing.T) {
+	e := openSecurity(t, vfs.NewMem())
+	add := func(name string, iterations, saltBytes int, mechanisms ...scram.Mechanism) {
+		t.Helper()
+		var set []*scram.Credential
+		for _, m := range mechanisms {
+			set = append(set, scram.Fake(m, []byte("x"), name, iterations, saltBytes))
+		}
+		if err := e.AlterUser(ctx, name, set); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 50 {
+		if i < 40 {
+			add(fmt.Sprint("old-", i), 4096, 24, scram.SHA512)
+		} else {
+			add(fmt.Sprint("new-", i), 16384, 16, scram.SHA512, scram.SHA256)
+		}
+	}
+	const names = 2000
+	look := func() (forms [names]saltForm, count map[saltForm]int) {
+		count = make(map[saltForm]int)
+		for i := range forms {
+			c, known := e.Credential(fmt.Sprint("nobody-", i), scram.SHA512)
+			if known {
+				t.Fatal("a user that there is not is known")
+			}
+			forms[i] = saltForm{c.Iterations, len(c.Salt)}
+			count[forms[i]]++
+		}
+		return forms, count
+	}
+	before, count := look()
+	// A fifth of the users, of which chance makes 18 to 22 hundredths (four standard deviations are 3.6).
+	if n := count[saltForm{16384, 16}]; len(count) != 2 || n < names*16/100 || n > names*24/100 {
+		t.Errorf("%v of %d names, want a fifth with 16384 iterations", count, names)
+	}
+	if again, _ := look(); again != before {
+		t.Error("forms differ from one time to the next")
+	}
+	add("another", 16384, 16, scram.SHA512)
+	after, _ := look()
+	changed := 0
+	for i := range after {
+		if after[i] != before[i] {
+			changed++
+		}
+	}
+	if changed > names*4/100 {
+		t.Errorf("one user more, and %d of %d names look different", changed, names)
+	}
+	if c, _ := e.Credential("nobody", scram.SHA256); c.Iterations != 16384 || len(c.Salt) != 16 {
+		t.Errorf("of the other mechanism there is one form, and not %d iterations, %d bytes of salt", c.Iterations, len(c.Salt))
+	}
+	for i := range 5 * maxForms { // more forms than are told apart
+		add(fmt.Sprint("odd-", i), 5000+i, 24, scram.SHA512)
+	}
+	if _, count := look(); len(count) > maxForms {
+		t.Errorf("%d forms", len(count))
+	}
+}
+
 func TestACLs(t *testing.T) {
 	fs := vfs.NewMem()
 	e := openSecurity(t, fs)

@@ -115,10 +115,15 @@ func TestOpenBadInput(t *testing.T) {
 		{"locked for longer than we wait", held, &Options{LockTimeout: time.Millisecond}, ErrLocked, []string{held}},
 		{"bad options", filepath.Join(dir, "never made"), &Options{
 			LockTimeout: -1, OpenFiles: -1, MaxBytes: -1, Durability: 9, SyncInterval: time.Microsecond,
+			GroupInitialDelay: 1000 * time.Hour, GroupMinSessionTimeout: -1, GroupMaxSize: -1,
 			TopicDefaults: TopicConfig{Partitions: -1, MaxRecordBytes: -1, Settings: map[string]string{"retention.mss": "1"}},
 		}, ErrInvalidSetting, []string{
 			"LockTimeout", "OpenFiles", "MaxBytes", "embedlog.durability", "embedlog.sync.interval.ms", "partitions", "max.message.bytes", "retention.mss",
+			"GroupInitialDelay", "GroupMinSessionTimeout", "GroupMaxSize",
 		}},
+		{"sessions that nobody can have", filepath.Join(dir, "never made"), &Options{GroupMinSessionTimeout: 2 * time.Minute, GroupMaxSessionTimeout: time.Minute},
+			ErrInvalidSetting, []string{"GroupMaxSessionTimeout", "2m0s"}},
+		{"sessions shorter than the least", filepath.Join(dir, "never made"), &Options{GroupMaxSessionTimeout: time.Second}, ErrInvalidSetting, []string{"GroupMaxSessionTimeout", "6s"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			db, err := Open(row.dir, row.o)

@@ -44,6 +44,17 @@ type Options struct {
 	// only time during which the database is open counts, all runs together.
 	// Zero means 7 days, negative for ever.
 	OffsetsRetention time.Duration
+	// GroupInitialDelay is how long a group of Kafka's classic protocol without members
+	// waits for more of them before its first generation. Zero means 100 ms, negative not
+	// at all. (group.initial.rebalance.delay.ms)
+	GroupInitialDelay time.Duration
+	// GroupMinSessionTimeout and GroupMaxSessionTimeout bound the session timeouts that
+	// members of the classic protocol may ask for. Zero means 6 s and 30 min, or the least
+	// where that is more. (group.min.session.timeout.ms, group.max.session.timeout.ms)
+	GroupMinSessionTimeout, GroupMaxSessionTimeout time.Duration
+	// GroupMaxSize is how many members a group may have, of all protocols and of this
+	// process. Zero means 10,000. (group.max.size)
+	GroupMaxSize int
 	// MaintenanceInterval is how often retention, compaction and MaxBytes are looked
 	// after. Zero means 30 s, negative never by itself.
 	MaintenanceInterval time.Duration
@@ -190,6 +201,9 @@ func (c *TopicConfig) settings() (map[string]string, []error) {
 	return set, bad
 }
 
+// maxGroupTimeout is the longest time in milliseconds that Kafka's settings can say.
+const maxGroupTimeout = math.MaxInt32 * time.Millisecond
+
 // Validate says what is wrong with the options, everything at once, as Open would
 // before it looks at the directory: *InvalidSettingError, joined.
 func (o *Options) Validate() error {
@@ -224,6 +238,27 @@ func (o *Options) engine() (*engine.Options, error) {
 	if o.MaxBytes != 0 && o.MaxBytes < engine.MinMaxBytes {
 		invalid("MaxBytes", strconv.FormatInt(o.MaxBytes, 10), "must be 0, which is no bound, or at least "+strconv.Itoa(engine.MinMaxBytes)+" (4 MiB)")
 	}
+	if o.GroupInitialDelay > maxGroupTimeout {
+		invalid("GroupInitialDelay", o.GroupInitialDelay.String(), "must be at most "+maxGroupTimeout.String())
+	}
+	for _, f := range []struct {
+		name string
+		d    time.Duration
+	}{{"GroupMinSessionTimeout", o.GroupMinSessionTimeout}, {"GroupMaxSessionTimeout", o.GroupMaxSessionTimeout}} {
+		if f.d < 0 || f.d > 0 && f.d < time.Millisecond || f.d > maxGroupTimeout {
+			invalid(f.name, f.d.String(), "must be 0, or between 1 ms and "+maxGroupTimeout.String())
+		}
+	}
+	least := o.GroupMinSessionTimeout
+	if least == 0 {
+		least = engine.DefaultGroupMinSessionTimeout
+	}
+	if o.GroupMaxSessionTimeout > 0 && o.GroupMaxSessionTimeout < least {
+		invalid("GroupMaxSessionTimeout", o.GroupMaxSessionTimeout.String(), "is less than GroupMinSessionTimeout, "+least.String()+": nobody could join")
+	}
+	if o.GroupMaxSize < 0 || o.GroupMaxSize > math.MaxInt32 {
+		invalid("GroupMaxSize", strconv.Itoa(o.GroupMaxSize), "must be between 0 and 2147483647")
+	}
 	if _, err := engine.ParseSettings(defaults, nil); err != nil {
 		bad = append(bad, err)
 	}
@@ -234,5 +269,7 @@ func (o *Options) engine() (*engine.Options, error) {
 		Logger: o.Logger, Now: o.Now, Hooks: o.Hooks,
 		LockTimeout: o.LockTimeout, OpenFiles: o.OpenFiles, MaxBytes: o.MaxBytes,
 		Defaults: defaults, OffsetsRetention: o.OffsetsRetention, MaintenanceInterval: o.MaintenanceInterval,
+		GroupInitialDelay: o.GroupInitialDelay, GroupMinSessionTimeout: o.GroupMinSessionTimeout,
+		GroupMaxSessionTimeout: o.GroupMaxSessionTimeout, GroupMaxSize: o.GroupMaxSize,
 	}, nil
 }

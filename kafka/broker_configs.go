@@ -18,6 +18,7 @@ func (r *request) brokerConfigs() []config {
 	s := r.srv
 	l := &s.limits
 	e := r.engine
+	delay, minSession, maxSession, members := e.GroupLimits()
 	list := []config{
 		number("node.id", int64(s.nodeID), -1, "The number of this node."),
 		number("broker.id", int64(s.nodeID), -1, "The number of this node."),
@@ -35,7 +36,12 @@ func (r *request) brokerConfigs() []config {
 		number("transaction.max.timeout.ms", engine.MaxTxnTimeout.Milliseconds(), 900_000, "The longest that a transaction may ask for."),
 		number("group.consumer.session.timeout.ms", engine.DefaultSessionTimeout.Milliseconds(), 45_000, "How long a member of a consumer group may be silent."),
 		number("group.consumer.heartbeat.interval.ms", engine.HeartbeatInterval.Milliseconds(), 5_000, "How often a member of a consumer group is to send a heartbeat."),
-		text("group.consumer.assignors", engine.UniformAssignor, engine.UniformAssignor, kmsg.ConfigTypeList, "How the server assigns partitions."),
+		text("group.consumer.assignors", assignors, assignors, kmsg.ConfigTypeList, "How the server assigns partitions."),
+		number("group.initial.rebalance.delay.ms", delay.Milliseconds(), engine.DefaultGroupInitialDelay.Milliseconds(), "How long an empty classic group waits for more members. Kafka's default is 3 s."),
+		number("group.min.session.timeout.ms", minSession.Milliseconds(), engine.DefaultGroupMinSessionTimeout.Milliseconds(), "The shortest session timeout of a member of a classic group."),
+		number("group.max.session.timeout.ms", maxSession.Milliseconds(), engine.DefaultGroupMaxSessionTimeout.Milliseconds(), "The longest session timeout of a member of a classic group."),
+		number("group.max.size", int64(members), engine.DefaultGroupMaxSize, "How many members a classic group may have. Kafka has no bound."),
+		number("group.consumer.max.size", int64(members), engine.DefaultGroupMaxSize, "How many members a group may have that the server assigns. Kafka has no bound."),
 		number("socket.request.max.bytes", int64(l.FrameBytes), defaultFrameBytes, "The largest request."),
 		long("queued.max.request.bytes", l.MemoryBytes, max(defaultMemoryBytes, int64(l.FrameBytes)), "The memory that all requests together may take."),
 		number("max.connections", unlimited(l.Connections), defaultConnections, "How many connections there may be."),
@@ -51,6 +57,9 @@ func (r *request) brokerConfigs() []config {
 	slices.SortFunc(list, func(a, b config) int { return strings.Compare(a.name, b.name) })
 	return list
 }
+
+// assignors are the ways to assign partitions, as Kafka lists them.
+const assignors = engine.UniformAssignor + "," + engine.RangeAssignor
 
 // topicDefaults are what topics have that say nothing themselves.
 func topicDefaults(s engine.Settings) []config {
@@ -121,10 +130,14 @@ func (s *Server) listenersText(advertised bool) string {
 
 // protocol is Kafka's name for how a listener is protected.
 func (l *Listener) protocol() string {
+	name := "PLAINTEXT"
 	if l.TLS != nil {
-		return "SSL"
+		name = "SSL"
 	}
-	return "PLAINTEXT"
+	if l.SASL != nil {
+		name = "SASL_" + name
+	}
+	return name
 }
 
 // groupConfigs are what a consumer group has. They are the same for all groups.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	embedlog "github.com/x/embedlog"
 	"github.com/x/embedlog/internal/engine"
@@ -151,6 +152,7 @@ func TestSettingsWithoutEffectSaySo(t *testing.T) {
 
 func TestDescribeConfigsOfTheNode(t *testing.T) {
 	db := openMemory(t, &embedlog.Options{AutoCreateTopics: true, OffsetsRetention: -1,
+		GroupInitialDelay: 3 * time.Second, GroupMinSessionTimeout: time.Second, GroupMaxSessionTimeout: time.Hour, GroupMaxSize: 5,
 		TopicDefaults: embedlog.TopicConfig{Partitions: 7, Settings: map[string]string{"segment.bytes": "4096"}}})
 	s := serve(t, db, Options{Limits: Limits{Connections: 5, ConnectionsPerIP: -1}})
 	w := dialWire(t, s)
@@ -175,6 +177,8 @@ func TestDescribeConfigsOfTheNode(t *testing.T) {
 		"listeners": "PLAINTEXT://" + address + ":4", "advertised.listeners": "PLAINTEXT://" + address + ":4",
 		"log.segment.bytes": "4096:4", "log.retention.ms": "604800000:5", "message.max.bytes": "1048588:5",
 		"max.connections": "5:4", "max.connections.per.ip": "2147483647:4", "offsets.retention.minutes": "2147483647:4",
+		"group.initial.rebalance.delay.ms": "3000:4", "group.min.session.timeout.ms": "1000:4", "group.max.session.timeout.ms": "3600000:4",
+		"group.max.size": "5:4", "group.consumer.max.size": "5:4", "group.consumer.assignors": "uniform,range:5",
 		"socket.request.max.bytes": "104857600:5", "min.insync.replicas": "1:5", "log.dirs": "memory:4",
 		"remote.storage.enable": "", "log.remote.storage.enable": "",
 	} {

@@ -13,8 +13,14 @@ const (
 	DefaultSessionTimeout = defaultSessionTimeout
 	// HeartbeatInterval is how often such a member is to call.
 	HeartbeatInterval = defaultHeartbeatInterval
-	// UniformAssignor is the name of the one way to assign partitions.
+	// UniformAssignor and RangeAssignor are the names of the ways to assign partitions.
 	UniformAssignor = uniformAssignor
+	RangeAssignor   = rangeAssignor
+	// What groups hold to where options say nothing: see GroupLimits.
+	DefaultGroupInitialDelay      = defaultInitialDelay
+	DefaultGroupMinSessionTimeout = defaultMinSessionTimeout
+	DefaultGroupMaxSessionTimeout = defaultMaxSessionTimeout
+	DefaultGroupMaxSize           = defaultGroupMaxSize
 )
 
 // DefaultSettings are those of a topic that says nothing itself.
@@ -33,6 +39,13 @@ func (e *Engine) OffsetsRetention() time.Duration {
 		return d
 	}
 	return defaultOffsetsRetention
+}
+
+// GroupLimits are what groups hold to: see Options.GroupInitialDelay and the options
+// behind it. A delay that is not positive is none.
+func (e *Engine) GroupLimits() (delay, minSession, maxSession time.Duration, members int) {
+	l := e.groups.limits
+	return max(l.delay, 0), l.minSession, l.maxSession, l.members
 }
 
 // MaintenanceInterval is how often retention, compaction and the disk cap are looked

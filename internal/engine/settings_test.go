@@ -318,6 +318,26 @@ have no effect.
 	table("Accepted at one value", func(d SettingDoc) bool { return len(d.Values) == 1 })
 	b.WriteString("\n")
 	table("Accepted without effect", func(d SettingDoc) bool { return d.NoEffect })
+	b.WriteString(`
+## Groups
+
+They are not settings of topics but fields of ` + "`embedlog.Options`" + `. A client sees them as settings of the node.
+
+| name | option | default | |
+|---|---|---|---|
+`)
+	for _, row := range []struct {
+		name, option string
+		def          any
+		doc          string
+	}{
+		{"group.initial.rebalance.delay.ms", "GroupInitialDelay", defaultInitialDelay.Milliseconds(), "How long a classic group without members waits for more before its first generation, so that consumers which start together begin together. Kafka's default is 3000; negative is not at all."},
+		{"group.max.session.timeout.ms", "GroupMaxSessionTimeout", defaultMaxSessionTimeout.Milliseconds(), "The longest session timeout that a classic member may ask for."},
+		{"group.max.size", "GroupMaxSize", defaultGroupMaxSize, "How many members a group may have, of whichever protocol. Kafka has no bound."},
+		{"group.min.session.timeout.ms", "GroupMinSessionTimeout", defaultMinSessionTimeout.Milliseconds(), "The shortest one: a client that is silent for so long is out."},
+	} {
+		fmt.Fprintf(&b, "| `%s` | `%s` | `%v` | %s |\n", row.name, row.option, row.def, row.doc)
+	}
 	want := b.String()
 	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {

@@ -164,11 +164,8 @@ func (c *conn) read() error {
 		}
 		waits := !c.open.Load()
 		c.busy.Add(1)
-		select {
-		case c.queue <- f:
-		case <-c.srv.life.Done():
-			c.free(f)
-			return net.ErrClosed
+		if err := c.pass(f); err != nil {
+			return err
 		}
 		if waits {
 			select {

@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	embedlog "github.com/x/embedlog"
@@ -107,6 +109,40 @@ func TestClientGoesWhileItJoins(t *testing.T) {
 	again := askVersion[*kmsg.JoinGroupResponse](t, first, 9, joinOf("g", member.MemberID))
 	if again.ErrorCode != 0 || again.Generation != member.Generation+1 || len(again.Members) != 1 {
 		t.Errorf("it joins again: %+v", again)
+	}
+}
+
+// However much a client has asked for behind a request that waits: when it goes, the
+// request ends within a second or so.
+func TestClientGoesWithMuchBehindItsJoin(t *testing.T) {
+	for _, behind := range []int{0, aheadFrames, aheadFrames + 1} {
+		t.Run(fmt.Sprint("behind=", behind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db := openMemory(t, nil)
+				s := pipeServer(t, db, Options{})
+				x, first := dial(t, s, nil), dial(t, s, nil)
+				join := joinOf("g", "")
+				join.Version = 3
+				member := do[*kmsg.JoinGroupResponse](first, join)
+				x.send(join)
+				for range behind {
+					x.send(kmsg.NewPtrMetadataRequest())
+				}
+				synctest.Wait()
+				x.c.Close()
+				time.Sleep(2 * peerLook)
+				d, err := db.DescribeGroup(t.Context(), "g")
+				if err != nil || len(d.Members) != 1 || d.Members[0].MemberID != member.MemberID {
+					t.Errorf("the group is %+v, %v; want the first member alone", d, err)
+				}
+				synctest.Wait()
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if len(s.conns) != 1 {
+					t.Errorf("%d connections, want the first member's alone", len(s.conns))
+				}
+			})
+		})
 	}
 }
 

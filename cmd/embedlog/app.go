@@ -19,6 +19,7 @@ type app struct {
 	stdout, stderr io.Writer
 
 	data    string
+	address address // instead of data
 	format  string
 	quiet   bool
 	noColor bool
@@ -40,16 +41,20 @@ func (a *app) execute(ctx context.Context, args []string) error {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "embedlog",
-		Short: "Work on an embedlog directory: topics, records, groups",
-		Long: `embedlog works on a directory of embedlog: topics, records, consumer groups.
+		Short: "Work on an embedlog database: topics, records, groups",
+		Long: `embedlog works on a database of embedlog: topics, records, consumer groups.
 
-It opens the directory itself. When a program holds it with Options.Socket, the
-same commands talk to that program; otherwise they say who holds it.`,
+With --data it opens the directory itself. When a program holds it with
+Options.Socket, the same commands talk to that program; otherwise they say who
+holds it. With --address they go to a Kafka listener, such as that of
+` + "`embedlog serve`" + `, or to any Kafka broker.`,
 		Example: `  embedlog topic create orders -p 4
   printf 'ann:450\nbob:200\n' | embedlog produce orders -K :
   embedlog consume orders --from-beginning -e -f '%p %o %k %v\n'
   embedlog consume orders --group billing
-  embedlog group describe billing`,
+  embedlog group describe billing
+  embedlog topic list --address localhost:9092
+  embedlog consume orders --address log.example.com:9093 --tls --user alice`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,7 +67,7 @@ same commands talk to that program; otherwise they say who holds it.`,
 			if a.data == "" {
 				return usagef("--data is empty; it names the database's directory")
 			}
-			return nil
+			return a.reach(cmd)
 		},
 		// Without this a word that is no command would be an argument of the root.
 		Args: func(cmd *cobra.Command, args []string) error { return noSuchCommand(cmd, args) },
@@ -70,6 +75,7 @@ same commands talk to that program; otherwise they say who holds it.`,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.data, "data", dataDefault(), "the database's directory (EMBEDLOG_DATA)")
+	a.address.flags(flags)
 	flags.StringVar(&a.format, "format", "text", "text for people, json for programs")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks on stderr")
 	flags.BoolVar(&a.noColor, "no-color", false, "no colours (NO_COLOR)")

@@ -11,13 +11,30 @@ import (
 	"github.com/x/embedlog/internal/sock"
 )
 
-// client is one session with a database: with the program that holds the
-// directory, or with this process itself. The verbs see no difference. Its methods
-// are for one goroutine.
+// door is a way into a database: the command socket, at whose other end is the
+// program that holds the directory or this process itself, or Kafka's protocol at an
+// address. What is asked and answered is the same at each, in the words of package
+// sock. Its methods are for one goroutine.
+type door interface {
+	// do makes one request and waits for its reply. When ctx ends, the request is
+	// cancelled where it can be, and the error then says what became of it. progress is
+	// told how far a long one has got; nil is nobody. An error that is a *sock.Error has
+	// a code.
+	do(ctx context.Context, op sock.Op, payload []byte, progress func(sock.Progress)) ([]byte, error)
+	// Close ends the session, and closes the database if this process opened it.
+	Close() error
+}
+
+// client is one session with a database. The verbs see no difference between doors.
 type client struct {
+	door
+	mine bool // this process holds the directory
+}
+
+// wire is the door of the command socket.
+type wire struct {
 	conn  io.ReadWriteCloser
 	close func() error // closes what stands behind conn, too
-	mine  bool         // this process holds the directory
 
 	writing sync.Mutex // a cancel frame may be written while a reply is waited for
 }
@@ -26,19 +43,18 @@ func newClient(conn io.ReadWriteCloser, closeAll func() error) (*client, error) 
 	if err := sock.Hello(conn); err != nil {
 		return nil, err
 	}
-	return &client{conn: conn, close: closeAll}, nil
+	return &client{door: &wire{conn: conn, close: closeAll}}, nil
 }
 
-// Close ends the session, and closes the database if this process opened it.
-func (c *client) Close() error { return c.close() }
+// Close implements door.
+func (c *wire) Close() error { return c.close() }
 
 // errLost says that the connection ended in the middle of a request.
 var errLost = errors.New("the program that holds the directory went away")
 
-// do sends a request and waits for its reply. When ctx ends, the request is
-// cancelled, and its reply, or the error, is still waited for: a second
-// interrupt ends the process.
-func (c *client) do(ctx context.Context, op sock.Op, payload []byte, progress func(sock.Progress)) ([]byte, error) {
+// do implements door. When ctx ends, the request is cancelled, and its reply, or the
+// error, is still waited for: a second interrupt ends the process.
+func (c *wire) do(ctx context.Context, op sock.Op, payload []byte, progress func(sock.Progress)) ([]byte, error) {
 	if err := c.send(op, payload); err != nil {
 		return nil, err
 	}
@@ -85,7 +101,7 @@ func (c *client) do(ctx context.Context, op sock.Op, payload []byte, progress fu
 
 // send writes a request. When that fails, the program may have said why before it
 // hung up; nothing of the request was done, since it is not whole.
-func (c *client) send(op sock.Op, payload []byte) error {
+func (c *wire) send(op sock.Op, payload []byte) error {
 	err := c.write(op, payload)
 	if err == nil {
 		return nil
@@ -99,7 +115,7 @@ func (c *client) send(op sock.Op, payload []byte) error {
 	return &sock.Error{Code: sock.CodeClosing, Message: fmt.Sprintf("%v: %v", errLost, err)}
 }
 
-func (c *client) write(op sock.Op, payload []byte) error {
+func (c *wire) write(op sock.Op, payload []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	return sock.WriteFrame(c.conn, uint8(op), payload)

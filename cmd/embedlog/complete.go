@@ -20,6 +20,9 @@ func (a *app) completeArguments(cmd *cobra.Command) {
 	if cmd.Flags().Lookup("group") != nil {
 		_ = cmd.RegisterFlagCompletionFunc("group", a.completeNames(a.groupNames)) // fails only if done twice
 	}
+	if !cmd.HasParent() {
+		_ = cmd.RegisterFlagCompletionFunc("mechanism", cobra.FixedCompletions(mechanisms, cobra.ShellCompDirectiveNoFileComp))
+	}
 	form, known := cmd.Use, cmd.ValidArgsFunction != nil || cmd.HasSubCommands()
 	switch {
 	case known:
@@ -36,6 +39,10 @@ func (a *app) completeNames(list func(context.Context) ([]string, error)) cobra.
 	return func(cmd *cobra.Command, have []string, _ string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), 500*time.Millisecond)
 		defer cancel()
+		a.address.silent = true
+		if a.reach(cmd) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
 		names, err := list(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp

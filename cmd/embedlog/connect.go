@@ -18,10 +18,13 @@ import (
 // its holder may be opening or closing it just now.
 const patience = 2 * time.Second
 
-// connect begins a session with the database in --data: with the program that
-// holds it, if one answers on its socket, otherwise by opening the directory. It
-// makes no database unless create says so.
+// connect begins a session with the database: at --address, or in --data with the
+// program that holds it, if one answers on its socket, otherwise by opening the
+// directory. It makes no database unless create says so.
 func (a *app) connect(ctx context.Context, create bool) (*client, error) {
+	if len(a.address.hosts) > 0 {
+		return a.dialAddress(ctx)
+	}
 	if isSocket(a.data) {
 		return dialSocket(a.data)
 	}

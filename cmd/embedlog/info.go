@@ -22,7 +22,8 @@ func (a *app) info() *cobra.Command {
 		Use:   "info [TOPIC | ID]...",
 		Short: "Show what the database is, and which topic has which id",
 		Long: `info shows the database's ids and its topics with theirs: the files of a topic
-lie in topics/<id>. Topics or ids that are named are mapped both ways.`,
+lie in topics/<id>. With --address it shows the cluster's nodes, too. Topics or
+ids that are named are mapped both ways.`,
 		Args: takes(0, -1, "topics or ids"),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			info, err := send[sock.Info](cmd.Context(), a, false, sock.OpInfo, struct{}{})
@@ -35,10 +36,14 @@ lie in topics/<id>. Topics or ids that are named are mapped both ways.`,
 			if a.asJSON() {
 				return a.json(info)
 			}
-			for _, line := range [][2]any{
+			lines := [][2]any{
 				{"directory", info.Dir}, {"format", info.Format},
 				{"cluster id", info.ClusterID}, {"node id", info.NodeID}, {"directory id", info.DirectoryID},
-			} {
+			}
+			if info.Address != "" {
+				lines = overKafkaLines(info)
+			}
+			for _, line := range lines {
 				if err := a.say("%-13s %v", line[0], line[1]); err != nil {
 					return err
 				}
@@ -52,6 +57,24 @@ lie in topics/<id>. Topics or ids that are named are mapped both ways.`,
 			return a.showIDs(info.Topics)
 		},
 	}
+}
+
+// overKafkaLines are what Kafka's protocol says of a cluster. What only the files say
+// is left out.
+func overKafkaLines(info sock.Info) [][2]any {
+	lines := [][2]any{{"address", info.Address}}
+	if info.Dir != "" {
+		lines = append(lines, [2]any{"directory", info.Dir})
+	}
+	lines = append(lines, [2]any{"cluster id", info.ClusterID})
+	for _, n := range info.Nodes {
+		controller := ""
+		if n.NodeID == info.NodeID && len(info.Nodes) > 1 {
+			controller = " (controller)"
+		}
+		lines = append(lines, [2]any{"node id", fmt.Sprintf("%d at %s:%d%s", n.NodeID, n.Host, n.Port, controller)})
+	}
+	return lines
 }
 
 // mapIDs shows the topics that have one of the names or ids.

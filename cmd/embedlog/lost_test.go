@@ -28,7 +28,7 @@ func TestHolderDiesWithARequest(t *testing.T) {
 		_, _, err := sock.ReadFrame(holder, sock.MaxRequestBytes)
 		served <- err
 	}()
-	p := &producing{a: &app{}, open: sock.Producer{Topic: "t"}, c: &client{conn: mine, close: mine.Close}}
+	p := &producing{a: &app{}, open: sock.Producer{Topic: "t"}, c: &client{door: &wire{conn: mine, close: mine.Close}}}
 	batch := func(lines ...int64) lineBatch {
 		b := lineBatch{lines: lines}
 		for range lines {

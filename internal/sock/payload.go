@@ -56,6 +56,17 @@ type Info struct {
 	Format      int          `json:"format"`
 	PID         int          `json:"pid"` // of the program that has it open
 	Topics      []TopicBrief `json:"topics"`
+	// Of a cluster that is reached over Kafka's protocol: where, and what it is made of.
+	// Dir is then that of the only node, DirectoryID, Format and PID are not known.
+	Address string `json:"address,omitempty"`
+	Nodes   []Node `json:"nodes,omitempty"`
+}
+
+// Node is a broker of a cluster.
+type Node struct {
+	NodeID int32  `json:"node_id"`
+	Host   string `json:"host"`
+	Port   int32  `json:"port"`
 }
 
 // TopicBrief is a topic in a list.

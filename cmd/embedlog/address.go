@@ -119,6 +119,9 @@ func withPort(s string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		host, port = strings.Trim(s, "[]"), defaultPort
+		if strings.Contains(host, ":") && net.ParseIP(host) == nil {
+			return "", bad
+		}
 	}
 	if host == "" && port != "" && err == nil {
 		host = "localhost"

@@ -128,47 +128,82 @@ func (d *address) options() ([]kgo.Opt, error) {
 	if err != nil {
 		return nil, err
 	}
-	mechanisms, err := d.sasl()
-	if err != nil {
-		return nil, err
-	}
-	opts := []kgo.Opt{
+	return []kgo.Opt{
 		kgo.SeedBrokers(d.hosts...), kgo.ClientID("embedlog-cli"), kgo.Dialer(d.dialer(config)),
 		kgo.RetryTimeout(requestTimeout), kgo.MetadataMinAge(100 * time.Millisecond), kgo.DisableClientMetrics(),
 		kgo.RetryBackoffFn(func(n int) time.Duration { return min(50*time.Millisecond<<min(n, 6), time.Second) }),
-	}
-	if len(mechanisms) > 0 {
-		opts = append(opts, kgo.SASL(mechanisms...))
-	}
-	return opts, nil
+	}, nil
 }
 
-// dialAddress begins a session at the address.
+// dialAddress begins a session at the address. A listener that does not take the best
+// way of saying a password is asked again with the next one.
 func (a *app) dialAddress(ctx context.Context) (*client, error) {
 	d := &a.address
 	d.stdin, d.stderr = a.stdin, a.stderr
-	opts, err := d.options()
+	common, err := d.options()
 	if err != nil {
 		return nil, err
 	}
+	ways, err := d.sasl()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		opts := common
+		if len(ways) > 0 {
+			opts = append(common[:len(common):len(common)], kgo.SASL(ways[0]))
+		}
+		c, err := a.tryAddress(ctx, opts)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return c, err
+		case len(ways) < 2 || !errors.Is(err, kerr.UnsupportedSaslMechanism):
+			return nil, d.explain(ctx, err)
+		}
+		ways = ways[1:]
+	}
+}
+
+func (a *app) tryAddress(ctx context.Context, opts []kgo.Opt) (*client, error) {
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, usagef("--address: %w", err)
 	}
 	pinged, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
-	if err := cl.Ping(pinged); err != nil {
+	answered := make(chan error, 1)
+	go func() { answered <- cl.Ping(pinged) }()
+	select {
+	case err = <-answered:
+	case <-pinged.Done():
+		cl.Close() // a connection that is being made looks at no context
+		<-answered
+		err = pinged.Err()
+	}
+	if err != nil {
 		cl.Close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, d.explain(err)
+		return nil, err
 	}
-	return &client{door: &kafkaDoor{app: a, at: d, opts: opts, cl: cl, admin: kadm.NewClient(cl)}}, nil
+	return &client{door: &kafkaDoor{app: a, at: &a.address, opts: opts, cl: cl, admin: kadm.NewClient(cl)}}, nil
+}
+
+// speaksTLS finds out whether a listener that hung up on plain bytes wants TLS.
+func (d *address) speaksTLS(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // nothing is sent that way
+	conn, err := dialer.DialContext(ctx, "tcp", d.hosts[0])
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil || strings.Contains(err.Error(), "remote error: tls:")
 }
 
 // explain makes one sentence of why the listener did not answer.
-func (d *address) explain(err error) error {
+func (d *address) explain(ctx context.Context, err error) error {
 	where := strings.Join(d.hosts, ",")
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("%s: "+format, append([]any{where}, args...)...)
@@ -176,6 +211,7 @@ func (d *address) explain(err error) error {
 	var dial *dialError
 	var eof *kgo.ErrFirstReadEOF
 	text := err.Error()
+	hungUp := errors.As(err, &eof) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF)
 	switch {
 	case errors.As(err, &dial):
 		return dial
@@ -186,19 +222,23 @@ func (d *address) explain(err error) error {
 	case errors.Is(err, kerr.IllegalSaslState):
 		return fail("it asks for no password; leave out --user")
 	case strings.Contains(text, "tls alert record"):
-		return fail("it speaks TLS; add --tls, with --tls-ca FILE if its certificate is of an authority of its own")
+		return fail("%s", adviceAddTLS)
 	case strings.Contains(text, "remote error: tls:"):
 		return fail("%s", adviceAlert(err))
-	case errors.As(err, &eof), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF):
+	case hungUp && !d.tls && d.speaksTLS(ctx):
+		return fail("%s", adviceAddTLS)
+	case hungUp:
 		if d.user == "" {
-			return fail("it hung up before it answered; it may want TLS (--tls) or a password (--user NAME), or not be a Kafka listener")
+			return fail("it hung up before it answered; it may want a password (--user NAME), or not be a Kafka listener")
 		}
-		return fail("it hung up before it answered; it may want TLS (--tls), or not be a Kafka listener")
+		return fail("it hung up before it answered; it may not be a Kafka listener")
 	case errors.Is(err, context.DeadlineExceeded):
 		return fail("it takes connections and does not answer within %v; it may want TLS (--tls), or not be a Kafka listener", firstAnswer)
 	}
 	return fail("%w", err)
 }
+
+const adviceAddTLS = "it speaks TLS; add --tls, with --tls-ca FILE if its certificate is of an authority of its own"
 
 func orAny(mechanism string) string {
 	if mechanism == "" {

@@ -54,12 +54,22 @@ func failed(err error, said, what string, args ...any) error {
 	}
 	what = fmt.Sprintf(what, args...)
 	switch {
+	case isAuthorization(k):
+		return k // told adds who it is that may not
 	case k == nil:
 		return fmt.Errorf("%s: %w", what, err)
 	case said != "":
 		return &sock.Error{Code: code, Message: said}
 	}
 	return &sock.Error{Code: code, Message: what + ": " + saidBy(k)}
+}
+
+func isAuthorization(k *kerr.Error) bool {
+	switch k {
+	case kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed:
+		return true
+	}
+	return false
 }
 
 // saidBy is a code of Kafka's in words.
@@ -83,10 +93,10 @@ func (d *address) told(err error) error {
 	case errors.As(err, &dial):
 		return dial
 	case errors.As(err, &k):
-		switch k {
-		case kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed:
+		switch {
+		case isAuthorization(k):
 			return &sock.Error{Code: sock.CodeFailure, Message: fmt.Sprintf("%s not do that: %s; `embedlog acl` on the other side says who may do what", d.who(), k.Message)}
-		case kerr.SecurityDisabled:
+		case k == kerr.SecurityDisabled:
 			return &sock.Error{Code: sock.CodeFailure, Message: "the other side keeps no ACLs: everybody may do everything (SECURITY_DISABLED)"}
 		}
 		code := kafkaCodes[k]
@@ -101,7 +111,7 @@ func (d *address) told(err error) error {
 	}
 	var eof *kgo.ErrFirstReadEOF
 	if errors.As(err, &eof) {
-		return d.explain(err)
+		return d.explain(context.Background(), err)
 	}
 	return err
 }

@@ -76,6 +76,8 @@ a group that has gone on does not come back to what it skipped.`,
 				return usagef("a group begins where it has got to; `embedlog group reset-offsets %s` moves it (a new group: -o start or -o end)", s.group)
 			case s.start.kind == startAbsolute && len(s.partitions) == 0 && len(topics) > 1:
 				return usagef("-o %s is an offset of one topic, and there are %d", from, len(topics))
+			case s.skipDamage && len(a.address.hosts) > 0:
+				return usagef("--skip-damage looks into the files of a database: give --data DIR, not --address")
 			case asJSON && format != "":
 				return usagef("-J and -f both say how to print")
 			}

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"crypto/tls"
 	"fmt"
 	"maps"
 	"slices"
@@ -184,6 +185,17 @@ func TestDescribeConfigsOfTheNode(t *testing.T) {
 	} {
 		if values[name] != want {
 			t.Errorf("%s is %q, want %q", name, values[name], want)
+		}
+	}
+}
+
+// A listener's protocol has Kafka's four names.
+func TestListenerProtocol(t *testing.T) {
+	for want, l := range map[string]Listener{
+		"PLAINTEXT": {}, "SSL": {TLS: &tls.Config{}}, "SASL_PLAINTEXT": {SASL: &SASL{}}, "SASL_SSL": {TLS: &tls.Config{}, SASL: &SASL{}},
+	} {
+		if got := l.protocol(); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

@@ -80,6 +80,9 @@ func (d *address) check(cmd *cobra.Command, data bool) error {
 	}
 	if len(d.hosts) == 0 {
 		for _, name := range []string{"tls", "tls-ca", "tls-cert", "tls-key", "tls-skip-verify", "user", "password-file", "mechanism", "plain-without-tls"} {
+			if said(name) && cmd.Name() == "serve" && name == "tls" {
+				return usagef("%s speaks TLS with --tls-cert and --tls-key", cmd.CommandPath())
+			}
 			if said(name) {
 				return usagef("--%s goes with --address HOST:PORT", name)
 			}

@@ -67,9 +67,8 @@ func (k *kafkaDoor) topics(ctx context.Context, q sock.TopicsRequest) ([]sock.To
 	list := []sock.Topic{}
 	for _, name := range slices.Sorted(maps.Keys(m.Topics)) {
 		t := known.topic(m.Topics[name])
-		t.Settings = settings[name]
-		if t.Settings == nil {
-			t.Settings = []sock.Setting{}
+		if t.Settings = settings[name]; t.Settings == nil {
+			t.Settings, t.SettingsHidden = []sock.Setting{}, true
 		}
 		list = append(list, t)
 	}
@@ -96,7 +95,7 @@ type measures struct {
 }
 
 // measure asks for offsets and sizes. Sizes may be hidden from who asks: then they
-// are 0.
+// are -1.
 func (k *kafkaDoor) measure(ctx context.Context, topics kadm.TopicDetails) (measures, error) {
 	m := measures{bytes: make(map[string]map[int32]int64)}
 	names := topics.Names()
@@ -136,7 +135,10 @@ func (m *measures) topic(t kadm.TopicDetail) sock.Topic {
 		PartitionList: []sock.Partition{},
 	}
 	for _, p := range t.Partitions.Sorted() {
-		x := sock.Partition{Partition: p.Partition, LeaderEpoch: p.LeaderEpoch, Bytes: m.bytes[t.Topic][p.Partition]}
+		x := sock.Partition{Partition: p.Partition, LeaderEpoch: p.LeaderEpoch, Bytes: -1}
+		if n, ok := m.bytes[t.Topic][p.Partition]; ok {
+			x.Bytes = n
+		}
 		err := p.Err
 		for _, o := range []struct {
 			from kadm.ListedOffsets
@@ -152,26 +154,35 @@ func (m *measures) topic(t kadm.TopicDetail) sock.Topic {
 			x.Error = err.Error()
 		}
 		out.Records += x.HighWatermark - x.LogStart
-		out.Bytes += x.Bytes
+		if x.Bytes < 0 || out.Bytes < 0 {
+			out.Bytes = -1
+		} else {
+			out.Bytes += x.Bytes
+		}
 		out.PartitionList = append(out.PartitionList, x)
 	}
 	return out
 }
 
-// settings are those that were said for each topic itself.
+// settings are those that were said for each topic itself. A topic whose settings are
+// not for us to know has none, not even an empty list.
 func (k *kafkaDoor) settings(ctx context.Context, topics []string) (map[string][]sock.Setting, error) {
 	if len(topics) == 0 {
 		return nil, nil
 	}
 	described, err := k.admin.DescribeTopicConfigs(ctx, topics...)
-	if err != nil {
+	if auth := (*kadm.AuthError)(nil); err != nil && !errors.As(err, &auth) {
 		return nil, err
 	}
 	all := make(map[string][]sock.Setting)
 	for _, r := range described {
-		if r.Err != nil && !errors.Is(r.Err, kerr.TopicAuthorizationFailed) {
+		switch {
+		case errors.Is(r.Err, kerr.TopicAuthorizationFailed):
+			continue
+		case r.Err != nil:
 			return nil, failed(r.Err, r.ErrMessage, "settings of topic %q", r.Name)
 		}
+		all[r.Name] = []sock.Setting{}
 		for _, c := range r.Configs {
 			if c.Source == kmsg.ConfigSourceDynamicTopicConfig {
 				all[r.Name] = append(all[r.Name], sock.Setting{Name: c.Key, Value: c.MaybeValue()})

@@ -119,8 +119,11 @@ func (t *table) line(row []string, widths []int) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// bytesText is a size for people.
+// bytesText is a size for people; -1 is not known.
 func bytesText(n int64) string {
+	if n < 0 {
+		return "-"
+	}
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}

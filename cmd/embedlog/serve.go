@@ -32,13 +32,19 @@ has the directory open.
 
 When it is ready it prints one line of JSON with the addresses it listens on.
 SIGTERM and SIGINT end it in order: what clients were promised is kept, and they
-hear of it. Nothing outside of loopback is listened on without TLS and
-certificates of clients, unless --allow-insecure says so.
+hear of it. Nothing outside of loopback is listened on without TLS and clients
+that say who they are, by a certificate (--tls-client-ca) or a password
+(--sasl), unless --allow-insecure says so.
+
+Users and their passwords are the database's: see embedlog user. With
+--authorize what they may do is, too: see embedlog acl. Commands that reach the
+database by its directory may do everything.
 
 What flags say can be in a TOML file, and more; a flag is stronger.
 --print-config prints all there is, with what was said.`,
 		Example: `  embedlog serve --data data --kafka localhost:9092
   embedlog serve --kafka :0 --http :9644
+  embedlog serve --kafka :0 --sasl --authorize --super-users User:admin
   embedlog serve --config embedlog.toml --print-config`,
 		Args: takes(0, 0, "no argument"),
 	}
@@ -184,6 +190,9 @@ func (a *app) runServer(ctx context.Context, c *serveConfig, o *embedlog.Options
 	defer func() { err = errors.Join(err, s.stop(c.stopTimeout)) }()
 	line := ready{Ready: true, Data: dir, ClusterID: s.db.Info().ClusterID, PID: os.Getpid(), Kafka: []string{}, Unix: c.unix, Socket: o.Socket}
 	line.NodeID = max(s.db.Info().NodeID, 1)
+	if err := s.secure(c, k); err != nil {
+		return err
+	}
 	if len(k.Listeners) > 0 {
 		if s.kafka, err = kafka.Serve(s.db, k); err != nil {
 			return err

@@ -27,6 +27,10 @@ type serveConfig struct {
 	stopTimeout   time.Duration
 	kafka         []*listenerConfig
 
+	authorize       bool
+	superUsers      []string
+	everyoneIfNoACL bool
+
 	autoCreate       bool
 	maxBytes         int64
 	openFiles        int64
@@ -37,13 +41,21 @@ type serveConfig struct {
 
 	connections, connectionsPerIP int64
 	frameBytes, memoryBytes       int64
-	idleTimeout                   time.Duration
+	handshakeBytes, fetchBytes    int64
+	connectionMemory              int64
+	idleTimeout, frameTimeout     time.Duration
 }
 
 // listenerConfig is one address for Kafka's clients.
 type listenerConfig struct {
 	listen, advertise string
 	cert, key, ca     string
+	certUser          string // dn or cn; empty is dn
+
+	sasl            bool
+	mechanisms      []string
+	plainWithoutTLS bool
+	sessionLifetime time.Duration
 }
 
 // configKey is one thing that can be said: in the file under its name, which has its
@@ -70,6 +82,9 @@ func (c *serveConfig) keys() []configKey {
 		{"allow-insecure", "allow-insecure", "listen outside of loopback without TLS and authentication", (*boolValue)(&c.allowInsecure)},
 		{"lock-timeout", "lock-timeout", "how long to wait for whoever has the directory open", (*durationValue)(&c.lockTimeout)},
 		{"shutdown-timeout", "shutdown-timeout", "how long clients may take to hear their answers when it ends", (*durationValue)(&c.stopTimeout)},
+		{"authorize", "authorize", "hold Kafka's clients to ACLs: what none allows is denied", (*boolValue)(&c.authorize)},
+		{"super-users", "super-users", "who may do everything, such as User:admin; several with ; between", &listValue{&c.superUsers, ";"}},
+		{"everyone-if-no-acl", "", "what no ACL is about is allowed to everybody", (*boolValue)(&c.everyoneIfNoACL)},
 		{"database.auto-create-topics", "", "make topics that clients ask for by name", (*boolValue)(&c.autoCreate)},
 		{"database.max-bytes", "", "the most that everything may take on the disk, in bytes; 0 is no bound", (*intValue)(&c.maxBytes)},
 		{"database.open-files", "", "the most files that are open at once; 0 is 256", (*intValue)(&c.openFiles)},
@@ -79,6 +94,10 @@ func (c *serveConfig) keys() []configKey {
 		{"limits.connections-per-ip", "", "those from one address; 0 is 256, -1 is no bound", (*intValue)(&c.connectionsPerIP)},
 		{"limits.frame-bytes", "", "the largest request; 0 is 100 MiB", (*intValue)(&c.frameBytes)},
 		{"limits.memory-bytes", "", "the memory of all requests together; 0 is 256 MiB", (*intValue)(&c.memoryBytes)},
+		{"limits.connection-memory-bytes", "", "the memory of one connection's requests; 0 is frame-bytes, or 16 MiB where that is more", (*intValue)(&c.connectionMemory)},
+		{"limits.handshake-frame-bytes", "", "the largest request before a client has said who it is; 0 is 1 MiB", (*intValue)(&c.handshakeBytes)},
+		{"limits.fetch-bytes", "", "the most records of one fetch; 0 is 55 MiB", (*intValue)(&c.fetchBytes)},
+		{"limits.frame-timeout", "", "how long a peer may take for a request that has begun, or an answer; 0s is 30s", (*durationValue)(&c.frameTimeout)},
 		{"limits.idle-timeout", "", "after what time without a request a connection is closed; 0s is 10m", (*durationValue)(&c.idleTimeout)},
 	}
 }
@@ -90,6 +109,11 @@ func (l *listenerConfig) keys() []configKey {
 		{"tls-cert", "tls-cert", "PEM file with the server's certificate: TLS", (*textValue)(&l.cert)},
 		{"tls-key", "tls-key", "PEM file with the certificate's key", (*textValue)(&l.key)},
 		{"tls-client-ca", "tls-client-ca", "PEM file with the CA of clients, which must have a certificate", (*textValue)(&l.ca)},
+		{"tls-user", "tls-user", "who a client's certificate is: dn, User:CN=alice,O=x, or cn, User:alice", (*textValue)(&l.certUser)},
+		{"sasl", "sasl", "clients have a name and a password: users of the database", (*boolValue)(&l.sasl)},
+		{"sasl-mechanisms", "sasl-mechanisms", "SCRAM-SHA-512, SCRAM-SHA-256, PLAIN; without: PLAIN with TLS only", &listValue{&l.mechanisms, ","}},
+		{"sasl-plain-without-tls", "", "PLAIN may be among them without TLS: passwords are to be read by all", (*boolValue)(&l.plainWithoutTLS)},
+		{"sasl-session-lifetime", "", "after what time clients have to say it again; 0s is never", (*durationValue)(&l.sessionLifetime)},
 	}
 }
 
@@ -144,6 +168,44 @@ func (v *durationValue) set(x any) error {
 }
 
 func (v *durationValue) text() string { return tomlText(time.Duration(*v).String()) }
+
+// listValue is texts: an array in the file, one text with a separator as a flag.
+type listValue struct {
+	to        *[]string
+	separator string
+}
+
+func (v *listValue) set(x any) error {
+	var list []string
+	switch x := x.(type) {
+	case string:
+		for _, s := range strings.Split(x, v.separator) {
+			if s = strings.TrimSpace(s); s != "" {
+				list = append(list, s)
+			}
+		}
+	case []any:
+		for _, e := range x {
+			s, ok := e.(string)
+			if !ok {
+				return errors.New(`must be texts, such as ["a", "b"]`)
+			}
+			list = append(list, s)
+		}
+	default:
+		return errors.New(`must be texts, such as ["a", "b"]`)
+	}
+	*v.to = list
+	return nil
+}
+
+func (v *listValue) text() string {
+	quoted := make([]string, len(*v.to))
+	for i, s := range *v.to {
+		quoted[i] = tomlText(s)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
 
 // tomlText is a string in TOML, whose escapes are those of JSON.
 func tomlText(s string) string {
@@ -330,11 +392,12 @@ func (c *serveConfig) options() (*embedlog.Options, *kafka.Options, error) {
 	}
 	k := &kafka.Options{AllowInsecure: c.allowInsecure, Limits: kafka.Limits{
 		FrameBytes: int(c.frameBytes), Connections: int(c.connections), ConnectionsPerIP: int(c.connectionsPerIP),
-		MemoryBytes: c.memoryBytes, IdleTimeout: c.idleTimeout,
+		MemoryBytes: c.memoryBytes, IdleTimeout: c.idleTimeout, ConnectionMemoryBytes: c.connectionMemory,
+		HandshakeFrameBytes: int(c.handshakeBytes), FetchBytes: int(c.fetchBytes), FrameTimeout: c.frameTimeout,
 	}}
 	var bad []error
 	for _, k := range c.keys() {
-		if n, ok := k.value.(*intValue); ok && int64(int(*n)) != int64(*n) && k.name != "database.max-bytes" && k.name != "limits.memory-bytes" {
+		if n, ok := k.value.(*intValue); ok && int64(int(*n)) != int64(*n) && k.name != "database.max-bytes" && k.name != "limits.memory-bytes" && k.name != "limits.connection-memory-bytes" {
 			bad = append(bad, fmt.Errorf("%s is too large", k.name))
 		}
 	}
@@ -355,10 +418,17 @@ func (c *serveConfig) options() (*embedlog.Options, *kafka.Options, error) {
 		if l.listen == "" {
 			bad = append(bad, fmt.Errorf("kafka[%d].listen is missing", i))
 		}
-		k.Listeners = append(k.Listeners, kafka.Listener{Address: l.listen, Advertise: l.advertise, TLS: t})
+		listener := kafka.Listener{Address: l.listen, Advertise: l.advertise, TLS: t}
+		if err := l.identify(&listener); err != nil {
+			bad = append(bad, fmt.Errorf("kafka[%d]: %w", i, err))
+		}
+		k.Listeners = append(k.Listeners, listener)
 	}
 	if len(k.Listeners) > 0 {
 		bad = append(bad, k.Validate())
+	}
+	if _, err := c.rules(); err != nil {
+		bad = append(bad, err)
 	}
 	if err := errors.Join(bad...); err != nil {
 		return nil, nil, errors.New(fileNames.Replace(err.Error()))
@@ -370,5 +440,8 @@ func (c *serveConfig) options() (*embedlog.Options, *kafka.Options, error) {
 var fileNames = strings.NewReplacer(
 	"Listeners[", "kafka[", "].Address", "].listen", "].Advertise", "].advertise", "AllowInsecure", "--allow-insecure",
 	"Options.MaxBytes", "database.max-bytes", "Options.OpenFiles", "database.open-files", "Options.LockTimeout", "lock-timeout",
+	"].SASL.Mechanisms", "].sasl-mechanisms", "].SASL.SessionLifetime", "].sasl-session-lifetime", "or PlainWithoutTLS", "or sasl-plain-without-tls",
+	"Limits.ConnectionMemoryBytes", "limits.connection-memory-bytes", "Limits.HandshakeFrameBytes", "limits.handshake-frame-bytes",
+	"Limits.FetchBytes", "limits.fetch-bytes", "Limits.FrameTimeout", "limits.frame-timeout",
 	"Limits.FrameBytes", "limits.frame-bytes", "Limits.MemoryBytes", "limits.memory-bytes", "Limits.IdleTimeout", "limits.idle-timeout",
 )

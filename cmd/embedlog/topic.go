@@ -153,6 +153,9 @@ func (a *app) showTopic(topic sock.Topic) error {
 			return err
 		}
 	}
+	if topic.SettingsHidden {
+		a.note("the settings of %s are shown to who has DESCRIBE_CONFIGS on it", topic.Topic)
+	}
 	t := newTable(">PARTITION", ">LOG-START", ">LAST-STABLE", ">HIGH-WATERMARK", ">RECORDS", ">SIZE")
 	for _, p := range topic.PartitionList {
 		t.add(p.Partition, p.LogStart, p.LastStable, p.HighWatermark, p.HighWatermark-p.LogStart, bytesText(p.Bytes))

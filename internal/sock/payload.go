@@ -76,7 +76,7 @@ type TopicBrief struct {
 	Internal   bool   `json:"internal"`
 	Partitions int    `json:"partitions"`
 	Records    int64  `json:"records"` // offsets between log start and high watermark: an upper bound after compaction
-	Bytes      int64  `json:"bytes"`   // allocated on the disk
+	Bytes      int64  `json:"bytes"`   // allocated on the disk; -1 where it is not for who asks to know
 	Damaged    bool   `json:"damaged,omitempty"`
 }
 
@@ -88,9 +88,11 @@ type TopicsRequest struct {
 // Topic is one topic with everything. (OpTopics, embedlog topic describe)
 type Topic struct {
 	TopicBrief
-	Settings      []Setting   `json:"settings"` // those that differ from the default
-	PartitionList []Partition `json:"partition_list"`
-	Existed       bool        `json:"existed,omitempty"` // answers CreateTopic: it was there, and is as it was
+	Settings []Setting `json:"settings"` // those that differ from the default
+	// SettingsHidden says that they are not for who asks to know. (over Kafka's protocol)
+	SettingsHidden bool        `json:"settings_hidden,omitempty"`
+	PartitionList  []Partition `json:"partition_list"`
+	Existed        bool        `json:"existed,omitempty"` // answers CreateTopic: it was there, and is as it was
 }
 
 // Setting is a topic's setting under Kafka's name.

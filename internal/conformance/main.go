@@ -26,6 +26,7 @@ import (
 
 // run is what the suites share.
 type run struct {
+	missing string // what a tool that is not there is: fail or skip
 	records int
 	timeout time.Duration
 	scratch string // removed at the end
@@ -55,6 +56,7 @@ var suites = []suite{
 	{"kcat", "kcat and the librdkafka that it is linked with", kcat},
 	{"sarama", "rounds of IBM/sarama", saramaClient},
 	{"kafkajs", "a script for kafkajs on Node.js", kafkajs},
+	{"snippets", "the clients in five lines of docs/kafka.md: Go, Java, Python, Node.js, C", snippets},
 }
 
 func main() {
@@ -100,7 +102,7 @@ func mainErr() error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	r := &run{records: *records, timeout: *timeout, scratch: scratch, verbose: io.Discard}
+	r := &run{missing: *missing, records: *records, timeout: *timeout, scratch: scratch, verbose: io.Discard}
 	if *verbose {
 		r.verbose = os.Stderr
 	}

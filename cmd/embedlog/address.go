@@ -48,17 +48,20 @@ const defaultPort = "9092"
 const passwordVariable = "EMBEDLOG_PASSWORD"
 
 func (d *address) flags(f *pflag.FlagSet) {
-	f.StringSliceVar(&d.hosts, "address", nil, "HOST:PORT of a Kafka listener, instead of --data\n(EMBEDLOG_ADDRESS)")
-	f.BoolVar(&d.tls, "tls", false, "with --address: TLS; the other --tls-... flags imply it")
-	f.StringVar(&d.ca, "tls-ca", "", "PEM file with the CA of the listener's certificate\n(default: those that the system trusts)")
-	f.StringVar(&d.cert, "tls-cert", "", "PEM file with a certificate of your own")
-	f.StringVar(&d.key, "tls-key", "", "PEM file with its key")
-	f.BoolVar(&d.skipVerify, "tls-skip-verify", false, "believe any certificate: whoever is in between reads\nand changes everything")
-	f.StringVar(&d.user, "user", "", "with --address: the user's name. The password is in\n--password-file or EMBEDLOG_PASSWORD, or asked for")
-	f.StringVar(&d.passwordFile, "password-file", "", "file whose first line is the password")
-	f.StringVar(&d.mechanism, "mechanism", "", "SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN (default: the\nbetter SCRAM that the listener takes)")
-	f.BoolVar(&d.plainWithoutTLS, "plain-without-tls", false, "send the password of PLAIN as it stands, to be read by all")
+	f.StringSliceVar(&d.hosts, "address", nil, "`HOST:PORT` of a Kafka listener, instead of --data (EMBEDLOG_ADDRESS)")
+	f.BoolVar(&d.tls, "tls", false, "TLS, with the CAs that the system trusts")
+	f.StringVar(&d.ca, "tls-ca", "", "TLS with the CA in this PEM `FILE`")
+	f.StringVar(&d.cert, "tls-cert", "", "TLS with a certificate of your own, a PEM `FILE`")
+	f.StringVar(&d.key, "tls-key", "", "its key, a PEM `FILE`")
+	f.BoolVar(&d.skipVerify, "tls-skip-verify", false, "TLS with whoever answers: somebody in between reads and changes everything")
+	f.StringVar(&d.user, "user", "", "the user's `NAME`; the password is in --password-file or EMBEDLOG_PASSWORD, or asked for")
+	f.StringVar(&d.passwordFile, "password-file", "", "`FILE` whose first line is the password")
+	f.StringVar(&d.mechanism, "mechanism", "", "`MECHANISM` by which the password is shown: SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, which needs TLS (default: the better SCRAM that the listener takes)")
+	f.BoolVar(&d.plainWithoutTLS, "plain-without-tls", false, "send the password of PLAIN for everybody to read")
 }
+
+// addressFlags are those that say something about --address.
+var addressFlags = []string{"tls", "tls-ca", "tls-cert", "tls-key", "tls-skip-verify", "user", "password-file", "mechanism", "plain-without-tls"}
 
 var mechanisms = []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"}
 
@@ -79,7 +82,7 @@ func (d *address) check(cmd *cobra.Command, data bool) error {
 		return usagef("--data and --address both say where the database is; give one")
 	}
 	if len(d.hosts) == 0 {
-		for _, name := range []string{"tls", "tls-ca", "tls-cert", "tls-key", "tls-skip-verify", "user", "password-file", "mechanism", "plain-without-tls"} {
+		for _, name := range addressFlags {
 			if said(name) && cmd.Name() == "serve" && name == "tls" {
 				return usagef("%s speaks TLS with --tls-cert and --tls-key", cmd.CommandPath())
 			}

@@ -83,8 +83,7 @@ holds it. With --address they go to a Kafka listener, such as that of
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w; usage: %s", cmd.CommandPath(), err, cmd.UseLine())
 	})
-	// Terminals have 80 columns, and people read there.
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages ", "FlagUsagesWrapped 80 "))
+	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Records and groups:"},
 		&cobra.Group{ID: "security", Title: "Who may do what through the Kafka listener:"},

@@ -143,6 +143,12 @@ func (l *language) run(ctx context.Context, r *run, b block) (err error) {
 	if l.fence == "c" && exec.CommandContext(ctx, "pkg-config", "--exists", "rdkafka").Run() != nil {
 		return fmt.Errorf("librdkafka's development files %w", errMissing)
 	}
+	if l.fence == "go" { // built in this module, so that is the version
+		mod, err := os.ReadFile("go.mod")
+		if err != nil || !strings.Contains(string(mod), l.client+" v"+b.version+"\n") {
+			return fmt.Errorf("go.mod has another version (%v)", err)
+		}
+	}
 	dir := filepath.Join(r.scratch, "snippet-"+l.fence)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == childCommand {
 		os.Exit(childMain(os.Args[2:], os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == kafkaChild {
+		os.Exit(kafkaChildMain(os.Args[2:], os.Stderr))
+	}
 	os.Exit(m.Run())
 }
 
@@ -101,7 +104,7 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, want string }{
-		{"", "log, db or limits?"},
+		{"", "log, db, kafka or limits?"},
 		{"logs", `"logs" is neither`},
 		{"log --reps 0", "--reps 0"},
 		{"log --seconds NaN", "--seconds NaN"},

@@ -3,6 +3,7 @@
 //
 //	go run ./bench log            a partition and its log, beside the machine's limits
 //	go run ./bench db             the public API, beside what it stands on
+//	go run ./bench kafka          the Kafka listener over loopback, beside bare TCP
 //	go run ./bench limits         the limits of the log alone
 //	go run ./bench log --rows wake
 //
@@ -26,15 +27,19 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == childCommand {
 		os.Exit(childMain(os.Args[2:], os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == kafkaChild {
+		os.Exit(kafkaChildMain(os.Args[2:], os.Stderr))
+	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 const usage = `bench measures embedlog beside the limits of this machine.
 
-usage: bench log|db|limits [flags]
+usage: bench log|db|kafka|limits [flags]
 
   log      a partition and its log: the machine's limit, ours, and their ratio
   db       the public API: what it stands on, ours, and their ratio
+  kafka    the Kafka listener over loopback: bare TCP, ours, and their ratio
   limits   the limits of the log alone
 
 flags:
@@ -51,6 +56,7 @@ type config struct {
 	dir        string
 	list       bool
 	check      bool
+	profile    string // where profiles of the Kafka server go
 }
 
 // errHelp says that the usage was asked for and printed.
@@ -64,6 +70,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return 2
+	}
+	if c.suite == suiteKafka {
+		return runKafka(c, stdout, stderr)
 	}
 	selected := c.selected(rows())
 	if len(selected) == 0 {
@@ -92,7 +101,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stdout io.Writer) (config, error) {
 	var c config
 	if len(args) == 0 {
-		return c, errors.New("log, db or limits? --help shows the usage")
+		return c, errors.New("log, db, kafka or limits? --help shows the usage")
 	}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(io.Discard) // errors are returned, and the usage is printed where it was asked for
@@ -104,6 +113,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	short := set.Bool("short", false, "smaller: 3 repetitions, 0.2 seconds, 64 MiB, where those flags are not given")
 	list := set.Bool("list", false, "print the names of the rows and stop")
 	check := set.Bool("check", false, "exit with status 1 when a target is missed")
+	profile := set.String("profile", "", "write profiles of the Kafka server to this `directory`")
 	help := func() error {
 		fmt.Fprint(stdout, usage)
 		set.SetOutput(stdout)
@@ -114,12 +124,14 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	case "log":
 	case "db":
 		c.suite = suiteDB
+	case "kafka":
+		c.suite = suiteKafka
 	case "limits":
 		c.limitsOnly = true
 	case "help", "-h", "-help", "--help":
 		return c, help()
 	default:
-		return c, fmt.Errorf("%q is neither log, db nor limits; --help shows the usage", args[0])
+		return c, fmt.Errorf("%q is neither log, db, kafka nor limits; --help shows the usage", args[0])
 	}
 	if err := set.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
 		return c, help()
@@ -164,7 +176,12 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	} else if !info.IsDir() {
 		wrong = append(wrong, fmt.Errorf("--dir %s is not a directory", *dir))
 	}
-	c.rows, c.reps, c.dir, c.list, c.check = re, *reps, *dir, *list, *check
+	if *profile != "" && c.suite != suiteKafka {
+		wrong = append(wrong, errors.New("--profile is for kafka"))
+	} else if info, err := os.Stat(*profile); *profile != "" && (err != nil || !info.IsDir()) {
+		wrong = append(wrong, fmt.Errorf("--profile %s is not a directory", *profile))
+	}
+	c.rows, c.reps, c.dir, c.list, c.check, c.profile = re, *reps, *dir, *list, *check, *profile
 	c.seconds = time.Duration(*seconds * float64(time.Second))
 	c.bytes = *mib << 20
 	return c, errors.Join(wrong...)

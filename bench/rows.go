@@ -22,6 +22,7 @@ type suite int
 const (
 	suiteLog suite = iota
 	suiteDB
+	suiteKafka // in a table of its own: see kafka.go
 )
 
 // A row is one line of the table.

@@ -1,7 +1,8 @@
 // Command compare runs the same workloads on embedlog and on what a Go program
 // would embed instead, and prints one table.
 //
-//	cd bench/compare && go run .
+//	cd bench/compare && go run .          # stores in the process
+//	cd bench/compare && go run . kafka    # servers over loopback
 //
 // Every repetition runs in a process of its own on a fresh directory; the systems
 // take turns, so that a busy moment of the machine hits all of them. A workload is
@@ -22,6 +23,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/x/embedlog/bench/internal/kafkaload"
 )
 
 // options are the command's flags.
@@ -77,6 +80,19 @@ func parse(args []string) (options, error) {
 }
 
 func main() {
+	if len(os.Args) > 1 && (os.Args[1] == kafkaCommand || os.Args[1] == kafkaChild) {
+		var err error
+		if os.Args[1] == kafkaChild {
+			err = kafkaload.ServeChild(kafkaSystems, os.Args[2:])
+		} else {
+			err = runKafka(os.Args[2:], os.Stdout, os.Stderr)
+		}
+		if err != nil && !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "compare:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return

@@ -51,6 +51,9 @@ type fetcher struct {
 	wrong              bool        // a partition has an answer that is not to wait
 	waiter             *partition.Waiter
 	timer              *time.Timer
+	places             fetchPlaces
+	memory             fetchMemory
+	found              [][]byte // by one partition; between fetches it is empty
 }
 
 type fetchTopic struct {
@@ -247,6 +250,9 @@ func (q *fetcher) forget() {
 	if cap(q.parts) > keptParts || cap(q.topics) > keptParts {
 		q.topics, q.parts = nil, nil
 	}
+	if cap(q.found) > keptPieces {
+		q.found = nil
+	}
 	q.size, q.wrong = 0, false
 }
 
@@ -362,7 +368,12 @@ func (q *fetcher) gatherPart(r *request, p *fetchPart) {
 		q.wrong = true // memory is short: the client gets what there is, and asks again
 		return
 	}
-	res, err := p.part.Fetch(r.life, partition.FetchRequest{Offset: p.next, MaxBytes: int(max(granted, 1)), Isolation: q.isolation})
+	res, err := p.part.Fetch(r.life, partition.FetchRequest{
+		Offset: p.next, MaxBytes: int(max(granted, 1)), Isolation: q.isolation,
+		Place: q.places.of(p.part), Memory: q.memory.get, Batches: q.found,
+	})
+	q.found = res.Batches[:0]
+	defer clear(res.Batches)
 	size := 0
 	for _, b := range res.Batches {
 		size += len(b)

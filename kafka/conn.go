@@ -83,6 +83,7 @@ func newConn(s *Server, l *listener, nc net.Conn) *conn {
 		memory: newBudget(s.limits.ConnectionMemoryBytes),
 		queue:  make(chan frame, aheadFrames), handled: make(chan struct{}, 1),
 	}
+	c.fetch.memory.pool = &s.frames
 	c.ctx, c.cancel = context.WithCancel(s.draining)
 	return c
 }
@@ -388,6 +389,7 @@ func (c *conn) serve(bytes []byte) error {
 	}
 	c.srv.memory.release(r.reserved)
 	c.out.reset()
+	c.fetch.memory.release() // what was borrowed from it is written
 	if err != nil {
 		return err
 	}

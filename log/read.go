@@ -58,6 +58,42 @@ func (l *Log) ReadFrom(offset int64) (*Reader, error) {
 	return r, r.seek(offset, 0)
 }
 
+// ReadFromInto is ReadFrom into memory of the caller's: each time that more is read
+// memory is asked for so many bytes, which may hold anything. Payloads are parts of
+// them, and the reader touches what it got before only until Forget. At most bound
+// bytes are read at once, but for a frame that is larger: see Bound.
+func (l *Log) ReadFromInto(offset, bound int64, memory func(n int) []byte) (*Reader, error) {
+	r := &Reader{l: l}
+	r.c.memory = memory
+	r.Bound(bound)
+	return r, r.seek(offset, 0)
+}
+
+// Into makes the reader read into other memory from now on: see ReadFromInto.
+func (r *Reader) Into(memory func(n int) []byte) { r.Forget(); r.c.memory = memory }
+
+// Forget lets go of what was read ahead, and of the memory that it lies in. The
+// reader stays at its place.
+func (r *Reader) Forget() {
+	if !r.c.mapped {
+		r.c.buf, r.c.memory = nil, nil
+	}
+	r.frame.Payload = nil
+}
+
+// ErrBeyond is what NextWithin returns for a frame that is too large.
+var ErrBeyond = errors.New("log: the next frame is larger than what is wanted")
+
+// NextWithin is Next for a frame of at most so many bytes of payload. It fails with
+// ErrBeyond when the next one is larger: the reader stays before it, and of the frame
+// only its header was looked at.
+func (r *Reader) NextWithin(bytes int) (*Frame, error) {
+	r.c.within = max(bytes, 1)
+	f, err := r.Next()
+	r.c.within = 0
+	return f, err
+}
+
 // ReadFromIndex is ReadFrom for a log index: it starts at the frame that stands
 // for index.
 func (l *Log) ReadFromIndex(index uint64) (*Reader, error) {
@@ -80,7 +116,7 @@ func (r *Reader) Reuse() { r.c.reuse = true }
 
 // Bound makes the reader read at most so many bytes at once, for who wants no more
 // than that. A larger frame is still read whole.
-func (r *Reader) Bound(bytes int64) { r.c.most = int(min(max(bytes, 4096), maxChunk)) }
+func (r *Reader) Bound(bytes int64) { r.c.most = int(min(max(bytes, 4096), maxIntoChunk)) }
 
 // Offset is the offset that Next reads from.
 func (r *Reader) Offset() int64 { return r.at.offset }
@@ -131,6 +167,9 @@ func (r *Reader) next() (*Frame, error) {
 		frame, err := r.c.next(&h)
 		if err == io.EOF && r.i+1 == len(*r.segs) {
 			return nil, io.EOF
+		}
+		if err == ErrBeyond {
+			return nil, err
 		}
 		if isReadError(err) {
 			if errors.Is(err, errSegmentHeader) {

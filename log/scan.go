@@ -65,6 +65,10 @@ type cursor struct {
 	reuse bool
 	chunk int
 	most  int // largest chunk; 0 is maxChunk
+	// memory is where chunks come from; nil allocates them.
+	memory func(n int) []byte
+	// within is the largest payload that next returns; 0 is no bound.
+	within int
 	// mapped reads through a mapping instead: frames are valid until the next call,
 	// and must be touched inside vfs.Guard.
 	mapped  bool
@@ -78,11 +82,14 @@ type cursor struct {
 const (
 	minChunk = 32 << 10
 	maxChunk = 256 << 10 // it stays in the cache between the read and the checksum
+	// maxIntoChunk is for memory that is used again: a frame that a chunk cuts in two is
+	// copied, and fewer chunks cut fewer.
+	maxIntoChunk = 512 << 10
 )
 
 // moved is a cursor over another segment that reads in the same way.
 func (c *cursor) moved(s *segment, pos int64) cursor {
-	return cursor{seg: s, pos: pos, limit: s.end.Load(), reuse: c.reuse, mapped: c.mapped, chunk: c.chunk, most: c.most, unmaps: c.unmaps}
+	return cursor{seg: s, pos: pos, limit: s.end.Load(), reuse: c.reuse, mapped: c.mapped, chunk: c.chunk, most: c.most, memory: c.memory, within: c.within, unmaps: c.unmaps}
 }
 
 // next returns the frame at c.pos and moves behind it. io.EOF says that the limit
@@ -100,6 +107,9 @@ func (c *cursor) next(h *frameHeader) (frame []byte, err error) {
 			return nil, err
 		}
 		n, err := parseFrame(b, c.pos, c.seg.tag, h)
+		if c.within > 0 && err == nil && h.length > c.within {
+			return nil, ErrBeyond
+		}
 		if err == nil && len(b) < n {
 			err, need = errShortFrame, n
 		} else if err == errShortFrame {
@@ -151,6 +161,9 @@ func (c *cursor) fill(need int) error {
 		return c.remap(need)
 	}
 	c.chunk = min(max(2*c.chunk, minChunk), maxChunk)
+	if c.memory != nil {
+		c.chunk = maxIntoChunk // who brings memory knows how much is wanted
+	}
 	if c.most > 0 {
 		c.chunk = min(c.chunk, c.most)
 	}
@@ -162,6 +175,8 @@ func (c *cursor) fill(need int) error {
 	var b []byte
 	if c.reuse && cap(c.buf) >= size {
 		b = c.buf[:size]
+	} else if c.memory != nil {
+		b = c.memory(size)
 	} else {
 		b = uninitialized(size)
 	}

@@ -41,6 +41,38 @@ type FetchRequest struct {
 	MaxWait  time.Duration
 	// Isolation bounds what is returned.
 	Isolation Isolation
+	// Place, when it is not nil, is where the caller's last fetch from this partition
+	// ended: one that goes on there does not look for the place again. The fetch moves it.
+	Place *FetchPlace
+	// Memory returns so many bytes to read into, with anything in them: the batches are
+	// parts of them, valid as long as the caller leaves them alone. Nil allocates.
+	Memory func(n int) []byte
+	// Batches is memory for the list of batches.
+	Batches [][]byte
+}
+
+// FetchPlace is a place in a partition. Its zero value is none, and is ready to be
+// used; it holds no file open. One goroutine at a time.
+type FetchPlace struct {
+	p *Partition
+	r *log.Reader // stands where the last fetch ended
+}
+
+// take returns the reader when it stands at offset, else nil. What fails does not
+// put it back: its place is not to be trusted then.
+func (f *FetchPlace) take(p *Partition, offset int64) *log.Reader {
+	r := f.r
+	f.r = nil
+	if f.p != p || r == nil || r.Offset() != offset {
+		return nil
+	}
+	return r
+}
+
+// put keeps the reader.
+func (f *FetchPlace) put(p *Partition, r *log.Reader) {
+	r.Forget()
+	f.p, f.r = p, r
 }
 
 // FetchResult is what Fetch found.
@@ -106,7 +138,7 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 	}
 	stable := p.LastStable()
 	hw := p.highWatermark.Load() // behind stable, which is never above it
-	res = FetchResult{Next: q.Offset, HighWatermark: hw, LastStable: stable, LogStart: p.LogStart()}
+	res = FetchResult{Batches: q.Batches[:0], Next: q.Offset, HighWatermark: hw, LastStable: stable, LogStart: p.LogStart()}
 	if q.Offset < res.LogStart || q.Offset > p.LogEnd() {
 		return res, 0, p.outOfRange(q.Offset)
 	}
@@ -117,14 +149,24 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 	if q.Offset >= end {
 		return res, 0, nil
 	}
-	r, err := p.log.ReadFrom(q.Offset)
-	if err != nil {
+	var r *log.Reader
+	if q.Place != nil {
+		r = q.Place.take(p, q.Offset)
+	}
+	if r != nil {
+		r.Into(q.Memory)
+	} else if r, err = p.log.ReadFromInto(q.Offset, int64(q.MaxBytes), q.Memory); err != nil {
 		return res, 0, p.readError(err, q.Offset)
 	}
-	r.Bound(int64(q.MaxBytes))
 	for res.Next < end {
-		f, err := r.Next()
-		if err == io.EOF {
+		r.Bound(int64(q.MaxBytes - size))
+		var f *log.Frame
+		if size > 0 {
+			f, err = r.NextWithin(q.MaxBytes - size)
+		} else {
+			f, err = r.Next()
+		}
+		if err == io.EOF || err == log.ErrBeyond {
 			break
 		}
 		if err != nil {
@@ -136,7 +178,7 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 		if f.Kind != log.KindData {
 			continue
 		}
-		if f.Offset >= end || size > 0 && size+len(f.Payload) > q.MaxBytes {
+		if f.Offset >= end {
 			break
 		}
 		res.Batches = append(res.Batches, f.Payload)
@@ -152,6 +194,9 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 			// their transactions.
 			return FetchResult{}, 0, p.outOfRange(q.Offset)
 		}
+	}
+	if q.Place != nil && r.Offset() == res.Next {
+		q.Place.put(p, r)
 	}
 	return res, size, nil
 }

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,11 @@ type run struct {
 	epoch   int32
 	clients []*runClient
 	ops     []string // what was done, for a failure's report
+	// What fetches that go on where they were use.
+	places   [2]FetchPlace
+	placedAt [2]int64
+	lent     [][]byte
+	batches  [][]byte
 }
 
 // runClient is a producer that mostly does the right thing.
@@ -372,12 +378,42 @@ func (r *run) read(from int64, o *ReaderOptions) (list []model.Record) {
 	}
 }
 
-// fetchAll walks the log as a client does, leaving out itself what was aborted.
+// lend is memory for a fetch, and takeBack spoils what was lent: nobody may look at
+// it any more.
+func (r *run) lend(n int) []byte {
+	b := bytes.Repeat([]byte{0xaa}, n)
+	r.lent = append(r.lent, b)
+	return b
+}
+
+func (r *run) takeBack() {
+	for _, b := range r.lent {
+		for i := range b {
+			b[i] = 0x55
+		}
+	}
+	r.lent = nil
+}
+
+// fetchAll walks the log as a client does, leaving out itself what was aborted. Half
+// of the time it goes on where an earlier walk ended, whatever became of the log since.
 func (r *run) fetchAll(from int64, i Isolation, end int64) {
+	placed := r.rnd.IntN(2) == 0
+	if at := r.placedAt[i]; placed && at >= from && at <= end && r.rnd.IntN(2) == 0 {
+		from = at
+	}
+	defer func() {
+		if placed {
+			r.placedAt[i] = end
+		}
+	}()
 	var list []model.Record
 	next := from
 	for next < end {
 		q := FetchRequest{Offset: next, MaxBytes: 1 + r.rnd.IntN(3000), Isolation: i}
+		if placed {
+			q.Place, q.Memory, q.Batches = &r.places[i], r.lend, r.batches
+		}
 		res, err := r.p.Fetch(context.Background(), q)
 		if err != nil || len(res.Batches) == 0 || res.Next <= next || res.LastStable > res.HighWatermark {
 			r.fatalf("fetch %+v: %+v, %v", q, res, err)
@@ -399,9 +435,13 @@ func (r *run) fetchAll(from int64, i Isolation, end int64) {
 			r.fatalf("fetch %d to %d: aborted %v, want %v", next, res.Next, res.Aborted, aborted)
 		}
 		for _, b := range res.Batches {
-			list = append(list, r.records(b, from)...)
+			list = append(list, r.records(slices.Clone(b), from)...)
 		}
 		next = res.Next
+		if placed {
+			r.batches = res.Batches
+			r.takeBack()
+		}
 	}
 	r.same("fetch", list, r.m.Read(from, end))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 	"unsafe"
 
@@ -21,7 +20,8 @@ import (
 
 const produceKey = 0
 
-func init() { registerRaw(produceKey, 3, 13, produce) }
+// Requests may be under way while the next ones are begun: see pipeline.go.
+func init() { add(&api{key: produceKey, min: 3, max: 13, borrows: true, handle: nil}) }
 
 // Versions in which the messages change.
 const (
@@ -34,7 +34,13 @@ const (
 	produceTopicIDs     = 13 // topics are named by their ids (KIP-516)
 )
 
-// producer is a produce request under way. A connection uses its memory again.
+// producer is a produce request under way. A connection uses its memory again:
+//
+//	read              what the client sends
+//	check             topics, permission, what a batch's header says
+//	joinTransaction
+//	append            or it is begun and finished: see pipeline.go
+//	answer
 type producer struct {
 	transactionalID string
 	transactional   bool // there is an id
@@ -63,6 +69,10 @@ type producePart struct {
 	code     int16
 	err      error
 	result   partition.Result
+
+	begun engine.Begun // when it is under way
+	under bool
+	done  bool // the outcome is there
 }
 
 // batchPeek is what of a batch's header the door itself looks at. The partition
@@ -78,16 +88,9 @@ func (h batchPeek) isZstd() bool { return h.attributes.Codec() == compress.Zstd 
 // keptParts is how many partitions' memory a connection keeps.
 const keptParts = 1024
 
-func produce(r *request, body []byte) error {
-	q := &r.conn.produce
-	if err := q.read(r, body); err != nil {
-		return r.failed(err)
-	}
-	defer q.forget()
-	q.check(r)
-	defer q.release()
-	q.joinTransaction(r)
-	q.append(r)
+// answer encodes the answer of a request whose batches have their outcomes, if there is
+// to be one.
+func (q *producer) answer(r *request) error {
 	for i := range q.parts {
 		if q.parts[i].code == codeNone {
 			r.producedBytes += int64(len(q.parts[i].records))
@@ -434,10 +437,8 @@ func (q *producer) append(r *request) {
 			slow = slow || p.part.Log().Level() == log.Durable
 		}
 	}
-	ctx := r.life
-	if q.timeout > 0 && q.timeout < math.MaxInt32*time.Millisecond {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, q.timeout)
+	ctx, cancel := q.appendContext(r)
+	if cancel != nil {
 		defer cancel()
 	}
 	if slow && len(q.ready) > 1 {
@@ -449,12 +450,15 @@ func (q *producer) append(r *request) {
 	}
 }
 
-func (p *producePart) append(ctx context.Context, r *request) {
-	o := &produceAppend
+func (p *producePart) appendOptions(r *request) *partition.AppendOptions {
 	if p.verified != nil {
-		o = &partition.AppendOptions{FixMaxTimestamp: true, Producer: &partition.Producer{TxnV2: r.version >= produceAdds, Verified: p.verified}}
+		return &partition.AppendOptions{FixMaxTimestamp: true, Producer: &partition.Producer{TxnV2: r.version >= produceAdds, Verified: p.verified}}
 	}
-	if p.result, p.err = p.part.AppendBatch(ctx, p.records, o); p.err != nil {
+	return &produceAppend
+}
+
+func (p *producePart) append(ctx context.Context, r *request) {
+	if p.result, p.err = p.part.AppendBatch(ctx, p.records, p.appendOptions(r)); p.err != nil {
 		p.code = p.codeOf(r, p.err)
 	}
 }

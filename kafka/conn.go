@@ -17,7 +17,8 @@ import (
 )
 
 // conn is one connection: a reader that takes frames from the socket and a handler
-// that answers them one after the other.
+// that answers them one after the other, and begins the next of those that wait for
+// the disk meanwhile (pipeline.go).
 //
 //	socket --> reader --frames--> handler --> socket
 //	              |                  |
@@ -53,10 +54,10 @@ type conn struct {
 	software string // name and version, as ApiVersions said
 	req      request
 	out      output
-	produce  producer
+	pipe     pipeline
+	leads    sync.WaitGroup // those who write groups for it
 	fetch    fetcher
 	names    map[string]string // see intern
-	began    time.Time         // of the request
 }
 
 // frame is a request as it was read.
@@ -329,57 +330,78 @@ func (c *conn) free(f frame) {
 
 // handle answers frames until there are no more, or one cannot be answered.
 func (c *conn) handle() error {
-	for f := range c.queue {
+	defer c.dropBegun()
+	for {
+		f, ok, err := c.nextFrame()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return c.finishAll()
+		}
 		waits := !c.open.Load()
-		err := c.serve(f.bytes)
-		c.free(f)
+		kept, err := c.serve(f)
+		if !kept {
+			c.free(f)
+		}
 		if waits {
 			c.handled <- struct{}{}
 		}
 		if err != nil {
+			c.finishAll() // what came before is answered; if that fails too, it is for the same reason
 			return err
 		}
 	}
-	return nil
 }
 
-// serve answers one request.
-func (c *conn) serve(bytes []byte) error {
-	c.began = time.Now()
+// serve answers one request, or begins it: then it is kept, with its frame.
+func (c *conn) serve(f frame) (kept bool, err error) {
 	if c.gone.Load() {
-		return net.ErrClosed
+		return false, net.ErrClosed
 	}
 	if s, ok := c.auth.(*saslAuth); ok && s.takesToken() {
-		return c.serveToken(s, bytes)
+		if err := c.finishAll(); err != nil {
+			return false, err
+		}
+		return false, c.serveToken(s, f.bytes)
 	}
 	r := &c.req
-	*r = request{ctx: c.ctx, life: c.srv.life, srv: c.srv, conn: c, engine: c.srv.engine, host: c.host, out: &c.out}
-	rest, err := r.parseHeader(bytes)
+	*r = request{ctx: c.ctx, life: c.srv.life, srv: c.srv, conn: c, engine: c.srv.engine, host: c.host, out: &c.out, began: time.Now()}
+	rest, err := r.parseHeader(f.bytes)
 	if err != nil {
-		return err
+		return false, err
 	}
 	a := apiOf(r.key)
 	if a == nil {
-		return fmt.Errorf("API key %d is not served", r.key)
+		return false, fmt.Errorf("API key %d is not served", r.key)
 	}
 	if !c.auth.admits(r.key) {
-		return fmt.Errorf("%w: %s", errNotAuthenticated, kmsg.NameForKey(r.key))
+		return false, fmt.Errorf("%w: %s", errNotAuthenticated, kmsg.NameForKey(r.key))
 	}
 	if r.version < a.min || r.version > a.max {
 		if r.key != apiVersionsKey {
-			return fmt.Errorf("%s version %d is not served", kmsg.NameForKey(r.key), r.version)
+			return false, fmt.Errorf("%s version %d is not served", kmsg.NameForKey(r.key), r.version)
 		}
 		// The client asks again with a version that this answer names. (KIP-511)
+		if err := c.finishAll(); err != nil {
+			return false, err
+		}
 		r.principal, _ = c.auth.principal()
 		c.out.begin(r.correlation, false)
 		r.respond(unsupportedApiVersions(r))
-		return c.write()
+		return false, c.write()
 	}
 	flexible := r.version >= a.flexible
 	if rest, err = r.parseClient(rest, flexible); err != nil {
-		return err
+		return false, err
 	}
 	r.principal, _ = c.auth.principal()
+	if a.handle == nil {
+		return c.serveProduce(f, rest)
+	}
+	if err := c.finishAll(); err != nil {
+		return false, err
+	}
 	// The answer to ApiVersions has the oldest header: who asks does not know yet
 	// which the server has.
 	c.out.begin(r.correlation, flexible && r.key != apiVersionsKey)
@@ -391,16 +413,16 @@ func (c *conn) serve(bytes []byte) error {
 	c.out.reset()
 	c.fetch.memory.release() // what was borrowed from it is written
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := c.refusal(); err != nil {
-		return err
+		return false, err
 	}
 	if !c.open.Load() {
 		_, ok := c.auth.principal()
 		c.open.Store(ok)
 	}
-	return c.wait(time.Duration(r.throttled()) * time.Millisecond)
+	return false, c.wait(time.Duration(r.throttled()) * time.Millisecond)
 }
 
 // write sends the answer.

@@ -23,7 +23,8 @@
 //   - Before a connection is authenticated nothing but ApiVersions, SaslHandshake
 //     and SaslAuthenticate is parsed, and no frame above Limits.HandshakeFrameBytes is read.
 //   - Requests of one connection are handled one after the other, and answered in
-//     their order.
+//     their order. Of those that wait for the disk the next are begun meanwhile; no
+//     client can tell but by the time it takes (pipeline.go).
 //   - A frame's bytes are reserved from the budgets of the connection and the server
 //     before it is read. What its arrays claim is checked against the bytes that are
 //     there before anything is allocated for them.

@@ -18,6 +18,7 @@ type output struct {
 	b       []byte
 	pieces  []piece
 	size    int // of the pieces
+	from    int // where in b the answer begins; before it are others that go out with it
 	dropped bool
 	vec     net.Buffers
 }
@@ -38,6 +39,22 @@ const (
 // begin starts an answer. (ResponseHeader v0 and v1)
 func (o *output) begin(correlation int32, flexible bool) {
 	o.reset()
+	o.head(correlation, flexible)
+}
+
+// next starts another answer, which goes out with those before it. None of them has
+// borrowed anything.
+func (o *output) next(correlation int32, flexible bool) {
+	o.putSize()
+	o.from = len(o.b)
+	o.head(correlation, flexible)
+}
+
+func (o *output) putSize() {
+	binary.BigEndian.PutUint32(o.b[o.from:], uint32(o.len()-o.from-4))
+}
+
+func (o *output) head(correlation int32, flexible bool) {
 	o.b = append(o.b, 0, 0, 0, 0)
 	o.b = binary.BigEndian.AppendUint32(o.b, uint32(correlation))
 	if flexible {
@@ -54,6 +71,7 @@ func (o *output) reset() {
 		o.pieces, o.vec = nil, nil
 	}
 	o.b, o.pieces, o.size, o.dropped = o.b[:0], o.pieces[:0], 0, false
+	o.from = 0
 }
 
 // drop makes the request one without an answer.
@@ -73,13 +91,12 @@ func (o *output) borrow(p []byte) {
 // len is the size of what is there.
 func (o *output) len() int { return len(o.b) + o.size }
 
-// writeTo writes the answer with its size in front.
+// writeTo writes the answers, each with its size in front.
 func (o *output) writeTo(c net.Conn) error {
-	n := o.len() - 4
-	if n > math.MaxInt32 {
+	if n := o.len() - 4; n > math.MaxInt32 {
 		return fmt.Errorf("an answer of %d bytes", n)
 	}
-	binary.BigEndian.PutUint32(o.b, uint32(n))
+	o.putSize()
 	if len(o.pieces) == 0 {
 		_, err := c.Write(o.b)
 		return err

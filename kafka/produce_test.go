@@ -315,7 +315,7 @@ func FuzzProduceRequest(f *testing.F) {
 			return
 		}
 		r := &request{srv: s, conn: &conn{}, version: version, out: &output{}}
-		q := &r.conn.produce
+		q := &producer{}
 		err := q.read(r, body)
 		s.memory.release(r.reserved)
 		theirs := kmsg.NewPtrProduceRequest()

@@ -18,7 +18,8 @@ type api struct {
 	// borrows says that the handler keeps nothing of the frame, so that its memory can
 	// be used again. What kmsg decodes has []byte fields that are parts of the frame.
 	borrows bool
-	handle  func(r *request, body []byte) error
+	// handle is nil for Produce, which may be answered later: see conn.serveProduce.
+	handle func(r *request, body []byte) error
 }
 
 // apis are all API keys that are served. Files named for their key register

@@ -30,7 +30,8 @@ type request struct {
 	principal    Principal
 	host         string // the peer's address, without its port
 
-	out *output
+	out   *output
+	began time.Time
 
 	reserved      int64 // bytes, besides the frame's
 	producedBytes int64
@@ -167,7 +168,7 @@ func (r *request) throttled() int32 {
 	wait := t.Throttle(Moved{
 		Principal: r.principal, ClientID: r.clientID, Key: r.key,
 		ProducedBytes: r.producedBytes, FetchedBytes: r.fetchedBytes, Partitions: r.mutated,
-		Duration: max(time.Since(r.conn.began)-r.idle, 0),
+		Duration: max(time.Since(r.began)-r.idle, 0),
 	})
 	wait = max(wait, r.mutationWait)
 	r.throttle = int32(min(max(wait, 0), maxThrottle).Milliseconds())

@@ -650,7 +650,7 @@ func FuzzBeforeAuthentication(f *testing.F) {
 			n := int(binary.BigEndian.Uint32(b) % 4096)
 			b = b[4:]
 			n = min(n, len(b))
-			if err := c.serve(slices.Clone(b[:n])); err != nil {
+			if _, err := c.serve(asFrame(slices.Clone(b[:n]))); err != nil {
 				break
 			}
 			b = b[n:]

@@ -155,30 +155,39 @@ func (p *Partition) TryAppend(ctx context.Context, recs []log.Record) (result Re
 // The producer's fields are the batch's; of o.Producer only TxnV2, Coordinator
 // and Verified count.
 func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *AppendOptions) (Result, error) {
+	r, err := p.batchRequest(batch, o)
+	if err != nil {
+		return Result{}, err
+	}
+	return p.enqueue(ctx, r)
+}
+
+// batchRequest checks a batch and makes the request that appends it.
+func (p *Partition) batchRequest(batch []byte, o *AppendOptions) (*request, error) {
 	cfg := p.cfg.Load()
 	h, err := log.CheckBatch(batch, log.Limits{
 		MaxBatchBytes: cfg.MaxBatchBytes, MaxDecompressedBytes: cfg.MaxDecompressedBytes, RequireKeys: cfg.RequireKeys,
 		FixMaxTimestamp: o != nil && o.FixMaxTimestamp,
 	})
 	if err != nil {
-		return Result{}, checkError(err, len(batch), cfg)
+		return nil, checkError(err, len(batch), cfg)
 	}
 	if cfg.Recompress && h.Attributes.Codec() != cfg.Compression {
 		if batch, err = log.CompressBatch(nil, batch, cfg.Compression, cfg.CompressionLevel); err != nil {
-			return Result{}, fmt.Errorf("append: %w", err)
+			return nil, fmt.Errorf("append: %w", err)
 		}
 		if len(batch) > cfg.MaxBatchBytes {
-			return Result{}, &RecordTooLargeError{Bytes: int64(len(batch)), Limit: int64(cfg.MaxBatchBytes)}
+			return nil, &RecordTooLargeError{Bytes: int64(len(batch)), Limit: int64(cfg.MaxBatchBytes)}
 		}
 		if h, err = log.ParseBatchHeader(batch); err != nil {
-			return Result{}, fmt.Errorf("append: %w", err)
+			return nil, fmt.Errorf("append: %w", err)
 		}
 	}
 	r := p.getRequest()
 	r.reset(nil, batch, o)
 	r.header = h
 	r.plain = false
-	return p.enqueue(ctx, r)
+	return r, nil
 }
 
 // EndTransaction appends the marker that ends the producer's transaction here.

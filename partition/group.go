@@ -101,7 +101,7 @@ func (p *Partition) failAll(requests []*request, err error) int {
 	for _, r := range requests {
 		// The partition's own request is in no queue: nobody has set its state.
 		if r == &p.writer.own || r.taken.CompareAndSwap(queued, isTaken) {
-			r.err, r.result = err, Result{}
+			r.fail(err)
 		}
 	}
 	return len(requests)
@@ -115,8 +115,15 @@ func (p *Partition) failStaged(requests []*request, base int64, err error) {
 		if r.err != nil || r.taken.Load() == cancelled || r.result.Duplicate && r.result.LastOffset < base {
 			continue
 		}
-		r.err = r.result.failed(err)
-		r.result = Result{}
+		r.fail(r.result.failed(err))
+	}
+}
+
+// fail sets the outcome. What was begun behind it in its line does not take effect.
+func (r *request) fail(err error) {
+	r.err, r.result = err, Result{}
+	if r.line != nil {
+		r.line.broken.Store(r.generation)
 	}
 }
 
@@ -142,7 +149,7 @@ func (p *Partition) stageGroup(requests []*request, now int64) (n int) {
 		}
 		for _, m := range requests[n : n+run] {
 			if err != nil {
-				m.err, m.result = err, Result{}
+				m.fail(err)
 			}
 			m.result.LogStart = start
 			w.sync = w.sync || !m.unsynced && m.err == nil
@@ -222,6 +229,9 @@ func (p *Partition) syncRepeated(r *request) error {
 func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 	w := &p.writer
 	first := run[0]
+	if first.line != nil && first.line.broken.Load() == first.generation {
+		return ErrLineBroken
+	}
 	recs := first.recs
 	if len(run) > 1 {
 		recs = w.merged

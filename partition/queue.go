@@ -26,6 +26,10 @@ type request struct {
 	// unsynced does not wait for a sync.
 	unsynced bool
 
+	// line is what the request is appended in order with, and generation which time of it.
+	line       *Line
+	generation uint64
+
 	result Result
 	err    error
 
@@ -42,6 +46,7 @@ const (
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.recs, r.batch, r.marker, r.origin, r.verified = recs, batch, nil, fromProducer, nil
+	r.line, r.generation = nil, 0
 	r.expect, r.plain, r.internal, r.unsynced = false, true, false, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
@@ -91,7 +96,7 @@ func (p *Partition) getRequest() *request {
 
 // putRequest gives a request back whose outcome was seen.
 func (p *Partition) putRequest(r *request) {
-	r.recs, r.batch, r.marker, r.verified = nil, nil, nil, nil
+	r.recs, r.batch, r.marker, r.line, r.verified = nil, nil, nil, nil, nil
 	p.requests.Put(r)
 }
 
@@ -158,7 +163,12 @@ func (p *Partition) enqueue(ctx context.Context, r *request) (Result, error) {
 	case <-r.done:
 		return p.finish(ctx, r)
 	case <-ctx.Done():
+		return p.leave(ctx, r)
 	}
+}
+
+// leave gives a request up whose context has ended, and says what is known of it.
+func (p *Partition) leave(ctx context.Context, r *request) (Result, error) {
 	if r.taken.CompareAndSwap(queued, cancelled) {
 		return Result{}, ctx.Err() // the writer passes over it; it is not used again
 	}

@@ -104,6 +104,75 @@ func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.
 	return res, err
 }
 
+// Begun is an append under way: see partition.Begun. It ends with one call of Finish,
+// by the goroutine that began it.
+type Begun struct {
+	p       *Partition
+	ctx     context.Context
+	batch   []byte
+	options *partition.AppendOptions
+	began   time.Time
+	begun   partition.Begun
+	err     error // why nothing was begun
+}
+
+// BeginBatch begins what AppendBatch does: see partition.Partition. What fails is told
+// by Finish.
+func (p *Partition) BeginBatch(ctx context.Context, batch []byte, o *partition.AppendOptions, line *partition.Line, lead func(write func())) Begun {
+	b := Begun{p: p, ctx: ctx, batch: batch, options: o, began: time.Now()}
+	if b.err = ctx.Err(); b.err == nil {
+		b.begun, b.err = p.Partition.BeginBatch(batch, o, line, lead)
+	}
+	return b
+}
+
+// Done has a token when Finish will not wait. Nil says so at once.
+func (b *Begun) Done() <-chan struct{} {
+	if b.err != nil {
+		return nil
+	}
+	return b.begun.Done()
+}
+
+// Finish waits for the outcome, as long as the context that the append was begun with
+// allows. taken says that the token of Done was taken. What has to be tried again is
+// tried here, before anything that was begun later by the same goroutine: an append
+// for which room could be made, and one that was not tried because another failed.
+func (b *Begun) Finish(taken bool) (partition.Result, error) {
+	p := b.p
+	var res partition.Result
+	err := b.err
+	if err == nil {
+		if !taken {
+			select {
+			case <-b.begun.Done():
+				taken = true
+			case <-b.ctx.Done():
+			}
+		}
+		if taken {
+			res, err = b.begun.Finish()
+		} else {
+			res, err = b.begun.Leave(b.ctx)
+		}
+	}
+	again := func() (partition.Result, error) { return p.Partition.AppendBatch(b.ctx, b.batch, b.options) }
+	if errors.Is(err, partition.ErrLineBroken) {
+		res, err = again()
+	}
+	if err != nil {
+		res, err = p.appendAgain(b.ctx, err, again)
+	}
+	if hook := p.engine.hooks.OnProduce; hook != nil {
+		records := 0
+		if err == nil {
+			records = int(res.LastOffset - res.BaseOffset + 1)
+		}
+		hook(p.topic, p.id, records, int64(len(b.batch)), time.Since(b.began), err)
+	}
+	return res, err
+}
+
 // EndTransaction appends the marker that ends a transaction: see partition.Partition.
 func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch int16, commit bool, coordinatorEpoch int32, txnV2 bool) (partition.Result, error) {
 	res, err := p.Partition.EndTransaction(ctx, producerID, epoch, commit, coordinatorEpoch, txnV2)

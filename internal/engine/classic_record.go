@@ -78,8 +78,17 @@ func (x *group) epochRecord(now time.Time, recs []log.Record) []log.Record {
 	if epoch <= x.persisted {
 		return recs
 	}
-	key := offsetKey{version: groupKeyVersion, group: x.name}
+	key := offsetKey{version: x.epochKeyLocked(), group: x.name}
 	return append(recs, log.Record{Timestamp: now.UnixMilli(), Key: appendOffsetKey(nil, &key), Value: appendGroupValue(nil, groupValue{epoch, -1})})
+}
+
+// epochKeyLocked is the version of the key under which the epoch is kept. It tells a share
+// group from others.
+func (x *group) epochKeyLocked() int16 {
+	if x.roster.kind == GroupTypeShare {
+		return shareGroupKeyVersion
+	}
+	return groupKeyVersion
 }
 
 // epochWrittenLocked notes that epochRecord's record is on disk. It makes void what one
@@ -109,7 +118,7 @@ func (x *group) recordKeys() (versions []int16) {
 		versions = append(versions, classicKeyVersion)
 	}
 	if x.epochRecorded {
-		versions = append(versions, groupKeyVersion)
+		versions = append(versions, x.epochKeyLocked())
 	}
 	return versions
 }

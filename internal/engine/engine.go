@@ -104,6 +104,7 @@ type Engine struct {
 	retiring         sync.Map      // TopicID of those that were deleted and whose partitions are being closed
 
 	groups *Groups
+	shares *Shares
 	txns   *Txns
 
 	closed  atomic.Bool
@@ -257,6 +258,7 @@ func (e *Engine) create() (err error) {
 
 // openParts opens what keeps its own state in internal topics.
 func (e *Engine) openParts() (err error) {
+	e.shares = newShares(e)
 	if e.groups, err = openGroups(e); err != nil {
 		return fmt.Errorf("groups: %w", err)
 	}
@@ -292,6 +294,7 @@ func (e *Engine) release() error {
 		e.txns.close()
 	}
 	if e.groups != nil {
+		e.shares.close()
 		e.groups.close()
 	}
 	errs = append(errs, e.closeTopics()...)
@@ -348,6 +351,9 @@ func (e *Engine) Logger() *slog.Logger { return e.logger }
 
 // Groups are the consumer groups.
 func (e *Engine) Groups() *Groups { return e.groups }
+
+// Shares are the records of share groups.
+func (e *Engine) Shares() *Shares { return e.shares }
 
 // Txns are the transactions.
 func (e *Engine) Txns() *Txns { return e.txns }

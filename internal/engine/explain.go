@@ -22,6 +22,8 @@ func Explainer(name string) func(rec *log.Record) (v any, ok bool) {
 		return explainOffset
 	case txnTopicName:
 		return explainTxn
+	case shareTopicName:
+		return func(rec *log.Record) (any, bool) { return explainShare(rec.Key, rec.Value) }
 	}
 	return nil
 }
@@ -40,6 +42,8 @@ func explainOffset(rec *log.Record) (any, bool) {
 		f["type"], f["topic"], f["partition"] = "offset", k.topic, k.partition
 	case groupKeyVersion:
 		f["type"] = "group"
+	case shareGroupKeyVersion:
+		f["type"] = "share group"
 	case classicKeyVersion:
 		f["type"] = "classic group"
 	default:
@@ -62,7 +66,7 @@ func explainOffset(rec *log.Record) (any, bool) {
 		if v.topicID != (TopicID{}) {
 			f["topic_id"] = v.topicID.String()
 		}
-	case groupKeyVersion:
+	case groupKeyVersion, shareGroupKeyVersion:
 		v, err := parseGroupValue(rec.Value)
 		if err != nil {
 			return nil, false

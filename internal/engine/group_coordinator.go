@@ -86,6 +86,7 @@ func (g *Groups) topicsChanged() {
 	for _, x := range g.loadedGroups() {
 		x.mu.Lock()
 		changed := x.roster.server.setTopics(g.view.Load())
+		changed = x.roster.share.setTopics(g.view.Load()) || changed
 		epoch, members := x.roster.server.epoch, x.roster.count()
 		x.mu.Unlock()
 		g.rebalanced(x, changed, epoch, members)
@@ -166,11 +167,18 @@ func (g *Groups) prepare(ctx context.Context, create bool) ([]*offsetsShard, err
 	return g.shards, nil
 }
 
+func checkGroupName(group string) error {
+	if len(group) == 0 || len(group) > math.MaxInt16 || !utf8.ValidString(group) {
+		return fmt.Errorf("group %.64q: %w: it must be UTF-8 text of 1 to 32767 bytes", group, ErrInvalidGroup)
+	}
+	return nil
+}
+
 // shard returns the shard of a group, loaded; nil when create is false and there
 // are no groups.
 func (g *Groups) shard(ctx context.Context, group string, create bool) (*offsetsShard, error) {
-	if len(group) == 0 || len(group) > math.MaxInt16 || !utf8.ValidString(group) {
-		return nil, fmt.Errorf("group %.64q: %w: it must be UTF-8 text of 1 to 32767 bytes", group, ErrInvalidGroup)
+	if err := checkGroupName(group); err != nil {
+		return nil, err
 	}
 	shards, err := g.prepare(ctx, create)
 	if err != nil || shards == nil {
@@ -305,13 +313,18 @@ func (g *Groups) loadedShard(group string) *offsetsShard {
 
 // expire does what is due in one group.
 func (g *Groups) expire(x *group, now time.Time) {
+	session := g.engine.shares.loadedSettings(x.name).session
 	x.mu.Lock()
 	before := x.roster.server.epoch
-	out := x.roster.expire(now)
+	out := x.roster.expire(now, session)
+	share := x.roster.kind == GroupTypeShare
 	epoch, members := x.roster.server.epoch, x.roster.count()
 	x.rearmLocked()
 	x.mu.Unlock()
 	if out != nil {
+		for i := 0; share && i < len(out); i++ {
+			g.engine.shares.releaseMember(x.name, out[i])
+		}
 		g.engine.Logger().Info("members left out of their group: silent for too long, or they did not do in time what they were asked for",
 			"group", x.name, "members", out, "epoch", epoch)
 	}

@@ -87,10 +87,16 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 // describe tells all but the offsets. It puts into owners who has which partition.
 func (r *roster) describe(owners map[topicPart]string) GroupDescription {
 	d := GroupDescription{Type: r.kind, ProtocolType: r.protocolType(), State: r.state(), Epoch: r.server.epoch}
-	if r.kind == GroupTypeConsumer {
+	switch r.kind {
+	case GroupTypeConsumer:
 		d.Assignor = r.server.assignor
-	} else {
+	case GroupTypeShare:
+		d.Assignor = ShareAssignor
+	default:
 		d.Protocol = r.classic.protocol
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.share.members)) {
+		d.Members = append(d.Members, r.share.members[id].describe())
 	}
 	for _, id := range slices.Sorted(maps.Keys(r.server.members)) {
 		m := r.server.members[id]
@@ -108,8 +114,11 @@ func (r *roster) describe(owners map[topicPart]string) GroupDescription {
 }
 
 func (r *roster) protocolType() string {
-	if r.kind == GroupTypeConsumer {
+	switch r.kind {
+	case GroupTypeConsumer:
 		return ConsumerProtocolType
+	case GroupTypeShare:
+		return string(GroupTypeShare)
 	}
 	return r.classic.protocolType
 }

@@ -13,10 +13,11 @@ type GroupType string
 const (
 	GroupTypeConsumer GroupType = "consumer" // the server (KIP-848)
 	GroupTypeClassic  GroupType = "classic"  // a member that leads
+	GroupTypeShare    GroupType = "share"    // the server, and several members may have a partition (KIP-932)
 )
 
 // roster is the members of a group, whichever protocol they speak. At most one of
-// the two states has members.
+// the states has members.
 //
 //	server    assigned by the server; at least one member has an epoch, classic consumers may be among them
 //	classic   classic members only
@@ -25,24 +26,31 @@ const (
 //	server  --the last member with an epoch is gone----------------> classic
 //
 // A group without members becomes what the next member needs. (KIP-848,
-// group.consumer.migration.policy=bidirectional)
+// group.consumer.migration.policy=bidirectional) A share group is none of these, and stays what
+// it is until it is deleted.
 type roster struct {
 	kind    GroupType // of the last member that joined, or of what was loaded
 	server  *groupState
 	classic *classicState
+	share   *shareMembers
 }
 
 func newRoster(name string, limits classicLimits, view *topicsView) roster {
 	server := newGroupState(name, 0, view)
-	return roster{GroupTypeClassic, server, newClassicState(name, limits, &server.epoch)}
+	return roster{GroupTypeClassic, server, newClassicState(name, limits, &server.epoch), newShareMembers(name, &server.epoch, view)}
 }
 
 // count returns how many members there are.
-func (r *roster) count() int { return len(r.server.members) + len(r.classic.members) }
+func (r *roster) count() int {
+	return len(r.server.members) + len(r.classic.members) + len(r.share.members)
+}
 
 func (r *roster) state() GroupState {
-	if len(r.server.members) > 0 {
+	switch {
+	case len(r.server.members) > 0:
 		return r.server.state()
+	case len(r.share.members) > 0:
+		return GroupStable // who has what changes with the next heartbeat
 	}
 	return r.classic.phase
 }
@@ -50,6 +58,9 @@ func (r *roster) state() GroupState {
 // heartbeat is a call of a member with an epoch.
 func (r *roster) heartbeat(now time.Time, req *HeartbeatRequest) (resp HeartbeatResponse, err error) {
 	if req.MemberEpoch == JoinEpoch {
+		if err := r.notShare(); err != nil {
+			return resp, err
+		}
 		if err := r.makeServer(now, req); err != nil {
 			return resp, err
 		}
@@ -180,6 +191,9 @@ func (r *roster) changed(now time.Time) {
 
 // join is one JoinGroup: see classicState.join.
 func (r *roster) join(now time.Time, req *JoinRequest, newID string) (resp JoinResponse, wait *joinWait, err error) {
+	if err := r.notShare(); err != nil {
+		return resp, nil, &InconsistentProtocolError{r.server.name, "it is a share group"}
+	}
 	if len(r.server.members) > 0 {
 		resp, err = r.server.joinClassic(now, req, r.classic.limits, newID)
 	} else {
@@ -232,7 +246,10 @@ func (r *roster) leave(now time.Time, members []LeavingMember) (ids []string, er
 }
 
 // expire takes out who is late. It reports who.
-func (r *roster) expire(now time.Time) (out []string) {
+func (r *roster) expire(now time.Time, shareSession time.Duration) (out []string) {
+	if out = r.share.expire(now, shareSession); out != nil {
+		return out
+	}
 	out = r.server.expire(now)
 	if out != nil {
 		r.changed(now)
@@ -242,6 +259,9 @@ func (r *roster) expire(now time.Time) (out []string) {
 
 // mayCommit reports why a call may not commit offsets: see groupState.mayCommit.
 func (r *roster) mayCommit(now time.Time, req *CommitRequest, transactional bool) error {
+	if err := r.notShare(); err != nil {
+		return err
+	}
 	if len(r.classic.members) > 0 {
 		return r.classic.mayCommit(now, req, transactional)
 	}

@@ -138,7 +138,7 @@ func (s *offsetsShard) apply(g *Groups, h *log.BatchHeader, rec *log.Record) err
 		return fmt.Errorf("record %d: %w", rec.Offset, err)
 	}
 	switch key.version {
-	case groupKeyVersion:
+	case groupKeyVersion, shareGroupKeyVersion:
 		v := groupValue{unused: -1}
 		if rec.Value != nil {
 			if v, err = parseGroupValue(rec.Value); err != nil {
@@ -148,7 +148,10 @@ func (s *offsetsShard) apply(g *Groups, h *log.BatchHeader, rec *log.Record) err
 		x := s.groupLocked(g, key.group)
 		x.persisted, x.roster.server.epoch = v.epoch, max(v.epoch, x.roster.classic.generation)
 		x.epochRecorded, x.noted = rec.Value != nil, time.Duration(v.unused)*time.Millisecond
-		if x.recorded == noRecord {
+		switch {
+		case key.version == shareGroupKeyVersion && rec.Value != nil:
+			x.roster.kind = GroupTypeShare
+		case x.recorded == noRecord:
 			x.roster.kind = GroupTypeConsumer
 		}
 	case classicKeyVersion:

@@ -50,6 +50,8 @@ func (g *Groups) over(x *group, view *topicsView, now time.Time) (list []offsetA
 	}
 	// A group that was only asked about leaves nothing behind; one that had members
 	// keeps its epoch as long as offsets.
+	// A share group keeps the place that it has in its partitions until it is deleted.
+	expired = expired && x.roster.kind != GroupTypeShare
 	whole = unused && len(list) == len(x.offsets) && (expired || x.persisted == 0 && x.recorded == noRecord && len(x.offsets) == 0)
 	return list, whole
 }
@@ -113,7 +115,7 @@ func (x *group) toNote(grain time.Duration) *groupValue {
 	defer x.mu.Unlock()
 	v := &groupValue{x.persisted, -1}
 	switch {
-	case x.dead:
+	case x.dead, x.roster.kind == GroupTypeShare:
 		return nil
 	case x.inUseLocked():
 		if x.noted < 0 {
@@ -183,7 +185,7 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 	var list []offsetAt
 	x.mu.Lock()
 	members := x.roster.count()
-	known := x.knownLocked()
+	known, share := x.knownLocked(), x.roster.kind == GroupTypeShare
 	for at := range x.offsets {
 		list = append(list, at)
 	}
@@ -200,6 +202,12 @@ func (g *Groups) delete(ctx context.Context, group string) error {
 	}
 	if !known {
 		return ErrUnknownGroup
+	}
+	if share {
+		// First: a group that is there without its state begins anew, one that is not there must not leave any.
+		if err := g.engine.shares.deleteGroup(ctx, group); err != nil {
+			return err
+		}
 	}
 	if err := x.remove(ctx, g.engine.Now(), list, true); err != nil {
 		return err

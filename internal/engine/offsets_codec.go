@@ -24,6 +24,7 @@ import (
 //	                            tag 10000, ours: nothing; the leader epoch is what a client said
 //	GroupMetadataKey            2 version: 2   2 length  group            (its value: classic_codec.go)
 //	ConsumerGroupMetadataKey    2 version: 3   2 length  group
+//	ShareGroupMetadataKey       2 version: 11  2 length  group            (its value: as the next)
 //	ConsumerGroupMetadataValue  2 version: 0   4 epoch   uvarint number of tagged fields ...
 //	                            tag 10000, ours: 8 since when the group is unused, by the
 //	                                running time of this log in milliseconds
@@ -33,6 +34,7 @@ const (
 	offsetKeyVersion     = 1
 	classicKeyVersion    = 2
 	groupKeyVersion      = 3
+	shareGroupKeyVersion = 11
 	offsetValueVersion   = 4
 	groupValueVersion    = 0
 	offsetTagTopicID     = 0
@@ -127,7 +129,7 @@ func parseOffsetKey(b []byte) (k offsetKey, err error) {
 		k.version = offsetKeyVersion
 		k.group, k.topic, k.partition = r.string16(), r.string16(), int32(r.uint32())
 		r.must(k.partition >= 0, "partition")
-	case classicKeyVersion, groupKeyVersion:
+	case classicKeyVersion, groupKeyVersion, shareGroupKeyVersion:
 		k.group = r.string16()
 	default:
 		r.must(k.version >= 0, "version")

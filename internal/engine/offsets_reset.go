@@ -99,8 +99,11 @@ func (g *Groups) reset(ctx context.Context, group string, req *ResetRequest) (re
 	if x != nil {
 		defer x.gate.leave()
 		x.mu.Lock()
-		members, known := x.roster.count(), x.knownLocked()
+		members, known, share := x.roster.count(), x.knownLocked(), x.roster.notShare()
 		x.mu.Unlock()
+		if share != nil {
+			return nil, share
+		}
 		if members > 0 {
 			return nil, ErrGroupNotEmpty
 		}

@@ -79,6 +79,7 @@ func (e *Engine) tick(ctx context.Context) (maintain bool) {
 	}
 	now := e.now()
 	e.groups.tick(now)
+	e.shares.tick(now)
 	e.txns.tick(now)
 	e.removeDeletedLocked(ctx)
 	interval := e.options.MaintenanceInterval

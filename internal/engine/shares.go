@@ -1,0 +1,621 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// shareTopicName keeps what share groups have been delivered, and their settings.
+const shareTopicName = "__share_group_state"
+
+// shareTopicSettings are what it is made with: see offsetsTopicSettings.
+var shareTopicSettings = map[string]string{
+	"cleanup.policy": "compact", "segment.bytes": "16777216", "max.message.bytes": "8388608",
+}
+
+// maxGroupsWithSettings bounds what settings take.
+const maxGroupsWithSettings = 10_000
+
+// Shares is the records of share groups: who has which, and what was said of them. Who
+// is in a group is kept by Groups. (KIP-932; docs/share-groups.md)
+//
+// Lock order: a group's gate (groupGate), sharePart.reading, sharePart.writing, Shares.mu, shareShard.mu,
+// sharePart.mu. No file is touched while a mutex is held.
+type Shares struct {
+	engine   *Engine
+	Sessions ShareSessions
+
+	mu     sync.Mutex
+	shards []*shareShard // nil while there is no __share_group_state
+
+	// Of tick, which is called by one goroutine at a time.
+	cleanedView uint64 // version of the topics when states were last looked through
+}
+
+func newShares(e *Engine) *Shares {
+	s := &Shares{engine: e}
+	s.Sessions.init()
+	return s
+}
+
+// shareShard is what one partition of __share_group_state says, once it has been read. A
+// group's name decides which one is the group's, as in __consumer_offsets.
+type shareShard struct {
+	part   *Partition
+	turn   chan struct{} // holds a token while nobody loads it
+	loaded atomic.Bool
+
+	mu     sync.Mutex
+	groups map[string]*shareGroup
+}
+
+// shareGroup is one group's share partitions.
+type shareGroup struct {
+	shard    *shareShard
+	name     string
+	settings atomic.Pointer[shareSettings]
+	altering chan struct{}            // holds a token while nobody changes the settings
+	parts    map[topicPart]*sharePart // under shard.mu
+}
+
+// sharePart is one partition as the group sees it.
+type sharePart struct {
+	group *shareGroup
+	at    topicPart
+	// reading holds a token while nobody looks for records to acquire, writing while
+	// nobody writes a snapshot.
+	reading, writing chan struct{}
+
+	// Of who has writing.
+	snapshots  int32 // snapshotEpoch of the last one
+	stateEpoch int32 // grows when the offset is set by hand
+	created    int64
+
+	mu      sync.Mutex
+	state   shareState
+	stored  bool // there is a snapshot in the log
+	dead    bool // no longer in group.parts
+	dirty   bool // the last snapshot does not say all
+	tickets uint64
+	durable uint64 // the tickets up to this one are in a snapshot
+	waiting map[*partition.Waiter]int
+	// restored is the leader epoch of the snapshot that was loaded, until its state was
+	// held against the log; restoredNone when that was done.
+	restored int32
+}
+
+const restoredNone = math.MinInt32
+
+func newSharePart(g *shareGroup, at topicPart) *sharePart {
+	sp := &sharePart{group: g, at: at, reading: make(chan struct{}, 1), writing: make(chan struct{}, 1), restored: restoredNone}
+	sp.reading <- struct{}{}
+	sp.writing <- struct{}{}
+	return sp
+}
+
+// take waits for a token.
+func take(ctx context.Context, token chan struct{}) error {
+	select {
+	case <-token:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Shares) allShards() []*shareShard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shards
+}
+
+// prepare finds or makes the shards. They are nil when there is no state and create is
+// false.
+func (s *Shares) prepare(ctx context.Context, create bool) ([]*shareShard, error) {
+	if err := s.engine.closedError(); err != nil {
+		return nil, err
+	}
+	if shards := s.allShards(); shards != nil {
+		return shards, nil
+	}
+	t, err := s.engine.Topic(shareTopicName)
+	if errors.Is(err, ErrUnknownTopic) {
+		if !create {
+			return nil, nil
+		}
+		t, err = s.engine.InternalTopic(ctx, shareTopicName, shareTopicSettings)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shards == nil {
+		for _, p := range t.Partitions() {
+			x := &shareShard{part: p, turn: make(chan struct{}, 1), groups: map[string]*shareGroup{}}
+			x.turn <- struct{}{}
+			s.shards = append(s.shards, x)
+		}
+	}
+	return s.shards, nil
+}
+
+// group returns what is kept of a group, loaded. It is nil when create is false and
+// there is nothing.
+func (s *Shares) group(ctx context.Context, name string, create bool) (*shareGroup, error) {
+	shards, err := s.prepare(ctx, create)
+	if err != nil || shards == nil {
+		return nil, err
+	}
+	shard := shards[offsetsPartitionOf(name, len(shards))]
+	if !shard.loaded.Load() {
+		if err := shard.load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	g := shard.groups[name]
+	if g == nil && create {
+		g = shard.groupLocked(name)
+	}
+	return g, nil
+}
+
+// loadAll reads all there is, and returns the groups.
+func (s *Shares) loadAll(ctx context.Context) (list []*shareGroup, err error) {
+	shards, err := s.prepare(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, shard := range shards {
+		if err := shard.load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.loadedGroups(), nil
+}
+
+func (s *Shares) loadedGroups() (list []*shareGroup) {
+	for _, shard := range s.allShards() {
+		if !shard.loaded.Load() {
+			continue
+		}
+		shard.mu.Lock()
+		for _, g := range shard.groups {
+			list = append(list, g)
+		}
+		shard.mu.Unlock()
+	}
+	return list
+}
+
+func (x *shareShard) groupLocked(name string) *shareGroup {
+	g := x.groups[name]
+	if g == nil {
+		g = &shareGroup{shard: x, name: name, altering: make(chan struct{}, 1), parts: map[topicPart]*sharePart{}}
+		g.altering <- struct{}{}
+		g.settings.Store(defaultShareSettings)
+		x.groups[name] = g
+	}
+	return g
+}
+
+// load reads the partition from its start, unless that was done.
+func (x *shareShard) load(ctx context.Context) error {
+	if err := take(ctx, x.turn); err != nil {
+		return err
+	}
+	defer func() { x.turn <- struct{}{} }()
+	if x.loaded.Load() {
+		return nil
+	}
+	if err := x.replay(); err != nil {
+		x.groups = map[string]*shareGroup{}
+		return fmt.Errorf("read %s: %w", x.part, err)
+	}
+	x.loaded.Store(true)
+	return nil
+}
+
+func (x *shareShard) replay() error {
+	// The last record of a key counts; what is made of it is made once.
+	last := map[topicPartOf]shareSnapshot{}
+	r, err := x.part.ReadFrom(x.part.LogStart(), &partition.ReaderOptions{Reuse: true})
+	if err != nil {
+		return err
+	}
+	var records log.RecordReader
+	for {
+		batch, err := r.TryNext()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = records.Reset(batch, 0)
+		}
+		if err != nil {
+			return err
+		}
+		for records.Next() {
+			rec := records.Record()
+			if err := x.apply(rec, last); err != nil {
+				return fmt.Errorf("record %d: %w", rec.Offset, err)
+			}
+		}
+		if err := records.Err(); err != nil {
+			return err
+		}
+	}
+	for at, snap := range last {
+		g := x.groupLocked(at.group)
+		sp := newSharePart(g, at.topicPart)
+		sp.snapshots, sp.stateEpoch, sp.created, sp.stored, sp.restored = snap.snapshotEpoch, snap.stateEpoch, snap.created, true, snap.leaderEpoch
+		sp.state = restoreShare(snap.start, snap.batches, math.MaxInt64, g.settings.Load().limit)
+		g.parts[at.topicPart] = sp
+	}
+	return nil
+}
+
+type topicPartOf struct {
+	group string
+	topicPart
+}
+
+func (x *shareShard) apply(rec *log.Record, last map[topicPartOf]shareSnapshot) error {
+	key, err := parseShareKey(rec.Key)
+	if err != nil {
+		return err
+	}
+	switch key.version {
+	case shareSnapshotKeyVersion:
+		at := topicPartOf{key.group, key.at}
+		if rec.Value == nil {
+			delete(last, at)
+			return nil
+		}
+		snap, err := parseShareSnapshot(rec.Value)
+		if err != nil {
+			return err
+		}
+		last[at] = snap
+	case shareSettingsKeyVersion:
+		if rec.Value == nil {
+			if g := x.groups[key.group]; g != nil {
+				g.settings.Store(defaultShareSettings)
+			}
+			return nil
+		}
+		set, err := parseShareSettings(rec.Value)
+		if err != nil {
+			return err
+		}
+		settings, err := newShareSettings(set)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errOffsetRecord, err)
+		}
+		x.groupLocked(key.group).settings.Store(settings)
+	}
+	return nil
+}
+
+// find returns the share partition if there is one.
+func (g *shareGroup) find(at topicPart) *sharePart {
+	if g == nil {
+		return nil
+	}
+	g.shard.mu.Lock()
+	defer g.shard.mu.Unlock()
+	return g.parts[at]
+}
+
+func (g *shareGroup) list() (list []*sharePart) {
+	if g == nil {
+		return nil
+	}
+	g.shard.mu.Lock()
+	defer g.shard.mu.Unlock()
+	for _, sp := range g.parts {
+		list = append(list, sp)
+	}
+	return list
+}
+
+// check holds a state that was loaded against the log, once: offsets behind the end of
+// the epoch that it was written in are not the records that it tells of. (KIP-320)
+func (sp *sharePart) check(p *Partition) {
+	sp.mu.Lock()
+	epoch := sp.restored
+	sp.mu.Unlock()
+	if epoch == restoredNone {
+		return
+	}
+	end := p.LogEnd()
+	if epoch >= 0 {
+		if found, e := p.EpochEnd(epoch); found >= 0 && e >= 0 {
+			end = min(end, e)
+		}
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.restored == restoredNone {
+		return
+	}
+	sp.restored = restoredNone
+	if sp.state.end() > end {
+		_, batches, _ := sp.state.snapshot()
+		sp.state = restoreShare(sp.state.start, batches, end, math.MaxInt16)
+		sp.dirty = true
+	}
+}
+
+// refresh brings the state up to the present: what is below the log start offset is
+// gone, locks run out. The caller has mu.
+func (sp *sharePart) refreshLocked(p *Partition, now time.Time) {
+	sp.state.trim(p.LogStart())
+	if sp.state.expire(nanos(now), sp.group.settings.Load().limit) {
+		sp.dirty = true
+		sp.wakeLocked()
+	}
+}
+
+// wakeLocked makes those look again who wait for records of the share partition.
+func (sp *sharePart) wakeLocked() {
+	for w := range sp.waiting {
+		w.Wake()
+	}
+}
+
+// write makes durable what was settled with a ticket up to that one, together with
+// everything else that is known by then. It waits for the disk whatever becomes of the caller.
+func (s *Shares) write(ctx context.Context, sp *sharePart, ticket uint64) error {
+	if err := take(ctx, sp.writing); err != nil {
+		return err
+	}
+	defer func() { sp.writing <- struct{}{} }()
+	sp.mu.Lock()
+	if sp.dead {
+		sp.mu.Unlock()
+		return ErrUnknownGroup
+	}
+	if sp.durable >= ticket {
+		sp.mu.Unlock()
+		return nil
+	}
+	upto := sp.tickets
+	start, batches, done := sp.state.snapshot()
+	sp.dirty = false
+	sp.mu.Unlock()
+	if err := s.append(ctx, sp, start, batches, done); err != nil {
+		sp.mu.Lock()
+		sp.dirty = true
+		sp.mu.Unlock()
+		return err
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.stored, sp.durable = true, upto
+	records := sp.group.settings.Load().records
+	_, before := sp.state.next(records)
+	sp.state.finish(upto)
+	if at, after := sp.state.next(records); after && (!before || at < sp.state.end()) {
+		sp.wakeLocked()
+	}
+	return nil
+}
+
+// append writes a snapshot. The caller has writing.
+func (s *Shares) append(ctx context.Context, sp *sharePart, start int64, batches []shareBatch, done int64) error {
+	epoch := int32(-1)
+	if p, err := s.partition(sp.at); err == nil {
+		epoch = p.LeaderEpoch()
+	}
+	now := s.engine.Now().UnixMilli()
+	if sp.created == 0 {
+		sp.created = now
+	}
+	snap := shareSnapshot{
+		snapshotEpoch: sp.snapshots + 1, stateEpoch: sp.stateEpoch, leaderEpoch: epoch, start: start, created: sp.created, written: now,
+		done: int32(min(done, math.MaxInt32)), batches: batches,
+	}
+	if snap.snapshotEpoch < 0 {
+		snap.snapshotEpoch = 0
+	}
+	key := shareKey{shareSnapshotKeyVersion, sp.group.name, sp.at}
+	rec := log.Record{Timestamp: now, Key: appendShareKey(nil, &key), Value: appendShareSnapshot(nil, &snap)}
+	if err := sp.group.shard.append(ctx, []log.Record{rec}); err != nil {
+		return fmt.Errorf("state of %s: %w", key.String(), err)
+	}
+	sp.snapshots = snap.snapshotEpoch
+	return nil
+}
+
+func (x *shareShard) append(ctx context.Context, recs []log.Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := x.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Internal: true})
+	return err
+}
+
+// partition returns a partition that records can be read from.
+func (s *Shares) partition(at topicPart) (*Partition, error) {
+	t, err := s.engine.TopicByID(at.topic)
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.Partition(at.partition)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Err(); err != nil && p.LogEnd() == 0 {
+		return nil, err
+	}
+	return p, nil
+}
+
+// releaseMember takes back what a member has that is gone: its session and its records.
+func (s *Shares) releaseMember(group, member string) {
+	s.Sessions.end(group, member)
+	s.Release(group, member)
+}
+
+// Release takes back all records that a member has, for others to have. It is what the
+// end of a share session does.
+func (s *Shares) Release(group, member string) {
+	shards := s.allShards()
+	if shards == nil {
+		return
+	}
+	shard := shards[offsetsPartitionOf(group, len(shards))]
+	if !shard.loaded.Load() {
+		return
+	}
+	shard.mu.Lock()
+	g := shard.groups[group]
+	shard.mu.Unlock()
+	if g == nil {
+		return
+	}
+	limit := g.settings.Load().limit
+	for _, sp := range g.list() {
+		sp.mu.Lock()
+		if sp.state.release(member, limit) {
+			sp.dirty = true
+			sp.wakeLocked()
+		}
+		sp.mu.Unlock()
+	}
+}
+
+// tick takes back what was locked for too long, writes what changed by itself, and
+// forgets the state of topics that were deleted. It is called once a second.
+func (s *Shares) tick(now time.Time) {
+	view := s.engine.groups.view.Load()
+	groups := s.loadedGroups()
+	if view.version != s.cleanedView {
+		if all, err := s.loadAll(s.engine.life); err == nil {
+			groups = all
+			if s.clean(s.engine.life, groups, view) {
+				s.cleanedView = view.version
+			}
+		}
+	}
+	for _, g := range groups {
+		for _, sp := range g.list() {
+			s.flush(sp, now, false)
+		}
+	}
+}
+
+// flush writes what no acknowledgement has written: deliveries that came to nothing.
+// With held it does so for those that are under way, too.
+func (s *Shares) flush(sp *sharePart, now time.Time, held bool) {
+	p, err := s.partition(sp.at)
+	if err != nil {
+		return // its topic is being deleted, or cannot be read
+	}
+	sp.check(p)
+	sp.mu.Lock()
+	sp.refreshLocked(p, now)
+	due := sp.stored && !sp.dead && (sp.dirty || held && sp.state.held())
+	if due {
+		sp.tickets++
+	}
+	ticket := sp.tickets
+	sp.mu.Unlock()
+	if !due {
+		return
+	}
+	ctx := s.engine.life
+	if held {
+		ctx = context.Background()
+	}
+	if err := s.write(ctx, sp, ticket); err != nil && s.engine.life.Err() == nil {
+		s.engine.Logger().Debug("the state of a share partition is not on disk yet", "group", sp.group.name, "error", err)
+	}
+}
+
+// close writes what is known of deliveries. Topics are still open.
+func (s *Shares) close() {
+	now := s.engine.Now()
+	for _, g := range s.loadedGroups() {
+		for _, sp := range g.list() {
+			s.flush(sp, now, true)
+		}
+	}
+}
+
+// clean forgets the states of partitions that there are not. It reports whether that is done.
+func (s *Shares) clean(ctx context.Context, groups []*shareGroup, view *topicsView) (done bool) {
+	done = true
+	for _, g := range groups {
+		var gone []*sharePart
+		for _, sp := range g.list() {
+			if _, ok := view.byID[sp.at.topic]; !ok {
+				gone = append(gone, sp)
+			}
+		}
+		if err := s.remove(ctx, g, gone); err != nil {
+			done = false
+			if s.engine.life.Err() == nil {
+				s.engine.Logger().Warn("the state of a share group in a deleted topic is still there", "group", g.name, "error", err)
+			}
+		}
+	}
+	return done
+}
+
+// remove deletes the states of share partitions, durably.
+func (s *Shares) remove(ctx context.Context, g *shareGroup, parts []*sharePart) error {
+	for len(parts) > 0 {
+		n := min(len(parts), tombstoneBatch)
+		if err := s.removeSome(ctx, g, parts[:n]); err != nil {
+			return err
+		}
+		parts = parts[n:]
+	}
+	return nil
+}
+
+func (s *Shares) removeSome(ctx context.Context, g *shareGroup, parts []*sharePart) error {
+	// In one order, so that two who remove do not wait for each other.
+	sortShareParts(parts)
+	now := s.engine.Now().UnixMilli()
+	var recs []log.Record
+	for i, sp := range parts {
+		if err := take(ctx, sp.writing); err != nil {
+			for _, before := range parts[:i] {
+				before.writing <- struct{}{}
+			}
+			return err
+		}
+		key := shareKey{shareSnapshotKeyVersion, g.name, sp.at}
+		recs = append(recs, log.Record{Timestamp: now, Key: appendShareKey(nil, &key)})
+	}
+	err := g.shard.append(ctx, recs)
+	g.shard.mu.Lock()
+	for _, sp := range parts {
+		if err == nil {
+			sp.mu.Lock()
+			sp.dead = true
+			sp.wakeLocked()
+			sp.mu.Unlock()
+			if g.parts[sp.at] == sp {
+				delete(g.parts, sp.at)
+			}
+		}
+		sp.writing <- struct{}{}
+	}
+	g.shard.mu.Unlock()
+	return err
+}

@@ -20,6 +20,7 @@ var features = []struct {
 }{
 	{"group.version", 0, 1},       // groups with assignment by the server (KIP-848)
 	{"metadata.version", 7, 25},   // Kafka 4.0; what it governs, a log of brokers, there is none of here
+	{"share.version", 0, 1},       // share groups (KIP-932)
 	{"transaction.version", 0, 2}, // an epoch for each transaction (KIP-890)
 }
 

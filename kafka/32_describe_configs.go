@@ -80,7 +80,7 @@ func (r *request) configsOf(kind kmsg.ConfigResourceType, name string) ([]config
 		if name == "" {
 			return nil, refuse(codeInvalidRequest, "the group has no name")
 		}
-		return groupConfigs(), nil
+		return r.groupConfigs(name)
 	case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics:
 		if !r.authorize(OpDescribeConfigs, ResourceCluster, ClusterName) {
 			return nil, errClusterDenied

@@ -44,7 +44,7 @@ func alterConfigs(r *request, q *kmsg.AlterConfigsRequest) (kmsg.Response, error
 					}
 				}
 				return set, unset, nil
-			})
+			}, func(map[string]string) (map[string]string, error) { return set, nil })
 		}
 		answer := kmsg.NewAlterConfigsResponseResource()
 		answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName

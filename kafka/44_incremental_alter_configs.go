@@ -31,7 +31,7 @@ func incrementalAlterConfigs(r *request, q *kmsg.IncrementalAlterConfigsRequest)
 		if err == nil {
 			err = r.alter(what, q.ValidateOnly, given, func(s engine.Settings) (map[string]string, []string, error) {
 				return applyOps(s, asked.Configs)
-			})
+			}, func(set map[string]string) (map[string]string, error) { return applyGroupOps(set, asked.Configs) })
 		}
 		answer := kmsg.NewIncrementalAlterConfigsResponseResource()
 		answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
@@ -78,6 +78,21 @@ func applyOps(s engine.Settings, changes []kmsg.IncrementalAlterConfigsRequestRe
 		}
 	}
 	return set, unset, nil
+}
+
+// applyGroupOps is what a group's settings become. None of them is a list.
+func applyGroupOps(set map[string]string, changes []kmsg.IncrementalAlterConfigsRequestResourceConfig) (map[string]string, error) {
+	for _, c := range changes {
+		switch c.Op {
+		case kmsg.IncrementalAlterConfigOpDelete:
+			delete(set, c.Name)
+		case kmsg.IncrementalAlterConfigOpSet:
+			set[c.Name] = *c.Value
+		default:
+			return nil, refuse(codeInvalidConfig, "%s is not a list: nothing can be appended to it or taken away", c.Name)
+		}
+	}
+	return set, nil
 }
 
 // changeList puts items, separated by commas, into a list or takes them out.

@@ -43,8 +43,17 @@ func listConfigResources(r *request, q *kmsg.ListConfigResourcesRequest) (kmsg.R
 			}
 		case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger:
 			add(strconv.Itoa(int(r.srv.nodeID)))
-		case kmsg.ConfigResourceTypeGroupConfig, kmsg.ConfigResourceTypeClientMetrics:
-			// No group has settings of its own, and there are no subscriptions.
+		case kmsg.ConfigResourceTypeGroupConfig:
+			names, err := r.engine.Shares().WithSettings(r.ctx)
+			if err != nil {
+				resp.ErrorCode, resp.ConfigResources = codeOf(err), []kmsg.ListConfigResourcesResponseConfigResource{}
+				return resp, nil
+			}
+			for _, name := range names {
+				add(name)
+			}
+		case kmsg.ConfigResourceTypeClientMetrics:
+			// There are no subscriptions.
 		default:
 			resp.ErrorCode, resp.ConfigResources = codeUnsupportedVersion, []kmsg.ListConfigResourcesResponseConfigResource{}
 			return resp, nil

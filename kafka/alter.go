@@ -29,9 +29,12 @@ func checkAlteration(names []string, times int) error {
 	return nil
 }
 
+// groupChange is told what is set for a group and returns what is to be.
+type groupChange func(set map[string]string) (map[string]string, error)
+
 // alter changes the settings of a resource: given are the names that get a value,
-// and change says what a topic's settings become.
-func (r *request) alter(what configResource, validateOnly bool, given []string, change engine.SettingsChange) error {
+// change says what a topic's settings become, and group what a group's do.
+func (r *request) alter(what configResource, validateOnly bool, given []string, change engine.SettingsChange, group groupChange) error {
 	switch what.kind {
 	case kmsg.ConfigResourceTypeTopic:
 		if !r.authorize(OpAlterConfigs, ResourceTopic, what.name) {
@@ -51,7 +54,16 @@ func (r *request) alter(what configResource, validateOnly bool, given []string, 
 		if what.name == "" {
 			return refuse(codeInvalidRequest, "Default group resources are not allowed.")
 		}
-		return noneGiven(given, codeInvalidConfig, "groups have no settings of their own")
+		var others []string // a share group's settings are known to the engine
+		for _, name := range given {
+			if !strings.HasPrefix(name, sharePrefix) {
+				others = append(others, name)
+			}
+		}
+		if err := noneGiven(others, codeInvalidConfig, "only share groups have settings of their own"); err != nil {
+			return err
+		}
+		return r.engine.Shares().AlterSettings(r.life, what.name, validateOnly, group)
 	case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics:
 		if !r.authorize(OpAlterConfigs, ResourceCluster, ClusterName) {
 			return errClusterDenied
@@ -72,6 +84,9 @@ func (r *request) alter(what configResource, validateOnly bool, given []string, 
 	}
 	return noneGiven(given, codeInvalidRequest, "settings of the node are options of the program that opened the database, and cannot be changed while it runs")
 }
+
+// sharePrefix begins the names of settings that a group can have.
+const sharePrefix = "share."
 
 // noneGiven refuses settings that cannot be given a value. Taking back what was never
 // set is no error: tools do that when they tidy up.

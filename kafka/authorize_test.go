@@ -276,7 +276,7 @@ func TestApiVersions(t *testing.T) {
 		for _, f := range resp.FinalizedFeatures {
 			features += fmt.Sprintf("%s=%d ", f.Name, f.MaxVersionLevel)
 		}
-		if version >= 3 && (features != "group.version=1 metadata.version=25 transaction.version=2 " || resp.FinalizedFeaturesEpoch < 0) {
+		if version >= 3 && (features != "group.version=1 metadata.version=25 share.version=1 transaction.version=2 " || resp.FinalizedFeaturesEpoch < 0) {
 			t.Errorf("version %d: features %s, epoch %d", version, features, resp.FinalizedFeaturesEpoch)
 		}
 	}

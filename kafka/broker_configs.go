@@ -140,10 +140,24 @@ func (l *Listener) protocol() string {
 	return name
 }
 
-// groupConfigs are what a consumer group has. They are the same for all groups.
-func groupConfigs() []config {
-	return []config{
+// groupConfigs are what a group has. Those of consumer groups are the same for all.
+func (r *request) groupConfigs(name string) ([]config, error) {
+	explicit, err := r.engine.Shares().Settings(r.ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	list := []config{
 		number("consumer.heartbeat.interval.ms", engine.HeartbeatInterval.Milliseconds(), engine.HeartbeatInterval.Milliseconds(), "How often a member is to send a heartbeat. The same for all groups."),
 		number("consumer.session.timeout.ms", engine.DefaultSessionTimeout.Milliseconds(), engine.DefaultSessionTimeout.Milliseconds(), "How long a member may be silent. The same for all groups."),
 	}
+	for _, d := range engine.ShareSettingDocs() {
+		c := config{name: d.Name, value: d.Default, kind: configTypes[d.Kind], source: kmsg.ConfigSourceDefaultConfig, doc: d.Doc}
+		if value, said := explicit[d.Name]; said {
+			c.value, c.source = value, kmsg.ConfigSourceGroupConfig
+			c.synonyms = append(c.synonyms, synonym{d.Name, value, c.source})
+		}
+		c.synonyms = append(c.synonyms, synonym{"group." + d.Name, d.Default, kmsg.ConfigSourceDefaultConfig})
+		list = append(list, c)
+	}
+	return list, nil
 }

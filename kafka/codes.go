@@ -68,6 +68,12 @@ var codes = []struct {
 	{embedlog.ErrInvalidReset, codeInvalidRequest},
 	{embedlog.ErrBusy, codeInvalidRequest},
 
+	{engine.ErrNotAcquired, codeInvalidRecordState},
+	{engine.ErrInvalidAck, codeInvalidRequest},
+	{engine.ErrShareSessionNotFound, codeShareSessionNotFound},
+	{engine.ErrShareSessionEpoch, codeInvalidShareSessionEpoch},
+	{engine.ErrShareSessionLimit, codeShareSessionLimitReached},
+
 	{embedlog.ErrUnknownUser, codeResourceNotFound},
 	{embedlog.ErrInvalidUser, codeUnacceptableCredential},
 	{embedlog.ErrInvalidACL, codeInvalidRequest},

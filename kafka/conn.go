@@ -58,6 +58,7 @@ type conn struct {
 	leads    sync.WaitGroup // those who write groups for it
 	fetch    fetcher
 	names    map[string]string // see intern
+	shares   bool              // it has begun a share session
 }
 
 // frame is a request as it was read.
@@ -133,6 +134,9 @@ func (c *conn) run() {
 		c.srv.logger.Warn("kafka: connection closed", "peer", c.host, "client", c.clientID, "software", c.software, "error", err)
 	}
 	c.cancel()
+	if c.shares {
+		c.srv.engine.Shares().Disconnected(c)
+	}
 	c.nc.Close() // ends the reader
 	for f := range c.queue {
 		c.free(f)

@@ -3,19 +3,13 @@ package main
 import "maps"
 
 const (
-	noShareGroups = "there are no share groups (KIP-932)"
-	noScram       = "the suite's listener asks for no password: kgo-secure is for that"
-	oldProduce    = "Produce is advertised from version 0, as in Kafka (KAFKA-18659)"
-	ownDialer     = "it makes a client with a dialer and TLS, which kgo refuses, and does not look at the error"
+	noScram    = "the suite's listener asks for no password: kgo-secure is for that"
+	oldProduce = "Produce is advertised from version 0, as in Kafka (KAFKA-18659)"
+	ownDialer  = "it makes a client with a dialer and TLS, which kgo refuses, and does not look at the error"
 )
 
 // kgoDeclared are those of franz-go's tests.
 var kgoDeclared = map[string]string{
-	"TestConsumeRegexShareSkipsInternal":       noShareGroups,
-	"TestShareGroup":                           noShareGroups,
-	"TestShareGroupETL":                        noShareGroups,
-	"TestShareGroupAckOnClose":                 noShareGroups,
-	"TestShareGroupOffsetsAdmin":               noShareGroups,
 	"TestIssueProduceBrokerTooOldFailsRecords": oldProduce,
 }
 

@@ -81,7 +81,7 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 			err = e
 		}
 	}()
-	args := []string{"-test.v", "-test.timeout", r.timeout.String()}
+	args := []string{"-test.v", "-test.timeout", r.timeout.String(), "-test.run", r.pattern}
 	if mode == kgoSecure {
 		leave := slices.Sorted(maps.Keys(kgoNotOverTLS))
 		args = append(args, "-test.skip", "^("+strings.Join(leave, "|")+")$")

@@ -18,7 +18,8 @@ import (
 // order in which the logs are cut while the ends of transactions and changes of
 // topics wait:
 //
-//	__consumer_offsets    no position lies past the data, which is cut later
+//	__consumer_offsets    no position lies past the data, which is cut later;
+//	__share_group_state   nor does a record that a share group is done with
 //	data                  of a transaction all markers are there, or none
 //	__transaction_state   knows every epoch that the data has, and each decision
 //	metadata              has given away every producer id that the data has
@@ -128,7 +129,7 @@ func (e *Engine) cut(ctx context.Context, src *backup.Source) error {
 		f := topicFile{id: t.meta.id, name: t.meta.name, made: t.meta.partitions, making: t.meta.partitions}
 		src.Files = append(src.Files, backup.File{Path: path.Join(topicDir(t.meta.id), topicFileName), Data: f.encode()})
 		switch t.meta.name {
-		case offsetsTopicName:
+		case offsetsTopicName, shareTopicName:
 			offsets = append(offsets, t.partitions...)
 		case txnTopicName:
 			state = append(state, t.partitions...)

@@ -37,10 +37,11 @@ const (
 // GroupType says who assigns partitions in a group.
 type GroupType = engine.GroupType
 
-// The types of groups. One without members becomes what its next member needs.
+// The types of groups. One without members becomes what its next member needs, but for a share group.
 const (
 	GroupTypeConsumer = engine.GroupTypeConsumer // the database assigns: the type of Consumer
 	GroupTypeClassic  = engine.GroupTypeClassic  // a member does; also a group that has offsets only
+	GroupTypeShare    = engine.GroupTypeShare    // the database does, and members share records, not partitions: Kafka clients only
 )
 
 // GroupListing is one line about a group: its name (Group), Type, State and number of

@@ -27,6 +27,12 @@ func TestExplain(t *testing.T) {
 		{"__consumer_offsets", group, appendGroupValue(nil, groupValue{3, 7000}), `{"epoch":3,"group":"g","type":"group","unused_since_running_ms":7000}`},
 		{"__consumer_offsets", group, []byte("x"), ""},
 		{"__consumer_offsets", nil, []byte("x"), ""},
+		{"__consumer_offsets", appendOffsetKey(nil, &offsetKey{version: shareGroupKeyVersion, group: "q"}), appendGroupValue(nil, groupValue{3, -1}), `{"epoch":3,"group":"q","type":"share group"}`},
+		{"__share_group_state", appendShareKey(nil, &shareKey{shareSnapshotKeyVersion, "q", topicPart{id, 1}}), appendShareSnapshot(nil, &shareSnapshot{1, 2, 3, 4, 5, 6, -1, []shareBatch{{7, 8, shareAvailable, 2}}}),
+			`{"batches":[{"delivery_count":2,"first_offset":7,"last_offset":8,"state":"available"}],"create_timestamp":5,"group":"q","leader_epoch":3,"partition":1,"snapshot_epoch":1,"start_offset":4,"state_epoch":2,"topic_id":"` + id.String() + `","type":"share snapshot","write_timestamp":6}`},
+		{"__share_group_state", appendShareKey(nil, &shareKey{version: shareSettingsKeyVersion, group: "q"}), appendShareSettings(nil, map[string]string{"a": "b"}), `{"group":"q","settings":{"a":"b"},"type":"share settings"}`},
+		{"__share_group_state", appendShareKey(nil, &shareKey{version: shareSettingsKeyVersion, group: "q"}), nil, `{"group":"q","tombstone":true,"type":"share settings"}`},
+		{"__share_group_state", []byte("?"), nil, ""},
 		{"__transaction_state", appendTxnKey(nil, "pay"), appendTxnValue(nil, txn),
 			`{"last_update_timestamp":5,"next_producer_id":9,"owner":"local","partitions":["orders/0","orders/1"],"producer_epoch":2,"producer_id":7,"start_timestamp":4,"state":"` +
 				txn.State.String() + `","timeout_ms":1000,"transactional_id":"pay","type":"transaction"}`},

@@ -21,7 +21,7 @@ const (
 
 const (
 	maxShareSessions     = 2000
-	maxShareSessionParts = 1_000_000 // of all sessions together
+	maxShareSessionParts = 1_000_000
 )
 
 // ShareSessions remembers what members of share groups fetch from, so that they need
@@ -32,6 +32,7 @@ const (
 //
 // All methods may be called from several goroutines.
 type ShareSessions struct {
+	most  int // partitions of all sessions together
 	mu    sync.Mutex
 	by    map[shareMemberOf]*shareSession
 	parts int
@@ -46,7 +47,9 @@ type shareSession struct {
 	index map[topicPart]int // in list
 }
 
-func (s *ShareSessions) init() { s.by = make(map[shareMemberOf]*shareSession) }
+func (s *ShareSessions) init() {
+	s.by, s.most = make(map[shareMemberOf]*shareSession), maxShareSessionParts
+}
 
 // Step takes the next request of a member into account: add is what it fetches from now on,
 // too, forget what it does not any more. It returns all that it fetches from. With epoch
@@ -82,7 +85,7 @@ func (s *ShareSessions) Step(owner any, group, member string, epoch int32, add, 
 			if _, has := x.index[at]; has {
 				continue
 			}
-			if s.parts >= maxShareSessionParts {
+			if s.parts >= s.most {
 				s.dropLocked(key)
 				return nil, ErrShareSessionLimit
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -568,4 +569,90 @@ func TestShareSettingsAreKept(t *testing.T) {
 	if names, err := b.e.Shares().WithSettings(ctx); err != nil || !slices.Equal(names, []string{shareGroupName}) {
 		t.Errorf("groups with settings %v, %v", names, err)
 	}
+}
+
+// When the log has lost its end with the power, what was acknowledged of it is not what is there now.
+func TestShareStateOfALogThatLostItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewMem()
+		b := newShareBed(t, fs, map[string]string{settingDurability: "os"})
+		b.join("a")
+		b.produce(5)
+		p, _ := b.topic.Partition(0)
+		b.ok(p.Sync(ctx))
+		b.produce(5)
+		b.want("a", b.acquire("a", 0), "0-9:1")
+		b.ok(b.ack("a", 0, 7, AckAccept))
+		old := b.e
+		fs = fs.AfterCrash(vfs.KeepNone)
+		old.Close()
+		b = newShareBed(t, fs, nil)
+		defer b.e.Close()
+		p, _ = b.topic.Partition(0)
+		if p.LogEnd() != 5 {
+			t.Fatalf("the log ends at %d", p.LogEnd())
+		}
+		b.produce(7) // before anybody asks
+		b.join("a")
+		b.want("a", b.acquire("a", 0), "5-11:1")
+	})
+}
+
+// Members at the same time get each record once.
+func TestShareOfManyMembersAtOnce(t *testing.T) {
+	b := newShareBed(t, vfs.NewMem(), nil)
+	defer b.e.Close()
+	const members, records = 8, 2000
+	for range records / 50 {
+		b.produce(50)
+	}
+	names := make([]string, members)
+	for i := range names {
+		names[i] = string(rune('a' + i))
+	}
+	b.join(names...)
+	var mu sync.Mutex
+	times := map[int64]int{}
+	var all sync.WaitGroup
+	for _, name := range names {
+		all.Go(func() {
+			for {
+				res, err := b.e.Shares().Acquire(ctx, ShareRequest{Group: shareGroupName, MemberID: name, Topic: b.topic.ID(), MaxRecords: 7})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if len(res.Acquired) == 0 {
+					mu.Lock()
+					done := len(times) == records
+					mu.Unlock()
+					if done {
+						return
+					}
+					if err := b.e.Shares().Await(ctx, shareGroupName, []TopicPartitions{{b.topic.ID(), []int32{0}}}, time.Millisecond); err != nil {
+						t.Error(err)
+						return
+					}
+					continue
+				}
+				for _, a := range res.Acquired {
+					if err := b.ack(name, a.First, a.Last, AckAccept); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					for o := a.First; o <= a.Last; o++ {
+						times[o]++
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	all.Wait()
+	for o, n := range times {
+		if n != 1 {
+			t.Errorf("record %d was delivered %d times", o, n)
+		}
+	}
+	b.want("state", b.state(), fmt.Sprint(records))
 }

@@ -25,9 +25,9 @@ func alterConfigs(r *request, q *kmsg.AlterConfigsRequest) (kmsg.Response, error
 		set, names := make(map[string]string, len(asked.Configs)), make([]string, 0, len(asked.Configs))
 		var err error
 		for _, c := range asked.Configs {
-			if c.Value == nil && err == nil {
+			if c.Value == nil {
 				err = refuse(codeInvalidRequest, "Null value not supported for : %s", c.Name)
-				continue
+				break
 			}
 			set[c.Name] = *c.Value
 			names = append(names, c.Name)

@@ -34,10 +34,39 @@ func metadata(r *request, q *kmsg.MetadataRequest) (kmsg.Response, error) {
 		}
 		return resp, nil
 	}
+	if err := r.grow(len(q.Topics), describedTopicBytes); err != nil {
+		return nil, err
+	}
+	times := counted(q.Topics, askedTopicOf)
 	for i := range q.Topics {
-		resp.Topics = append(resp.Topics, r.askedTopicMetadata(q, &q.Topics[i]))
+		asked := askedTopicOf(&q.Topics[i])
+		if times[asked] == 0 {
+			continue // one answer for each, as in Kafka
+		}
+		delete(times, asked)
+		t := r.askedTopicMetadata(q, &q.Topics[i])
+		if err := r.grow(len(t.Partitions), describedPartitionBytes); err != nil {
+			return nil, err
+		}
+		resp.Topics = append(resp.Topics, t)
 	}
 	return resp, nil
+}
+
+// What a topic and a partition take in an answer, about.
+const (
+	describedTopicBytes     = 150
+	describedPartitionBytes = 150
+)
+
+// askedTopic is a topic as it was asked for.
+type askedTopic struct {
+	name string
+	id   engine.TopicID
+}
+
+func askedTopicOf(t *kmsg.MetadataRequestTopic) askedTopic {
+	return askedTopic{orEmpty(t.Topic), t.TopicID}
 }
 
 // askedTopicMetadata answers for one topic that was asked for.

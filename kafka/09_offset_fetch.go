@@ -18,7 +18,18 @@ func offsetFetch(r *request, q *kmsg.OffsetFetchRequest) (kmsg.Response, error) 
 	resp := q.ResponseKind().(*kmsg.OffsetFetchResponse)
 	if q.Version >= 8 {
 		for i := range q.Groups {
-			resp.Groups = append(resp.Groups, r.fetchGroup(&q.Groups[i], q.RequireStable))
+			g := r.fetchGroup(&q.Groups[i], q.RequireStable)
+			bytes := int64(plainBytes)
+			for j := range g.Topics {
+				bytes += plainBytes
+				for _, p := range g.Topics[j].Partitions {
+					bytes += plainBytes + int64(len(orEmpty(p.Metadata)))
+				}
+			}
+			if err := r.grow(1, bytes); err != nil {
+				return nil, err
+			}
+			resp.Groups = append(resp.Groups, g)
 		}
 		return resp, nil
 	}

@@ -17,6 +17,9 @@ func init() { register(0, 6, describeGroups) }
 
 const groupDead = "Dead"
 
+// describedMemberBytes is about what a member takes in an answer, without what it says itself.
+const describedMemberBytes = 300
+
 func describeGroups(r *request, q *kmsg.DescribeGroupsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.DescribeGroupsResponse)
 	for _, name := range q.Groups {
@@ -24,6 +27,14 @@ func describeGroups(r *request, q *kmsg.DescribeGroupsRequest) (kmsg.Response, e
 		g.Group = name
 		if g.ErrorCode = r.mayGroup(OpDescribe, name); g.ErrorCode == codeNone {
 			r.describeClassic(&g)
+			bytes := int64(explainedBytes)
+			for i := range g.Members {
+				m := &g.Members[i]
+				bytes += describedMemberBytes + int64(len(m.ProtocolMetadata)+len(m.MemberAssignment))
+			}
+			if err := r.grow(1, bytes); err != nil {
+				return nil, err
+			}
 			if q.Version >= 3 && q.IncludeAuthorizedOperations {
 				g.AuthorizedOperations = r.operations(ResourceGroup, name, groupOperations...)
 			}

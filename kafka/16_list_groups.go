@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -19,11 +18,17 @@ func listGroups(r *request, q *kmsg.ListGroupsRequest) (kmsg.Response, error) {
 		return resp, nil
 	}
 	all := r.authorize(OpDescribe, ResourceCluster, ClusterName)
-	in := func(filter []string, s string) bool {
-		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(f, s) })
+	lower := func(filter []string) map[string]bool {
+		set := make(map[string]bool, len(filter))
+		for _, f := range filter {
+			set[strings.ToLower(f)] = true
+		}
+		return set
 	}
+	states, types := lower(q.StatesFilter), lower(q.TypesFilter)
+	in := func(filter map[string]bool, s string) bool { return len(filter) == 0 || filter[strings.ToLower(s)] }
 	for _, g := range list {
-		if !in(q.StatesFilter, string(g.State)) || !in(q.TypesFilter, string(g.Type)) || !all && !r.authorize(OpDescribe, ResourceGroup, g.Group) {
+		if !in(states, string(g.State)) || !in(types, string(g.Type)) || !all && !r.authorize(OpDescribe, ResourceGroup, g.Group) {
 			continue
 		}
 		x := kmsg.NewListGroupsResponseGroup()

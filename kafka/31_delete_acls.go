@@ -26,6 +26,10 @@ func deleteACLs(r *request, q *kmsg.DeleteACLsRequest) (kmsg.Response, error) {
 			result.ErrorCode, result.ErrorMessage = checkFilter(&f)
 		}
 		if result.ErrorCode == codeNone {
+			// Each filter answers with all that it chooses.
+			if err := r.grow(r.engine.ACLSet().Count(&f), explainedBytes); err != nil {
+				return nil, err
+			}
 			filters, at = append(filters, f), append(at, i)
 		}
 		resp.Results = append(resp.Results, result)

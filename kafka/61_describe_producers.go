@@ -10,6 +10,9 @@ func describeProducers(r *request, q *kmsg.DescribeProducersRequest) (kmsg.Respo
 	resp := q.ResponseKind().(*kmsg.DescribeProducersResponse)
 	for i := range q.Topics {
 		asked := &q.Topics[i]
+		if err := r.grow(1+len(asked.Partitions), plainBytes); err != nil {
+			return nil, err
+		}
 		t := kmsg.NewDescribeProducersResponseTopic()
 		t.Topic = asked.Topic
 		topic, code := r.topicFor(OpRead, asked.Topic)
@@ -19,7 +22,11 @@ func describeProducers(r *request, q *kmsg.DescribeProducersRequest) (kmsg.Respo
 			if code == codeNone {
 				part, err := topic.Partition(n)
 				if p.ErrorCode = codeOf(err); err == nil {
-					for _, s := range part.Producers() {
+					producers := part.Producers()
+					if err := r.grow(len(producers), plainBytes); err != nil {
+						return nil, err
+					}
+					for _, s := range producers {
 						a := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 						a.ProducerID, a.ProducerEpoch, a.LastSequence = s.ProducerID, int32(s.Epoch), s.LastSequence
 						a.LastTimestamp, a.CoordinatorEpoch, a.CurrentTxnStartOffset = s.LastTimestamp, s.CoordinatorEpoch, s.TxnFirstOffset

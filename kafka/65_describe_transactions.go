@@ -23,6 +23,13 @@ func describeTransactions(r *request, q *kmsg.DescribeTransactionsRequest) (kmsg
 		} else {
 			r.describeTransaction(&s)
 		}
+		parts := 1
+		for i := range s.Topics {
+			parts += 1 + len(s.Topics[i].Partitions)
+		}
+		if err := r.grow(parts, plainBytes); err != nil {
+			return nil, err
+		}
 		resp.TransactionStates = append(resp.TransactionStates, s)
 	}
 	return resp, nil

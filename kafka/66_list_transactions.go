@@ -1,9 +1,12 @@
 package kafka
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/x/embedlog/internal/engine"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -28,23 +31,26 @@ func listTransactions(r *request, q *kmsg.ListTransactionsRequest) (kmsg.Respons
 	var pattern *regexp.Regexp
 	if q.Version >= 2 && q.TransactionalIDPattern != nil && *q.TransactionalIDPattern != "" {
 		var err error
-		if pattern, err = regexp.Compile(`^(?:` + *q.TransactionalIDPattern + `)$`); err != nil {
+		if pattern, err = engine.CompilePattern(*q.TransactionalIDPattern); err != nil {
 			resp.ErrorCode = codeInvalidRegularExpression
 			return resp, nil
 		}
 	}
 	txns, now := r.engine.Txns(), r.engine.Now()
+	// Filters are as long as the client likes.
+	states, producers := setOf(q.StateFilters), setOf(q.ProducerIDFilters)
+	least := time.Duration(min(q.DurationFilterMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 	for _, x := range txns.List() {
 		switch {
-		case len(q.StateFilters) > 0 && !slices.Contains(q.StateFilters, x.State),
-			len(q.ProducerIDFilters) > 0 && !slices.Contains(q.ProducerIDFilters, x.ProducerID),
+		case len(states) > 0 && !states[x.State],
+			len(producers) > 0 && !producers[x.ProducerID],
 			pattern != nil && !pattern.MatchString(x.TransactionalID),
 			!r.authorize(OpDescribe, ResourceTransactionalID, x.TransactionalID):
 			continue
 		}
 		if q.Version >= 1 && q.DurationFilterMillis >= 0 {
 			d, err := txns.Describe(x.TransactionalID)
-			if err != nil || d.Started.IsZero() || now.Sub(d.Started) <= time.Duration(q.DurationFilterMillis)*time.Millisecond {
+			if err != nil || d.Started.IsZero() || now.Sub(d.Started) <= least {
 				continue
 			}
 		}
@@ -53,4 +59,13 @@ func listTransactions(r *request, q *kmsg.ListTransactionsRequest) (kmsg.Respons
 		resp.TransactionStates = append(resp.TransactionStates, s)
 	}
 	return resp, nil
+}
+
+// setOf is a list to be looked things up in.
+func setOf[T comparable](list []T) map[T]bool {
+	set := make(map[T]bool, len(list))
+	for _, x := range list {
+		set[x] = true
+	}
+	return set
 }

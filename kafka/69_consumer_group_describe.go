@@ -21,6 +21,17 @@ func consumerGroupDescribe(r *request, q *kmsg.ConsumerGroupDescribeRequest) (km
 		g.Group = name
 		if g.ErrorCode = r.mayGroup(OpDescribe, name); g.ErrorCode == codeNone {
 			r.describeServerAssigned(&g)
+			bytes := int64(explainedBytes)
+			for i := range g.Members {
+				m := &g.Members[i]
+				bytes += describedMemberBytes + memoryOf(m.Assignment) + memoryOf(m.TargetAssignment)
+				for _, topic := range m.SubscribedTopics {
+					bytes += int64(len(topic)) + 16
+				}
+			}
+			if err := r.grow(1, bytes); err != nil {
+				return nil, err
+			}
 			if q.IncludeAuthorizedOperations {
 				g.AuthorizedOperations = r.operations(ResourceGroup, name, groupOperations...)
 			}
@@ -68,6 +79,14 @@ func (r *request) describeServerAssigned(g *kmsg.ConsumerGroupDescribeResponseGr
 			Group: g.Group, ErrorCode: codeTopicAuthorizationFailed, ErrorMessage: &why, AuthorizedOperations: g.AuthorizedOperations,
 		}
 	}
+}
+
+// memoryOf is about what an assignment takes in an answer.
+func memoryOf(a kmsg.Assignment) (bytes int64) {
+	for i := range a.TopicPartitions {
+		bytes += plainBytes + 4*int64(len(a.TopicPartitions[i].Partitions))
+	}
+	return bytes
 }
 
 // seenTopics finds the names of topics, and notes whether one of them is not for whoever

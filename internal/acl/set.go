@@ -72,6 +72,16 @@ func (s *Set) All() iter.Seq[*ACL] {
 	}
 }
 
+// Count is how many ACLs the filter chooses.
+func (s *Set) Count(f *Filter) (n int) {
+	for a := range s.All() {
+		if f.Matches(a) {
+			n++
+		}
+	}
+	return n
+}
+
 // Match are those that the filter chooses, in order.
 func (s *Set) Match(f *Filter) (list []*ACL) {
 	for a := range s.All() {

@@ -161,6 +161,10 @@ func (m *groupMember) notify() {
 	}
 }
 
+// CompilePattern makes a pattern match whole names, as Kafka does. An error is an
+// *InvalidRegexError.
+func CompilePattern(pattern string) (*regexp.Regexp, error) { return compileRegex(pattern) }
+
 // compileRegex makes a pattern match whole names, as Kafka does.
 func compileRegex(pattern string) (*regexp.Regexp, error) {
 	if _, err := regexp.Compile(pattern); err != nil { // alone: it must not close our parenthesis

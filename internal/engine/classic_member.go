@@ -15,6 +15,7 @@ type classicMember struct {
 	session   time.Duration
 	rebalance time.Duration
 	protocols []GroupProtocol
+	bytes     int // about what protocols take
 	// assignment is of the last generation that the member took part in, and was stable.
 	assignment []byte
 

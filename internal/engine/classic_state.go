@@ -111,6 +111,15 @@ func (c *classicState) accepts(req *JoinRequest) error {
 	if _, ok := c.invited[req.MemberID]; m == nil && !ok && len(c.members)+len(c.invited) >= 2*c.limits.members {
 		return ErrGroupMaxSize // who asks for ids and never comes would fill the memory
 	}
+	others := 0
+	for _, o := range c.members {
+		if o != m {
+			others += o.bytes
+		}
+	}
+	if err := tooLarge(c.name, req.MemberID, protocolsBytes(req.Protocols), others); err != nil {
+		return err
+	}
 	bad := func(reason string) error { return &InconsistentProtocolError{c.name, reason} }
 	switch {
 	case req.ProtocolType == "" || len(req.Protocols) == 0:
@@ -179,7 +188,7 @@ func (c *classicState) add(now time.Time, req *JoinRequest, id string, knowsID b
 }
 
 func (m *classicMember) configure(req *JoinRequest) {
-	m.protocols = cloneProtocols(req.Protocols)
+	m.protocols, m.bytes = cloneProtocols(req.Protocols), protocolsBytes(req.Protocols)
 	m.session, m.rebalance = req.SessionTimeout, req.RebalanceTimeout
 	if m.rebalance <= 0 {
 		m.rebalance = m.session
@@ -667,7 +676,7 @@ func (c *classicState) restore(now time.Time, r *classicRecord) {
 		m := &classicMember{
 			id: o.id, instance: o.instance, client: o.client, host: o.host, order: c.order,
 			session: min(max(o.session, c.limits.minSession), c.limits.maxSession), rebalance: max(o.rebalance, time.Second),
-			protocols: []GroupProtocol{{r.protocol, o.subscription}}, assignment: o.assignment, lastSeen: now, epoch: -1,
+			protocols: []GroupProtocol{{r.protocol, o.subscription}}, bytes: len(o.subscription), assignment: o.assignment, lastSeen: now, epoch: -1,
 		}
 		c.members[m.id] = m
 		if m.instance != "" {

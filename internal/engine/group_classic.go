@@ -114,6 +114,9 @@ func (g *groupState) acceptsClassic(req *JoinRequest, m *groupMember, limits cla
 	if m == nil && len(g.members) >= limits.members {
 		return s, ErrGroupMaxSize
 	}
+	if err := tooLarge(g.name, req.MemberID, protocolsBytes(req.Protocols), g.bytesBut(m)); err != nil {
+		return s, err
+	}
 	if req.ProtocolType != ConsumerProtocolType {
 		return s, &InconsistentProtocolError{g.name, "partitions are assigned by the server, to consumers, and a member is of protocol type " + strconv.Quote(req.ProtocolType)}
 	}
@@ -143,7 +146,8 @@ func (m *groupMember) configureClassic(now time.Time, req *JoinRequest, s *consu
 	slices.Sort(topics)
 	topics = slices.Compact(topics)
 	changed = m.regex != "" || !slices.Equal(topics, m.topics)
-	m.topics, m.regex, m.match = topics, "", nil
+	m.topics, m.regex, m.match, m.patternBytes = topics, "", nil, 0
+	m.bytes = protocolsBytes(req.Protocols)
 	return changed
 }
 

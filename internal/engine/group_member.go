@@ -30,6 +30,7 @@ type groupMember struct {
 	topics           []string // subscribed by name, ascending
 	regex            string
 	match            *regexp.Regexp // nil: none
+	patternBytes     int            // about what match takes
 	maySee           func(topic string) bool
 	assignor         string // empty: it asks for none
 
@@ -38,6 +39,7 @@ type groupMember struct {
 	epoch, previous int32
 	left            bool         // a static member that will be back
 	classic         *classicSide // nil: it speaks with an epoch
+	bytes           int          // about what it says takes
 	subscribed      []TopicID    // that exist, ascending
 	target          groupParts
 	assigned        groupParts
@@ -81,10 +83,25 @@ func (m *groupMember) interval() time.Duration {
 	return min(defaultHeartbeatInterval, m.sessionTimeout/3)
 }
 
+// says is what the member takes when the request has changed it.
+func (m *groupMember) says(req *HeartbeatRequest, patternSize int) int {
+	topics, pattern := req.Topics, patternSize*patternUnitBytes
+	if m != nil && topics == nil {
+		topics = m.topics
+	}
+	if m != nil && req.Regex == "" && !req.NoRegex {
+		pattern = m.patternBytes
+	}
+	return namesBytes(topics) + pattern + len(req.MemberID) + len(req.InstanceID) + len(req.RackID) + len(req.ClientID)
+}
+
 // configure takes over what the request says about the member. It reports whether
 // the subscription changed.
-func (m *groupMember) configure(req *HeartbeatRequest, match *regexp.Regexp) (changed bool) {
+func (m *groupMember) configure(req *HeartbeatRequest, match *regexp.Regexp, patternSize int) (changed bool) {
 	joins := req.MemberEpoch == JoinEpoch
+	if joins || req.Topics != nil || req.Regex != "" || req.NoRegex {
+		m.bytes = m.says(req, patternSize)
+	}
 	if req.RebalanceTimeout > 0 || joins {
 		if m.rebalanceTimeout = req.RebalanceTimeout; m.rebalanceTimeout <= 0 {
 			m.rebalanceTimeout = defaultRebalanceTimeout
@@ -113,10 +130,10 @@ func (m *groupMember) configure(req *HeartbeatRequest, match *regexp.Regexp) (ch
 	}
 	switch {
 	case req.NoRegex && m.regex != "":
-		m.regex, m.match, m.maySee, changed = "", nil, nil, true
+		m.regex, m.match, m.patternBytes, m.maySee, changed = "", nil, 0, nil, true
 	case req.Regex != "":
 		changed = changed || req.Regex != m.regex
-		m.regex, m.match, m.maySee = req.Regex, match, req.MaySee
+		m.regex, m.match, m.patternBytes, m.maySee = req.Regex, match, patternSize*patternUnitBytes, req.MaySee
 	}
 	return changed
 }
@@ -159,20 +176,4 @@ func (m *groupMember) notify() {
 	case m.news <- struct{}{}:
 	default: // nobody has asked for it, or there is one
 	}
-}
-
-// CompilePattern makes a pattern match whole names, as Kafka does. An error is an
-// *InvalidRegexError.
-func CompilePattern(pattern string) (*regexp.Regexp, error) { return compileRegex(pattern) }
-
-// compileRegex makes a pattern match whole names, as Kafka does.
-func compileRegex(pattern string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(pattern); err != nil { // alone: it must not close our parenthesis
-		return nil, &InvalidRegexError{pattern, err}
-	}
-	match, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
-	if err != nil {
-		return nil, &InvalidRegexError{pattern, err}
-	}
-	return match, nil
 }

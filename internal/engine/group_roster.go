@@ -75,7 +75,7 @@ func (r *roster) makeServer(now time.Time, req *HeartbeatRequest) error {
 	if err := r.server.validate(req); err != nil {
 		return err
 	}
-	if _, err := regexOf(req); err != nil {
+	if _, _, err := regexOf(req); err != nil {
 		return err
 	}
 	there := r.server.members[req.MemberID] != nil || r.classic.members[req.MemberID] != nil
@@ -172,7 +172,7 @@ func (r *roster) changed(now time.Time) {
 		c.order++
 		c.members[id] = &classicMember{
 			id: id, instance: m.instance, client: m.client, host: m.host, order: c.order, session: m.sessionTimeout, rebalance: m.rebalanceTimeout,
-			protocols: m.classic.protocols, lastSeen: m.lastSeen, epoch: m.epoch, owned: owned,
+			protocols: m.classic.protocols, bytes: m.bytes, lastSeen: m.lastSeen, epoch: m.epoch, owned: owned,
 			assignment: appendConsumerAssignment(nil, m.classic.version, g.view.named(owned)),
 		}
 		if m.instance != "" {

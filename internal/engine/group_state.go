@@ -131,11 +131,14 @@ func (g *groupState) leave(now time.Time, req *HeartbeatRequest) (HeartbeatRespo
 }
 
 func (g *groupState) join(now time.Time, req *HeartbeatRequest) (HeartbeatResponse, error) {
-	match, err := regexOf(req)
+	match, size, err := regexOf(req)
 	if err != nil {
 		return HeartbeatResponse{}, err
 	}
 	m := g.members[req.MemberID]
+	if err := g.fits(req, m, size); err != nil {
+		return HeartbeatResponse{}, err
+	}
 	if m != nil && m.instance != req.InstanceID {
 		return HeartbeatResponse{}, &InvalidMemberError{g.name, req.MemberID, "it joins with another instance id"}
 	}
@@ -157,7 +160,7 @@ func (g *groupState) join(now time.Time, req *HeartbeatRequest) (HeartbeatRespon
 	g.free(m, &m.revoking, m.revoking)
 	g.free(m, &m.assigned, m.assigned)
 	m.left, m.epoch, m.previous, m.lastSeen, m.classic = false, 0, 0, now, nil
-	if m.configure(req, match) || changed {
+	if m.configure(req, match, size) || changed {
 		changed = true
 		m.resolve(g.view)
 	}
@@ -184,11 +187,14 @@ func (g *groupState) takeOver(m *groupMember, id string) {
 }
 
 func (g *groupState) stay(now time.Time, req *HeartbeatRequest) (HeartbeatResponse, error) {
-	match, err := regexOf(req)
+	match, size, err := regexOf(req)
 	if err != nil {
 		return HeartbeatResponse{}, err
 	}
 	m, err := g.find(req)
+	if err == nil && (req.Topics != nil || req.Regex != "") {
+		err = g.fits(req, m, size)
+	}
 	if err != nil {
 		return HeartbeatResponse{}, err
 	}
@@ -196,7 +202,7 @@ func (g *groupState) stay(now time.Time, req *HeartbeatRequest) (HeartbeatRespon
 		return HeartbeatResponse{}, &MemberEpochError{g.name, m.id, req.MemberEpoch, m.shownEpoch()}
 	}
 	m.lastSeen = now
-	if m.configure(req, match) {
+	if m.configure(req, match, size) {
 		m.resolve(g.view)
 		g.rebalance()
 	}
@@ -216,11 +222,26 @@ func (g *groupState) stay(now time.Time, req *HeartbeatRequest) (HeartbeatRespon
 	return g.response(m, req.Owned != nil || m.epoch != epoch || !m.assigned.equal(assigned)), nil
 }
 
-func regexOf(req *HeartbeatRequest) (match *regexp.Regexp, err error) {
+func regexOf(req *HeartbeatRequest) (match *regexp.Regexp, size int, err error) {
 	if req.Regex == "" {
-		return nil, nil
+		return nil, 0, nil
 	}
 	return compileRegex(req.Regex)
+}
+
+// fits reports why what the member says, nil a new one, is too much.
+func (g *groupState) fits(req *HeartbeatRequest, m *groupMember, patternSize int) error {
+	return tooLarge(g.name, req.MemberID, m.says(req, patternSize), g.bytesBut(m))
+}
+
+// bytesBut is what all members but one say.
+func (g *groupState) bytesBut(m *groupMember) (n int) {
+	for _, o := range g.members {
+		if o != m {
+			n += o.bytes
+		}
+	}
+	return n
 }
 
 func (g *groupState) response(m *groupMember, all bool) HeartbeatResponse {

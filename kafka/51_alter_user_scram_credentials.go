@@ -44,6 +44,9 @@ func (c *scramChange) about(m scram.Mechanism) {
 func alterUserSCRAM(r *request, q *kmsg.AlterUserSCRAMCredentialsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.AlterUserSCRAMCredentialsResponse)
 	allowed := r.authorize(OpAlter, ResourceCluster, ClusterName)
+	if !allowed {
+		q = withoutSecrets(q) // nothing is hashed for who may not change anything
+	}
 	for _, c := range scramChanges(q) {
 		result := kmsg.NewAlterUserSCRAMCredentialsResponseResult()
 		result.User = c.name
@@ -59,6 +62,18 @@ func alterUserSCRAM(r *request, q *kmsg.AlterUserSCRAMCredentialsRequest) (kmsg.
 		resp.Results = append(resp.Results, result)
 	}
 	return resp, nil
+}
+
+// withoutSecrets is the request as far as it says which users it is about.
+func withoutSecrets(q *kmsg.AlterUserSCRAMCredentialsRequest) *kmsg.AlterUserSCRAMCredentialsRequest {
+	names := kmsg.NewPtrAlterUserSCRAMCredentialsRequest()
+	names.Deletions = q.Deletions
+	for i := range q.Upsertions {
+		u := kmsg.NewAlterUserSCRAMCredentialsRequestUpsertion()
+		u.Name, u.Mechanism = q.Upsertions[i].Name, q.Upsertions[i].Mechanism
+		names.Upsertions = append(names.Upsertions, u)
+	}
+	return names
 }
 
 // scramChanges gathers what is asked by user, in the order in which they come.

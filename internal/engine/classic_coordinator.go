@@ -289,6 +289,8 @@ func (r *JoinRequest) check() error {
 		return bad("the instance id")
 	case !text(r.ProtocolType):
 		return bad("the protocol type")
+	case len(r.Protocols) > maxProtocols:
+		return &InvalidMemberError{r.Group, r.MemberID, fmt.Sprintf("it offers %d protocols, %d are allowed", len(r.Protocols), maxProtocols)}
 	}
 	for _, p := range r.Protocols {
 		if p.Name == "" || !text(p.Name) {

@@ -151,9 +151,19 @@ func mustRevoke(protocolType string, metadata, assignment []byte) bool {
 	if err != nil {
 		return false
 	}
+	type part struct {
+		topic     string
+		partition int32
+	}
+	has := make(map[part]bool) // both lists are as long as their members like
+	for _, g := range given {
+		for _, p := range g.partitions {
+			has[part{g.topic, p}] = true
+		}
+	}
 	for _, o := range s.owned {
 		for _, p := range o.partitions {
-			if !slices.ContainsFunc(given, func(g namedParts) bool { return g.topic == o.topic && slices.Contains(g.partitions, p) }) {
+			if !has[part{o.topic, p}] {
 				return true
 			}
 		}

@@ -78,3 +78,19 @@ func FuzzConsumerProtocol(f *testing.F) {
 		}
 	})
 }
+
+// A static member that comes back is compared with what it was given in time that grows
+// with both, not with their product: the group is locked meanwhile.
+func BenchmarkMustRevoke(b *testing.B) {
+	var all []int32
+	for i := range int32(100_000) {
+		all = append(all, i)
+	}
+	metadata := subscription(1, []string{"orders"}, namedParts{"orders", all})
+	assignment := appendConsumerAssignment(nil, 1, []namedParts{{"orders", all}})
+	for b.Loop() {
+		if mustRevoke(ConsumerProtocolType, metadata, assignment) {
+			b.Fatal("it was given all")
+		}
+	}
+}

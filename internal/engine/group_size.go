@@ -17,6 +17,9 @@ const (
 	maxMemberBytes = 4 << 20
 	// maxGroupBytes bounds what all members of a group say.
 	maxGroupBytes = 32 << 20
+	// maxProtocols bounds the protocols of a classic member: each of them is looked for
+	// among those of all others. Consumers have one or two.
+	maxProtocols = 32
 	// maxPatternBytes and maxPatternSize bound a pattern, and what it becomes when it is
 	// compiled: a{1000} is seven bytes and a thousand instructions.
 	maxPatternBytes = 8 << 10

@@ -24,6 +24,11 @@ func TestGroupsDoNotFillTheMemory(t *testing.T) {
 				return m
 			}
 			wantErr(t, "too large alone", big("x", maxMemberBytes).join().err2(), ErrInvalidMember)
+			chooses := newMember(t, e, "chooses")
+			for i := range maxProtocols {
+				chooses.req.Protocols = append(chooses.req.Protocols, GroupProtocol{fmt.Sprint(i), nil})
+			}
+			wantErr(t, "too many protocols", chooses.join().err2(), ErrInvalidMember)
 			var first *call[JoinResponse]
 			var joins []*call[JoinResponse]
 			for i := range fits {

@@ -151,19 +151,18 @@ func mustRevoke(protocolType string, metadata, assignment []byte) bool {
 	if err != nil {
 		return false
 	}
-	type part struct {
-		topic     string
-		partition int32
-	}
-	has := make(map[part]bool) // both lists are as long as their members like
+	// Both lists are as long as their members like.
+	has := make(map[string][]int32, len(given))
 	for _, g := range given {
-		for _, p := range g.partitions {
-			has[part{g.topic, p}] = true
-		}
+		has[g.topic] = append(has[g.topic], g.partitions...)
+	}
+	for _, list := range has {
+		slices.Sort(list)
 	}
 	for _, o := range s.owned {
+		list := has[o.topic]
 		for _, p := range o.partitions {
-			if !has[part{o.topic, p}] {
+			if _, ok := slices.BinarySearch(list, p); !ok {
 				return true
 			}
 		}

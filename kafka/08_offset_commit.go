@@ -15,9 +15,19 @@ import (
 
 func init() { register(2, 10, offsetCommit) }
 
+// committedBytes is about what an offset takes on its way to the disk, without its metadata.
+const committedBytes = 400
+
 func offsetCommit(r *request, q *kmsg.OffsetCommitRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.OffsetCommitResponse)
 	commit := engine.CommitRequest{Group: q.Group, MemberID: q.MemberID, MemberEpoch: q.Generation, InstanceID: orEmpty(q.InstanceID), Forget: true}
+	parts := 0
+	for i := range q.Topics {
+		parts += len(q.Topics[i].Partitions)
+	}
+	if err := r.grow(parts, committedBytes); err != nil {
+		return nil, err
+	}
 	failure := r.mayGroup(OpRead, q.Group)
 	var codes []*int16 // of commit.Offsets
 	resp.Topics = make([]kmsg.OffsetCommitResponseTopic, len(q.Topics))

@@ -24,6 +24,13 @@ func txnOffsetCommit(r *request, q *kmsg.TxnOffsetCommitRequest) (kmsg.Response,
 			commit.InstanceID = *q.InstanceID
 		}
 	}
+	parts := 0
+	for i := range q.Topics {
+		parts += len(q.Topics[i].Partitions)
+	}
+	if err := r.grow(parts, committedBytes); err != nil {
+		return nil, err
+	}
 	var codes []*int16 // of commit.Offsets
 	for i := range q.Topics {
 		asked := &q.Topics[i]

@@ -41,6 +41,10 @@ func incrementalAlterConfigs(r *request, q *kmsg.IncrementalAlterConfigsRequest)
 	return resp, nil
 }
 
+// maxSettingBytes bounds a value that is put together with one that is there: each item
+// of a list is looked for in the other.
+const maxSettingBytes = 4096
+
 // incrementalNames are the names in a change, and those of them that get a value.
 func incrementalNames(changes []kmsg.IncrementalAlterConfigsRequestResourceConfig) (names, given []string, err error) {
 	for _, c := range changes {
@@ -54,6 +58,9 @@ func incrementalNames(changes []kmsg.IncrementalAlterConfigsRequestResourceConfi
 		}
 		if c.Value == nil {
 			return nil, nil, refuse(codeInvalidRequest, "Null value not supported for : %s", c.Name)
+		}
+		if len(*c.Value) > maxSettingBytes {
+			return nil, nil, refuse(codeInvalidConfig, "the value of %s has %d bytes, at most %d are allowed", c.Name, len(*c.Value), maxSettingBytes)
 		}
 		given = append(given, c.Name)
 	}

@@ -93,7 +93,13 @@ func TestAnswersHaveABound(t *testing.T) {
 	filter := kmsg.NewDeleteACLsRequestFilter()
 	filter.ResourceType, filter.ResourcePatternType, filter.Operation, filter.PermissionType = kmsg.ACLResourceTypeAny, kmsg.ACLResourcePatternTypeAny, kmsg.ACLOperationAny, kmsg.ACLPermissionTypeAny
 	acls.Version, acls.Filters = 1, many(5000, filter)
-	for _, q := range []kmsg.Request{producers, txns, classic, server, offsets, acls} {
+	commits := kmsg.NewPtrOffsetCommitRequest()
+	commits.Version, commits.Group, commits.Generation = 6, "offsets", -1
+	commits.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "orders", Partitions: make([]kmsg.OffsetCommitRequestTopicPartition, 20_000)}}
+	inTxn := kmsg.NewPtrTxnOffsetCommitRequest()
+	inTxn.Version, inTxn.TransactionalID, inTxn.Group, inTxn.ProducerID, inTxn.ProducerEpoch, inTxn.Generation = 3, "tx", "offsets", id, epoch, -1
+	inTxn.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "orders", Partitions: make([]kmsg.TxnOffsetCommitRequestTopicPartition, 20_000)}}
+	for _, q := range []kmsg.Request{commits, inTxn, producers, txns, classic, server, offsets, acls} {
 		t.Run(kmsg.NameForKey(q.Key()), func(t *testing.T) {
 			x := dial(t, s, nil)
 			x.send(q)

@@ -16,14 +16,18 @@ type topicPart struct {
 	partition int32
 }
 
+// newGroupParts makes the set of a list, which may name a topic as often as its
+// client likes.
 func newGroupParts(list []TopicPartitions) groupParts {
-	s := groupParts{}
+	s := make(groupParts, min(len(list), 64))
 	for _, t := range list {
 		if len(t.Partitions) > 0 {
-			merged := append(slices.Clone(s[t.Topic]), t.Partitions...)
-			slices.Sort(merged)
-			s[t.Topic] = slices.Compact(merged)
+			s[t.Topic] = append(s[t.Topic], t.Partitions...)
 		}
+	}
+	for t, parts := range s {
+		slices.Sort(parts)
+		s[t] = slices.Compact(parts)
 	}
 	return s
 }

@@ -96,3 +96,27 @@ func TestPatternsHaveABound(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkGroupParts(b *testing.B) {
+	list := make([]TopicPartitions, 100_000) // of one topic, each by itself
+	for i := range list {
+		list[i].Partitions = []int32{int32(len(list) - i)}
+	}
+	for b.Loop() {
+		if n := newGroupParts(list).count(); n != len(list) {
+			b.Fatal(n)
+		}
+	}
+}
+
+func TestGroupPartsOfAList(t *testing.T) {
+	a, c := TopicID{1}, TopicID{2}
+	list := []TopicPartitions{{a, []int32{3, 1}}, {c, nil}, {c, []int32{7}}, {a, []int32{2, 3}}}
+	want := groupParts{a: {1, 2, 3}, c: {7}}
+	if got := newGroupParts(list); !got.equal(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if list[0].Partitions[0] != 3 {
+		t.Error("the list was changed")
+	}
+}

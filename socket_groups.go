@@ -12,7 +12,7 @@ func (s *session) groups(ctx context.Context, _ none) ([]sock.GroupBrief, error)
 	list, err := s.db.engine.Groups().List(ctx)
 	groups := []sock.GroupBrief{}
 	for _, g := range list {
-		groups = append(groups, sock.GroupBrief{Group: g.Group, State: string(g.State), Members: g.Members})
+		groups = append(groups, sock.GroupBrief{Group: g.Group, Type: string(g.Type), State: string(g.State), Members: g.Members})
 	}
 	return groups, err
 }
@@ -23,7 +23,7 @@ func (s *session) group(ctx context.Context, q sock.GroupName) (sock.Group, erro
 		return sock.Group{}, err
 	}
 	g := sock.Group{
-		Group: d.Group, State: string(d.State), Epoch: d.Epoch, Assignor: d.Assignor,
+		Group: d.Group, Type: string(d.Type), State: string(d.State), Epoch: d.Epoch, Assignor: d.Assignor,
 		Members: []sock.Member{}, Offsets: []sock.GroupOffset{},
 	}
 	owner := make(map[string]*engine.MemberDescription)

@@ -25,14 +25,14 @@ func (a *app) groupList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := newTable("GROUP", "STATE", ">MEMBERS")
+			t := newTable("GROUP", "TYPE", "STATE", ">MEMBERS")
 			for _, g := range groups {
 				if a.asJSON() {
 					if err := a.json(g); err != nil {
 						return err
 					}
 				}
-				t.add(g.Group, g.State, g.Members)
+				t.add(g.Group, g.Type, g.State, g.Members)
 			}
 			switch {
 			case a.asJSON():
@@ -108,8 +108,8 @@ func (a *app) showMembers(g sock.Group) error {
 }
 
 func (a *app) showState(g sock.Group) error {
-	t := newTable("GROUP", "STATE", "ASSIGNOR", ">EPOCH", ">#MEMBERS")
-	t.add(g.Group, g.State, orDash(g.Assignor), g.Epoch, len(g.Members))
+	t := newTable("GROUP", "TYPE", "STATE", "ASSIGNOR", ">EPOCH", ">#MEMBERS")
+	t.add(g.Group, g.Type, g.State, orDash(g.Assignor), g.Epoch, len(g.Members))
 	return a.show(t)
 }
 

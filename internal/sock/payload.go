@@ -224,13 +224,15 @@ type Lag struct {
 // GroupBrief is a group in a list. (OpGroups' reply)
 type GroupBrief struct {
 	Group   string `json:"group"`
-	State   string `json:"state"` // Empty, Reconciling or Stable
+	Type    string `json:"type"`  // consumer: the database assigns; classic: a member does
+	State   string `json:"state"` // Empty, Reconciling or Stable; of a classic group as Kafka has them
 	Members int    `json:"members"`
 }
 
 // Group is a consumer group. (OpGroup, embedlog group describe)
 type Group struct {
 	Group    string        `json:"group"`
+	Type     string        `json:"type"` // as in GroupBrief
 	State    string        `json:"state"`
 	Epoch    int32         `json:"epoch"`
 	Assignor string        `json:"assignor,omitempty"`

@@ -206,11 +206,15 @@ func shareWorkBase(t *testing.T) *vfs.Mem {
 	return fs
 }
 
+// shareStride is from which operation to which one goes: from one to the next, but where counts are
+// divided.
+func shareStride() int { return 4 / testcount.N(4) }
+
 // No acknowledgement that was answered is forgotten, and nothing else is lost, wherever the power goes.
 func TestSharesSurviveCrashes(t *testing.T) {
 	alone(t)
 	base := shareWorkBase(t)
-	for k := 0; ; k++ {
+	for k := 0; ; k += shareStride() {
 		mem := base.AfterKill(vfs.CrashAt(k), vfs.CrashByte(k*37%300))
 		w := &shareWork{done: map[int64]bool{}, next: map[int64]bool{}}
 		err := w.run(mem)
@@ -240,7 +244,7 @@ func TestSharesSurviveCrashes(t *testing.T) {
 func TestSharesSurviveFailures(t *testing.T) {
 	alone(t)
 	base := shareWorkBase(t)
-	for k := 0; ; k++ {
+	for k := 0; ; k += shareStride() {
 		mem := base.AfterKill()
 		fault := vfs.NewFault(mem, vfs.Rule{Skip: k, Effect: vfs.Fail(errors.New("injected"))})
 		w := &shareWork{done: map[int64]bool{}, next: map[int64]bool{}}

@@ -87,6 +87,11 @@ var hidden = map[string]string{
 	"ErrRebalancing":          "engine: for members of the classic protocol",
 	"ErrSessionTimeout":       "engine: for members of the classic protocol",
 	"ErrUnsupportedAssignor":  "engine: the Go door asks for none",
+	"ErrInvalidAck":           "engine: for share groups, which the Go door does not have",
+	"ErrNotAcquired":          "engine: for share groups, which the Go door does not have",
+	"ErrShareSessionEpoch":    "engine: for share groups, which the Go door does not have",
+	"ErrShareSessionLimit":    "engine: for share groups, which the Go door does not have",
+	"ErrShareSessionNotFound": "engine: for share groups, which the Go door does not have",
 }
 
 // Every sentinel is in the table, once, and IsRetriable says of each what the table

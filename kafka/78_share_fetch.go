@@ -165,10 +165,15 @@ func (f *shareFetcher) fail(at sharePartition, code int16, err error) {
 	p.ErrorCode, p.ErrorMessage, f.failed = code, message(err), true
 }
 
+// shareReadBytes bounds what is read of one partition at a time, as max.partition.fetch.bytes does
+// for consumers: a request says no such bound itself.
+const shareReadBytes = 1 << 20
+
 // acquire acquires from one partition. Its bytes are there twice: as they were read, and in the
 // answer.
 func (f *shareFetcher) acquire(at sharePartition, records, room int) {
 	r := f.r
+	room = min(room, shareReadBytes)
 	granted := r.srv.memory.take(2*int64(room), 0)
 	if granted < 2 && f.size > 0 {
 		return // memory is short: the client gets what there is

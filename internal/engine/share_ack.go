@@ -98,7 +98,7 @@ func (s *Shares) acknowledge(ctx context.Context, req *AckRequest) error {
 	}
 	now := s.engine.Now()
 	sp.mu.Lock()
-	sp.refreshLocked(p, now)
+	sp.refreshLocked(p, s.clock(now))
 	if sp.dead || !req.acquired(&sp.state) {
 		sp.mu.Unlock()
 		return none
@@ -108,7 +108,7 @@ func (s *Shares) acknowledge(ctx context.Context, req *AckRequest) error {
 	req.each(func(from, to int64, t AckType) {
 		switch t {
 		case AckRenew:
-			sp.state.renew(from, to, nanos(now.Add(settings.lock)))
+			sp.state.renew(from, to, s.clock(now.Add(settings.lock)))
 			return
 		case AckAccept:
 			sp.state.settle(from, to, shareAccepted, settings.limit, ticket)

@@ -64,15 +64,12 @@ func (s *Shares) alterSettings(ctx context.Context, group string, dry bool, chan
 	if err := checkGroupName(group); err != nil {
 		return err
 	}
-	g, err := s.group(ctx, group, !dry)
+	g, err := s.takeSettings(ctx, group, !dry)
 	if err != nil {
 		return err
 	}
 	before := defaultShareSettings
 	if g != nil {
-		if err := take(ctx, g.altering); err != nil {
-			return err
-		}
 		defer func() { g.altering <- struct{}{} }()
 		before = g.settings.Load()
 	}
@@ -103,6 +100,42 @@ func (s *Shares) alterSettings(ctx context.Context, group string, dry bool, chan
 		sp.mu.Unlock()
 	}
 	return nil
+}
+
+// takeSettings returns the group with the turn to change its settings. It is nil when create is
+// false and there is nothing.
+func (s *Shares) takeSettings(ctx context.Context, name string, create bool) (*shareGroup, error) {
+	for {
+		g, err := s.group(ctx, name, create)
+		if err != nil || g == nil {
+			return nil, err
+		}
+		if err := take(ctx, g.altering); err != nil {
+			return nil, err
+		}
+		g.shard.mu.Lock()
+		current := g.shard.groups[name] == g
+		g.shard.mu.Unlock()
+		if current {
+			return g, nil
+		}
+		g.altering <- struct{}{} // it was forgotten in between
+	}
+}
+
+// forget lets go of a group of which there is nothing to remember: neither settings nor states.
+func (g *shareGroup) forget() {
+	g.shard.mu.Lock()
+	defer g.shard.mu.Unlock()
+	select {
+	case <-g.altering:
+	default:
+		return // its settings are being changed
+	}
+	if len(g.parts) == 0 && len(g.settings.Load().explicit) == 0 && g.shard.groups[g.name] == g {
+		delete(g.shard.groups, g.name)
+	}
+	g.altering <- struct{}{}
 }
 
 // WithSettings are the names of the groups that have settings of their own, ascending.

@@ -140,6 +140,7 @@ func (s *Shares) begin(ctx context.Context, group string, at topicPart, p *Parti
 		return nil, err
 	}
 	g.shard.mu.Lock()
+	g = g.shard.groupLocked(group) // it may have been forgotten in between, by tick
 	sp := g.parts[at]
 	if sp == nil {
 		sp = newSharePart(g, at)
@@ -209,7 +210,7 @@ func (s *Shares) look(sp *sharePart, p *Partition, settings *shareSettings, req 
 		sp.mu.Unlock()
 		return false, ErrUnknownGroup
 	}
-	sp.refreshLocked(p, s.engine.Now())
+	sp.refreshLocked(p, s.clock(s.engine.Now()))
 	offset, ok := sp.state.next(settings.records)
 	sp.mu.Unlock()
 	if !ok {
@@ -227,7 +228,7 @@ func (s *Shares) look(sp *sharePart, p *Partition, settings *shareSettings, req 
 	}
 	limit := int64(cmp.Or(max(req.MaxRecords, 0), defaultShareRecords))
 	now := s.engine.Now()
-	until := nanos(now.Add(settings.lock))
+	until := s.clock(now.Add(settings.lock))
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if sp.dead {
@@ -380,7 +381,7 @@ func (s *Shares) Await(ctx context.Context, group string, parts []TopicPartition
 		settings = g.settings.Load()
 	}
 	first := int64(math.MaxInt64)
-	now := s.engine.Now()
+	now := s.clock(s.engine.Now())
 	for _, t := range parts {
 		for _, index := range t.Partitions {
 			at := topicPart{t.Topic, index}
@@ -415,7 +416,7 @@ func (s *Shares) Await(ctx context.Context, group string, parts []TopicPartition
 		}
 	}
 	if first < math.MaxInt64 {
-		maxWait = min(maxWait, time.Duration(max(first-nanos(now), 0)))
+		maxWait = min(maxWait, time.Duration(max(first-now, 0)))
 	}
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()

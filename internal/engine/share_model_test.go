@@ -338,7 +338,7 @@ func (l *shareLife) start() int64 {
 	p, _ := l.topic.Partition(0)
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.refreshLocked(p, time.Now())
+	sp.refreshLocked(p, l.e.Shares().clock(time.Now()))
 	checkShareState(l.t, &sp.state)
 	return sp.state.start
 }

@@ -66,7 +66,7 @@ func (s *Shares) offset(g *shareGroup, at topicPart) ShareOffset {
 	sp.check(p)
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.refreshLocked(p, s.engine.Now())
+	sp.refreshLocked(p, s.clock(s.engine.Now()))
 	o.Start, o.LeaderEpoch = sp.state.start, max(p.LeaderEpoch(), 0)
 	o.Lag = max(p.HighWatermark()-sp.state.start-sp.state.done(), 0)
 	return o

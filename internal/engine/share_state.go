@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"sort"
-	"time"
 )
 
 // shareState is one partition as one share group sees it: what lies below start is
@@ -35,7 +34,7 @@ type shareRecord struct {
 	state  deliveryState
 	count  int16  // deliveries; 0 of what is archived is that there is no record
 	holder string // of what is acquired or settling
-	until  int64  // the lock's end: nanoseconds since 1970
+	until  int64  // the lock's end: see Shares.clock
 	ticket uint64 // of what is settling
 	target deliveryState
 }
@@ -375,6 +374,3 @@ func restoreShare(start int64, batches []shareBatch, end int64, limit int16) sha
 	s.advance()
 	return s
 }
-
-// nanos is a time as runs have it.
-func nanos(t time.Time) int64 { return t.UnixNano() }

@@ -470,6 +470,14 @@ func TestShareOffsetsAreAdministered(t *testing.T) {
 			t.Errorf("of a deleted group: %v", err)
 		}
 		b.want("state", b.state(), "none")
+		b.e.Tick(ctx)
+		b.want("with settings", fmt.Sprint(len(s.loadedGroups())), "1")
+		b.ok(s.AlterSettings(ctx, shareGroupName, false, func(map[string]string) (map[string]string, error) { return nil, nil }))
+		b.e.Tick(ctx)
+		b.want("without", fmt.Sprint(len(s.loadedGroups())), "0")
+		b.set(shareSettingReset, "earliest")
+		b.join("a")
+		b.want("anew", b.acquire("a", 1), "0:1")
 	})
 }
 

@@ -32,6 +32,7 @@ const maxGroupsWithSettings = 10_000
 // sharePart.mu. No file is touched while a mutex is held.
 type Shares struct {
 	engine   *Engine
+	began    time.Time // see clock
 	Sessions ShareSessions
 
 	mu     sync.Mutex
@@ -39,13 +40,19 @@ type Shares struct {
 
 	// Of tick, which is called by one goroutine at a time.
 	cleanedView uint64 // version of the topics when states were last looked through
+	triedView   uint64 // the one that was tried last, and when
+	cleaned     time.Time
 }
 
 func newShares(e *Engine) *Shares {
-	s := &Shares{engine: e}
+	s := &Shares{engine: e, began: e.Now()}
 	s.Sessions.init()
 	return s
 }
+
+// clock is a time as locks have it: nanoseconds since the engine was opened, which go on evenly
+// when the wall clock is set.
+func (s *Shares) clock(t time.Time) int64 { return int64(t.Sub(s.began)) }
 
 // shareShard is what one partition of __share_group_state says, once it has been read. A
 // group's name decides which one is the group's, as in __consumer_offsets.
@@ -360,9 +367,9 @@ func (sp *sharePart) check(p *Partition) {
 
 // refresh brings the state up to the present: what is below the log start offset is
 // gone, locks run out. The caller has mu.
-func (sp *sharePart) refreshLocked(p *Partition, now time.Time) {
+func (sp *sharePart) refreshLocked(p *Partition, now int64) {
 	sp.state.trim(p.LogStart())
-	if sp.state.expire(nanos(now), sp.group.settings.Load().limit) {
+	if sp.state.expire(now, sp.group.settings.Load().limit) {
 		sp.dirty = true
 		sp.wakeLocked()
 	}
@@ -502,7 +509,9 @@ func (s *Shares) Release(group, member string) {
 func (s *Shares) tick(now time.Time) {
 	view := s.engine.groups.view.Load()
 	groups := s.loadedGroups()
-	if view.version != s.cleanedView {
+	// What failed is tried again later: a damaged partition is not read every second.
+	if since := now.Sub(s.cleaned); view.version != s.cleanedView && (view.version != s.triedView || since >= offsetsCleaningInterval || since < 0) {
+		s.cleaned, s.triedView = now, view.version
 		if all, err := s.loadAll(s.engine.life); err == nil {
 			groups = all
 			if s.clean(s.engine.life, groups, view) {
@@ -514,6 +523,7 @@ func (s *Shares) tick(now time.Time) {
 		for _, sp := range g.list() {
 			s.flush(sp, now, false)
 		}
+		g.forget()
 	}
 }
 
@@ -526,7 +536,7 @@ func (s *Shares) flush(sp *sharePart, now time.Time, held bool) {
 	}
 	sp.check(p)
 	sp.mu.Lock()
-	sp.refreshLocked(p, now)
+	sp.refreshLocked(p, s.clock(now))
 	due := sp.stored && !sp.dead && (sp.dirty || held && sp.state.held())
 	if due {
 		sp.tickets++

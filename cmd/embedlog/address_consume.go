@@ -172,10 +172,14 @@ func (c *kafkaConsumer) take(recs []sock.Record, p kgo.FetchTopicPartition, prog
 	if len(p.Records) == 0 {
 		return recs
 	}
+	committed, known := c.cl.CommittedOffsets()[p.Topic][p.Partition]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tp := sock.TopicPartition{Topic: p.Topic, Partition: p.Partition}
 	was, mine := c.at[tp]
+	if known && was.Offset < 0 {
+		was = committed // where the group had got to before this member
+	}
 	if at := was.Offset; mine && at >= 0 && at < p.LogStartOffset && p.Records[0].Offset >= p.LogStartOffset {
 		moved(progress, &sock.Moved{Topic: p.Topic, Partition: p.Partition, From: at, To: p.LogStartOffset, Cause: "the records were deleted"})
 	}

@@ -97,7 +97,7 @@ func (d *address) told(err error) error {
 		case isAuthorization(k):
 			return &sock.Error{Code: sock.CodeFailure, Message: fmt.Sprintf("%s not do that: %s; `embedlog acl` on the other side says who may do what", d.who(), k.Message)}
 		case k == kerr.SecurityDisabled:
-			return &sock.Error{Code: sock.CodeFailure, Message: "the other side keeps no ACLs: everybody may do everything (SECURITY_DISABLED)"}
+			return &sock.Error{Code: sock.CodeFailure, Message: "the other side keeps no ACLs: everybody may do everything (SECURITY_DISABLED); with `embedlog serve --authorize` it does"}
 		}
 		code := kafkaCodes[k]
 		if code == "" {

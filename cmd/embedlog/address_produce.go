@@ -133,7 +133,9 @@ func (k *kafkaDoor) produce(ctx context.Context, payload []byte) (any, error) {
 		out.Acks[i] = sock.Ack{Partition: r.Record.Partition, Offset: r.Record.Offset}
 	}
 	if why != nil {
-		out.Err = k.at.notProduced(why, p.topic)
+		if out.Err = k.at.notProduced(why, p.topic); errors.Is(why, kerr.InvalidRecord) && in[first].Key == nil {
+			out.Err.Message += "; a compacted topic takes no record without a key"
+		}
 	}
 	return sock.AppendProduced(nil, out), nil
 }
@@ -142,12 +144,17 @@ func (k *kafkaDoor) produce(ctx context.Context, payload []byte) (any, error) {
 func (d *address) notProduced(err error, topic string) *sock.Error {
 	var k *kerr.Error
 	var e *sock.Error
+	var dial *dialError
+	unknown := func(why string) *sock.Error {
+		return &sock.Error{Code: sock.CodeUnknownOutcome, Message: fmt.Sprintf("not acknowledged within %v, it may be there or not: %s", deliveryTimeout, why)}
+	}
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, &dial): // it may have been sent before the connection was gone
+		return unknown(dial.Error())
 	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, kgo.ErrRecordRetries), errors.Is(err, context.DeadlineExceeded):
-		return &sock.Error{Code: sock.CodeUnknownOutcome,
-			Message: fmt.Sprintf("not acknowledged within %v: it may be there or not; %s does not answer or is not able to write", deliveryTimeout, d.hosts[0])}
+		return unknown(d.hosts[0] + " does not answer")
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return unknownTopic(topic).(*sock.Error)
 	case errors.As(err, &k) && kafkaCodes[k] == sock.CodeTooLarge:

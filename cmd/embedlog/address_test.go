@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/sock"
 	"github.com/x/embedlog/kafka"
 )
 
@@ -276,5 +281,96 @@ func TestAddressSilence(t *testing.T) {
 	d := &address{hosts: []string{"h:1"}}
 	if err := d.explain(t.Context(), context.DeadlineExceeded); !strings.Contains(err.Error(), "does not answer within 10s") {
 		t.Error(err)
+	}
+}
+
+// What an end has behind it that is no record does not keep -e waiting: transactions
+// that were aborted, or are open.
+func TestAddressEndBehindTransactions(t *testing.T) {
+	db, address := serveKafka(t, t.TempDir(), kafka.Listener{Address: "127.0.0.1:0"}, "")
+	if _, err := db.CreateTopic(t.Context(), "orders", nil); err != nil {
+		t.Fatal(err)
+	}
+	write := func(value string, end func(*embedlog.Txn) error) {
+		t.Helper()
+		txn, err := db.Begin(t.Context(), &embedlog.TxnOptions{ID: value})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := txn.Produce(t.Context(), embedlog.Record{Topic: "orders", Value: []byte(value)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(txn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := t.Context()
+	write("kept", func(x *embedlog.Txn) error { return x.Commit(ctx) })
+	write("dropped", func(x *embedlog.Txn) error { return x.Abort(ctx) })
+	for _, how := range [][]string{{"-o", "start"}, {"-g", "billing"}} {
+		r := runHere(t, "", append([]string{"consume", "orders", "-e", "--address", address}, how...)...)
+		if r.code != 0 || r.stdout != "kept\n" {
+			t.Errorf("%s: exit code %d, %q, %s", how, r.code, r.stdout, r.stderr)
+		}
+	}
+	write("open", func(*embedlog.Txn) error { return nil })
+	for _, row := range []struct{ flags, want string }{{"-o start", "kept\n"}, {"-o start --read-uncommitted", "kept\ndropped\nopen\n"}, {"-g billing", ""}} {
+		r := runHere(t, "", append([]string{"consume", "orders", "-e", "--address", address}, strings.Fields(row.flags)...)...)
+		if r.code != 0 || r.stdout != row.want {
+			t.Errorf("%s: exit code %d, %q, want %q; %s", row.flags, r.code, r.stdout, row.want, r.stderr)
+		}
+	}
+}
+
+// A consumer whose place was deleted goes on where there is something, and says so.
+func TestAddressMoved(t *testing.T) {
+	db, address := serveKafka(t, t.TempDir(), kafka.Listener{Address: "127.0.0.1:0"}, "")
+	orders, err := db.CreateTopic(t.Context(), "orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var recs []embedlog.Record
+	for range 10 {
+		recs = append(recs, embedlog.Record{Value: []byte("v")})
+	}
+	if _, err := orders.Produce(t.Context(), recs...); err != nil {
+		t.Fatal(err)
+	}
+	to := func(args ...string) ranWith { return runHere(t, "", append(args, "--address", address)...) }
+	if r := to("consume", "orders", "-g", "billing", "-n", "3"); r.code != 0 {
+		t.Fatal(r)
+	}
+	if _, err := orders.DeleteRecords(t.Context(), 0, 7); err != nil {
+		t.Fatal(err)
+	}
+	if r := to("group", "describe", "billing"); !strings.Contains(r.stdout, "               3              10    3  -") {
+		t.Errorf("what was deleted is not to be read any more, but the lag is\n%s", r.stdout)
+	}
+	if r := to("consume", "orders", "-g", "billing", "-e", "-f", `%o\n`); r.code != 0 || r.stdout != "7\n8\n9\n" || !strings.Contains(r.stderr, "from: 3; to: 7") {
+		t.Errorf("exit code %d, %q, %s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// What is not known to be there or not is said to be so; what the broker has refused
+// is not.
+func TestNotProduced(t *testing.T) {
+	d := &address{hosts: []string{"h:1"}}
+	for _, row := range []struct {
+		err  error
+		code sock.Code
+		says string
+	}{
+		{kgo.ErrRecordTimeout, sock.CodeUnknownOutcome, "not acknowledged within 10s, it may be there or not: h:1 does not answer"},
+		{fmt.Errorf("x: %w", context.DeadlineExceeded), sock.CodeUnknownOutcome, "it may be there or not"},
+		{fmt.Errorf("x: %w", &dialError{"h:1", "nothing listens there", net.ErrClosed}), sock.CodeUnknownOutcome, "it may be there or not: h:1: nothing listens there"},
+		{kerr.MessageTooLarge, sock.CodeTooLarge, "max.message.bytes"},
+		{kerr.UnknownTopicOrPartition, sock.CodeUnknownTopic, `topic "orders" does not exist`},
+		{kerr.InvalidRecord, sock.CodeInvalid, "INVALID_RECORD"},
+		{kerr.TopicAuthorizationFailed, sock.CodeFailure, "may not do that"},
+		{kerr.NotEnoughReplicas, sock.CodeFailure, "NOT_ENOUGH_REPLICAS"},
+	} {
+		if e := d.notProduced(row.err, "orders"); e.Code != row.code || !strings.Contains(e.Message, row.says) {
+			t.Errorf("%v: %s: %s, want %s: %s", row.err, e.Code, e.Message, row.code, row.says)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -182,6 +184,13 @@ func (a *app) aclDelete() *cobra.Command {
 
 // showACLs prints ACLs, as a table where nothing was done with them.
 func (a *app) showACLs(list []sock.ACL, done string) error {
+	if done != "added" {
+		// Doors have orders of their own.
+		key := func(x sock.ACL) string {
+			return strings.Join([]string{x.ResourceType, x.Name, x.PatternType, x.Principal, x.Host, x.Operation, x.Permission}, "\x00")
+		}
+		slices.SortFunc(list, func(a, b sock.ACL) int { return strings.Compare(key(a), key(b)) })
+	}
 	t := newTable("PRINCIPAL", "PERMISSION", "OPERATION", "RESOURCE", "NAME", "PATTERN", "HOST")
 	for _, x := range list {
 		var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -110,6 +111,10 @@ func (d *address) told(err error) error {
 		return &sock.Error{Code: sock.CodeCancelled, Message: err.Error()}
 	}
 	var eof *kgo.ErrFirstReadEOF
+	var slow net.Error
+	if errors.As(err, &slow) && slow.Timeout() {
+		return fmt.Errorf("%s: no answer in time", strings.Join(d.hosts, ","))
+	}
 	if errors.As(err, &eof) {
 		return d.explain(context.Background(), err)
 	}

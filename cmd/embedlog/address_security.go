@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -35,6 +37,7 @@ func scramUser(u kadm.DescribedUserSCRAM) sock.User {
 	for _, c := range u.CredInfos {
 		shown.Credentials = append(shown.Credentials, sock.Credential{Mechanism: c.Mechanism.String(), Iterations: int(c.Iterations)})
 	}
+	slices.SortFunc(shown.Credentials, func(a, b sock.Credential) int { return strings.Compare(a.Mechanism, b.Mechanism) })
 	return shown
 }
 
@@ -62,12 +65,12 @@ func (k *kafkaDoor) setUser(ctx context.Context, q sock.SetUser) (sock.User, err
 	case !has && q.Exists:
 		return sock.User{}, unknownUser(q.User)
 	}
-	var set []kadm.UpsertSCRAM
+	// Kafka takes a user once in a request.
 	for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
-		set = append(set, kadm.UpsertSCRAM{User: q.User, Mechanism: m, Iterations: scram.DefaultIterations, Password: q.Password})
-	}
-	if err := k.alterUser(ctx, q.User, nil, set); err != nil {
-		return sock.User{}, err
+		set := kadm.UpsertSCRAM{User: q.User, Mechanism: m, Iterations: scram.DefaultIterations, Password: q.Password}
+		if err := k.alterUser(ctx, q.User, nil, []kadm.UpsertSCRAM{set}); err != nil {
+			return sock.User{}, err
+		}
 	}
 	u, _, err := k.user(ctx, q.User)
 	u.User = q.User
@@ -94,11 +97,12 @@ func (k *kafkaDoor) deleteUser(ctx context.Context, q sock.UserName) (none, erro
 	case !has:
 		return none{}, unknownUser(q.User)
 	}
-	var remove []kadm.DeleteSCRAM
 	for _, c := range u.CredInfos {
-		remove = append(remove, kadm.DeleteSCRAM{User: q.User, Mechanism: c.Mechanism})
+		if err := k.alterUser(ctx, q.User, []kadm.DeleteSCRAM{{User: q.User, Mechanism: c.Mechanism}}, nil); err != nil {
+			return none{}, err
+		}
 	}
-	return none{}, k.alterUser(ctx, q.User, remove, nil)
+	return none{}, nil
 }
 
 // aclWords are the words of an ACL in Kafka's numbers, which are those of package acl.

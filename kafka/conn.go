@@ -33,7 +33,8 @@ type conn struct {
 	nc       net.Conn
 	host     string
 	br       *bufio.Reader
-	memory   *budget // the connection's own
+	readBy   time.Time // the deadline of reading, as the reader set it
+	memory   *budget   // the connection's own
 
 	ctx    context.Context // ends when the peer has gone, or the server drains or stops
 	cancel context.CancelFunc
@@ -54,6 +55,7 @@ type conn struct {
 	software string // name and version, as ApiVersions said
 	req      request
 	out      output
+	writeBy  time.Time // the deadline of writing
 	pipe     pipeline
 	leads    sync.WaitGroup // those who write groups for it
 	fetch    fetcher
@@ -257,17 +259,17 @@ func (c *conn) awaitFrame() error {
 		if !c.open.Load() && deadline.After(c.authBy) {
 			deadline = c.authBy
 		}
-		if err := c.setReadDeadline(deadline); err != nil {
+		if err := c.setIdleDeadline(deadline, idle/4); err != nil {
 			return err
 		}
 		_, err := c.br.Peek(1)
-		var timeout net.Error
 		switch {
 		case err == nil:
 			return nil
 		case c.srv.draining.Err() != nil:
 			return errDraining
-		case errors.As(err, &timeout) && timeout.Timeout():
+		case isTimeout(err):
+			c.readBy = time.Time{} // whatever it was, it is over
 			// An answer is a sign of life as much as a request.
 			if !c.open.Load() && !time.Now().Before(c.authBy) {
 				return errIdle
@@ -289,11 +291,30 @@ func (c *conn) awaitFrame() error {
 // setReadDeadline sets the deadline, unless the server shuts down: it has set its own
 // then, and perhaps before ours. See Server.stopAccepting.
 func (c *conn) setReadDeadline(at time.Time) error {
+	c.readBy = at
 	c.nc.SetReadDeadline(at)
 	if c.srv.draining.Err() != nil {
 		return errDraining
 	}
 	return nil
+}
+
+// setIdleDeadline is setReadDeadline for who looks, when the deadline is over, whether
+// it really is. So one that is earlier by less than slack will do: requests that follow
+// each other closely do not set a timer each.
+func (c *conn) setIdleDeadline(at time.Time, slack time.Duration) error {
+	if early := at.Sub(c.readBy); early >= 0 && early < slack {
+		if c.srv.draining.Err() != nil {
+			return errDraining
+		}
+		return nil
+	}
+	return c.setReadDeadline(at)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // cutShort is the error of a frame that did not come to its end.
@@ -429,13 +450,18 @@ func (c *conn) serve(f frame) (kept bool, err error) {
 	return false, c.wait(time.Duration(r.throttled()) * time.Millisecond)
 }
 
-// write sends the answer.
+// write sends the answer. A client that takes it too slowly is cut off, after seven
+// eighths of the time at least: a deadline serves answers that follow each other closely.
 func (c *conn) write() error {
 	if c.gone.Load() {
 		return net.ErrClosed
 	}
 	lim := &c.srv.limits
-	c.nc.SetWriteDeadline(time.Now().Add(lim.FrameTimeout + time.Duration(c.out.len()/bytesPerSecond)*time.Second))
+	now, most := time.Now(), lim.FrameTimeout+time.Duration(c.out.len()/bytesPerSecond)*time.Second
+	if left := c.writeBy.Sub(now); left < most-most/8 || left > most {
+		c.writeBy = now.Add(most)
+		c.nc.SetWriteDeadline(c.writeBy)
+	}
 	return c.out.writeTo(c.nc)
 }
 

@@ -116,6 +116,9 @@ func TestFlags(t *testing.T) {
 		{"log more", `unexpected argument "more"`},
 		{"log --reps 0 --seconds 0", "--seconds 0 "},
 		{"log --fast", "-fast"},
+		{"log --profile .", "--profile is for kafka"},
+		{"kafka --profile " + file, "is not a directory"},
+		{"kafka --rows nothing-is-named-so", "matches no row"},
 	} {
 		var stdout, stderr bytes.Buffer
 		if status := run(strings.Fields(c.args), &stdout, &stderr); status != 2 || !strings.Contains(stderr.String(), c.want) || stdout.Len() > 0 {

@@ -59,12 +59,14 @@ func runKafka(args []string, stdout, stderr io.Writer) error {
 	fs.StringVar(&m.Dir, "dir", "", "`directory` for the data (default: the system's temporary directory)")
 	fs.BoolVar(&list, "list", false, "print the names of the rows and stop")
 	fs.BoolVar(&check, "check", false, "exit with status 1 where embedlog is behind kfake or JetStream")
-	short := fs.Bool("short", false, "three repetitions of 0.25 seconds")
+	short := fs.Bool("short", false, "quicker: repetitions of 0.25 seconds, where --seconds is not given")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if *short {
-		m.Reps, seconds = 3, 0.25
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if *short && !given["seconds"] {
+		seconds = 0.25
 	}
 	var err error
 	if m.Rows, err = regexp.Compile(rows); err != nil {

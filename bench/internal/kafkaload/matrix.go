@@ -52,6 +52,8 @@ type Matrix struct {
 	// Child are the arguments that have this program call ServeChild with those that follow.
 	Child   []string
 	Profile string // a directory for profiles of ours, a file for each load; empty is none
+
+	started func() (*Child, error) // in a test; nil is start
 }
 
 // Loads is all there are.
@@ -111,6 +113,9 @@ func ServeChild(systems []*System, args []string) error {
 
 // start starts a server with a directory of its own.
 func (m *Matrix) start(ctx context.Context, s *System, l *Load, dir string) (*Child, error) {
+	if m.started != nil {
+		return m.started()
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -25,7 +25,8 @@ import (
 //	              +-- end of file: ctx ends, what was read is still handled
 //
 // The reader runs ahead, so that it notices when the peer goes away while the
-// handler waits for records. As long as the connection is not authenticated it
+// handler waits for records; a small request that waits for nothing it handles itself.
+// As long as the connection is not authenticated it
 // does not: how the next frame is read depends on what becomes of this one.
 type conn struct {
 	srv      *Server
@@ -47,6 +48,7 @@ type conn struct {
 	queue   chan frame
 	handled chan struct{} // a token for each frame, while not authenticated
 	busy    atomic.Int32  // frames that were read and not answered
+	quick   atomic.Bool   // see isQuick
 	active  atomic.Int64  // when the last one was answered, since the connection began
 	start   time.Time
 
@@ -68,6 +70,7 @@ type frame struct {
 	bytes []byte
 	free  *[]byte // for frames.put; nil when the garbage collector has it
 	size  int64   // reserved
+	quick bool    // the reader handles it
 }
 
 const (
@@ -171,7 +174,16 @@ func (c *conn) read() error {
 			return err
 		}
 		waits := !c.open.Load()
+		f.quick = !waits && c.isQuick(&f)
 		c.busy.Add(1)
+		if f.quick {
+			_, err := c.serve(f)
+			c.free(f)
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if err := c.pass(f); err != nil {
 			return err
 		}
@@ -366,6 +378,9 @@ func (c *conn) handle() error {
 		}
 		waits := !c.open.Load()
 		kept, err := c.serve(f)
+		if err != nil {
+			c.finishAll() // what came before is answered; if that fails too, it is for the same reason
+		}
 		if !kept {
 			c.free(f)
 		}
@@ -373,7 +388,6 @@ func (c *conn) handle() error {
 			c.handled <- struct{}{}
 		}
 		if err != nil {
-			c.finishAll() // what came before is answered; if that fails too, it is for the same reason
 			return err
 		}
 	}

@@ -98,10 +98,11 @@ func (l *pipeline) put(call *produceCall) {
 	l.free = append(l.free, call)
 }
 
-// mayBegin says whether the request is one that is begun: see above.
-func (q *producer) mayBegin(r *request) bool {
+// how says how a request whose partitions are known is handled: whether it is one that
+// is begun (see above), or one that waits for nothing but its turn to append.
+func (q *producer) how(r *request) (begins, quick bool) {
 	if q.acks == 0 || r.srv.throttler != r.srv.quotas || !r.srv.engine.QuotaTable().Empty() {
-		return false
+		return false, false
 	}
 	waits := false
 	for i := range q.parts {
@@ -110,11 +111,19 @@ func (q *producer) mayBegin(r *request) bool {
 			continue
 		}
 		if !p.part.CanBegin() {
-			return false
+			return false, false
 		}
 		waits = waits || p.part.Log().Level() == log.Durable
 	}
-	return waits && r.conn.pipe.room(len(q.parts))
+	return waits && r.conn.pipe.room(len(q.parts)), !waits
+}
+
+// isQuick says whether a frame is handled by the reader itself, which saves a switch
+// between two goroutines: a small one to Produce, when nothing else of the connection
+// is under way and the last one was quick. The handler is idle then: it gave the last
+// frame back before, and touches nothing until it gets another one.
+func (c *conn) isQuick(f *frame) bool {
+	return c.quick.Load() && len(f.bytes) <= readBufferBytes && c.busy.Load() == 0 && f.bytes[0] == 0 && f.bytes[1] == produceKey
 }
 
 // serveProduce takes a request up. kept says that it is under way, with its frame.
@@ -130,7 +139,9 @@ func (c *conn) serveProduce(f frame, body []byte) (kept bool, err error) {
 	}
 	q.check(r)
 	q.joinTransaction(r)
-	if q.mayBegin(r) {
+	begins, quick := q.how(r)
+	c.quick.Store(quick)
+	if begins && !f.quick {
 		call.ctx, call.cancel = q.appendContext(r)
 		for i := range q.parts {
 			if p := &q.parts[i]; p.code == codeNone {
@@ -244,14 +255,20 @@ func (c *conn) finishOldest() error {
 		err = c.write()
 	}
 	c.out.reset()
-	for _, call := range c.pipe.begun[:n] {
+	if err == nil {
+		err = c.wait(wait)
+	}
+	// Last: when nothing is under way any more, the reader may handle the next one.
+	var frames [maxBegun]frame
+	for i, call := range c.pipe.begun[:n] {
+		frames[i] = call.frame
 		c.forget(call)
 	}
 	c.pipe.begun = append(c.pipe.begun[:0], c.pipe.begun[n:]...)
-	if err != nil {
-		return err
+	for _, f := range frames[:n] {
+		c.free(f)
 	}
-	return c.wait(wait)
+	return err
 }
 
 // finishAll answers all that are under way.
@@ -269,16 +286,17 @@ func (c *conn) finishAll() error {
 func (c *conn) dropBegun() {
 	for _, call := range c.pipe.begun {
 		call.finish()
+		f := call.frame
 		c.forget(call)
+		c.free(f)
 	}
 	c.pipe.begun = nil
 	c.leads.Wait()
 }
 
-// forget gives back what a request that was begun holds.
+// forget gives back what a request that was begun holds, but for its frame.
 func (c *conn) forget(call *produceCall) {
 	c.srv.memory.release(call.request.reserved)
-	c.free(call.frame)
 	c.pipe.put(call)
 }
 

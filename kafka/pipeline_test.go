@@ -269,7 +269,8 @@ func TestNothingIsBegunAheadOfQuotas(t *testing.T) {
 	}
 	may := func(acks int16) bool {
 		q := &producer{acks: acks, parts: []producePart{{part: p}}}
-		return q.mayBegin(&request{srv: s, conn: c})
+		begins, _ := q.how(&request{srv: s, conn: c})
+		return begins
 	}
 	if !may(-1) || !may(1) || may(0) {
 		t.Errorf("begun: acks all %t, 1 %t, 0 %t", may(-1), may(1), may(0))
@@ -289,5 +290,40 @@ func TestNothingIsBegunAheadOfQuotas(t *testing.T) {
 	}
 	if may(-1) {
 		t.Error("what does not wait for the disk is begun ahead")
+	}
+}
+
+// Small requests that wait for nothing are handled by the reader, one among others too;
+// a frame that is none ends the connection from there as well.
+func TestQuickProduce(t *testing.T) {
+	db := openMemory(t, nil)
+	durable := createTopic(t, db, "durable", nil)
+	quick := createTopic(t, db, "quick", &embedlog.TopicConfig{Durability: embedlog.OS})
+	s := pipeServer(t, db, Options{})
+	x := dial(t, s, nil)
+	var c *conn
+	s.mu.Lock()
+	for c = range s.conns {
+	}
+	s.mu.Unlock()
+	next := map[*embedlog.Topic]int64{}
+	for i, topic := range []*embedlog.Topic{quick, quick, durable, durable, quick, quick, quick, durable} {
+		// The answer comes before the frame is given back.
+		until(t, "the last request ends", func() bool { return c.busy.Load() == 0 })
+		p := produced(t, do[*kmsg.ProduceResponse](x, produceRequest(13, topic, 0, batch(t, plain(), "v"))))
+		if p.ErrorCode != 0 || p.BaseOffset != next[topic] || c.quick.Load() != (topic == quick) {
+			t.Errorf("request %d: %+v, want offset %d; quick %t", i, p, next[topic], c.quick.Load())
+		}
+		next[topic]++
+	}
+	do[*kmsg.ProduceResponse](x, produceRequest(13, quick, 0, batch(t, plain(), "v")))
+	until(t, "the last request ends", func() bool { return c.busy.Load() == 0 })
+	if _, err := x.c.Write([]byte{0, 0, 0, 12, 0, produceKey, 0, 13, 0, 0, 0, 1, 0, 9, 'x', 'y'}); err != nil {
+		t.Fatal(err)
+	}
+	x.gone()
+	until(t, "the connection ends", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == 0 })
+	if used := s.memory.used(); used != 0 {
+		t.Errorf("%d bytes are reserved", used)
 	}
 }

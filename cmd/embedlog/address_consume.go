@@ -156,7 +156,7 @@ func (k *kafkaDoor) poll(ctx context.Context, payload []byte, progress func(sock
 	var recs []sock.Record
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if p.Err != nil {
-			c.fault(p.Topic, p.Partition, p.Err, progress)
+			c.fault(p.Topic, p.Partition, p.Err, progress, func() error { return k.checkTopics(ctx, []string{p.Topic}) })
 		}
 		recs = c.take(recs, p, progress)
 	})
@@ -207,8 +207,9 @@ func moved(progress func(sock.Progress), m *sock.Moved) {
 	}
 }
 
-// fault judges an error of a fetch: what passes by itself is waited for.
-func (c *kafkaConsumer) fault(topic string, partition int32, err error, progress func(sock.Progress)) {
+// fault judges an error of a fetch: what passes by itself is waited for. check says
+// whether the topic is there.
+func (c *kafkaConsumer) fault(topic string, partition int32, err error, progress func(sock.Progress), check func() error) {
 	var loss *kgo.ErrDataLoss
 	var group *kgo.ErrGroupSession
 	var k *kerr.Error
@@ -224,7 +225,10 @@ func (c *kafkaConsumer) fault(topic string, partition int32, err error, progress
 	case errors.Is(err, kerr.CorruptMessage):
 		c.broken = failed(err, "", "%s/%d", topic, partition)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-		c.broken = &sock.Error{Code: sock.CodeUnknownTopic, Message: fmt.Sprintf("topic %q was deleted", topic)}
+		// A broker of a cluster may be the last to hear of a new topic.
+		if code(check()) == sock.CodeUnknownTopic {
+			c.broken = &sock.Error{Code: sock.CodeUnknownTopic, Message: fmt.Sprintf("topic %q was deleted", topic)}
+		}
 	case errors.As(err, &k) && !k.Retriable:
 		c.broken = failed(err, "", "%s/%d", topic, partition)
 	case errors.As(err, &k): // a leader that moves, a broker that starts

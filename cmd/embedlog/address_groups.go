@@ -22,16 +22,34 @@ func (k *kafkaDoor) groups(ctx context.Context, _ none) ([]sock.GroupBrief, erro
 		return nil, err
 	}
 	list := []sock.GroupBrief{}
+	names := listed.Groups()
+	if len(names) == 0 {
+		return list, nil
+	}
+	// Each is of one of the two protocols, or of a kind that is not described here. A
+	// broker may not know the newer one, and a group may be gone meanwhile.
+	assigned, err := k.admin.DescribeConsumerGroups(ctx, names...)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var rest []string
+	for _, name := range names {
+		if g := assigned[name]; g.Err != nil || g.State == "" {
+			rest = append(rest, name)
+		}
+	}
+	var classic kadm.DescribedGroups
+	if len(rest) > 0 {
+		if classic, err = k.admin.DescribeGroups(ctx, rest...); err != nil {
+			return nil, err
+		}
+	}
 	for _, g := range listed.Sorted() {
 		brief := sock.GroupBrief{Group: g.Group, State: g.State}
-		d, err := k.describeGroup(ctx, g.Group)
-		switch {
-		case code(err) == sock.CodeUnknownGroup:
-			// It is of a kind that is not described here, or was deleted a moment ago.
-		case err != nil:
-			return nil, err
-		default:
-			brief.State, brief.Members = d.State, len(d.Members)
+		if d, ok := classic[g.Group]; ok {
+			brief.Members = len(d.Members)
+		} else {
+			brief.State, brief.Members = assigned[g.Group].State, len(assigned[g.Group].Members)
 		}
 		list = append(list, brief)
 	}

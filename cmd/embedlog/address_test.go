@@ -186,6 +186,33 @@ func TestAddressFlags(t *testing.T) {
 	}
 }
 
+// The shell completes topics and groups over an address, too; where it would have to
+// ask for a password it offers nothing.
+func TestAddressCompletes(t *testing.T) {
+	db, address := serveKafka(t, t.TempDir(), kafka.Listener{Address: "127.0.0.1:0"}, "")
+	for _, name := range []string{"orders", "prices"} {
+		if _, err := db.CreateTopic(t.Context(), name, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := runHere(t, "", "consume", "orders", "-g", "billing", "-e", "--address", address); r.code != 0 {
+		t.Fatal(r)
+	}
+	for _, row := range []struct{ line, want string }{
+		{"topic describe --address ADDRESS {}", "orders\nprices\n:4\n"},
+		{"topic describe --address ADDRESS orders {}", "prices\n:4\n"},
+		{"group describe --address ADDRESS {}", "billing\n:4\n"},
+		{"topic describe --address ADDRESS --user alice {}", ":4\n"},
+		{"topic describe --address 127.0.0.1:1 {}", ":4\n"},
+		{"topic list --mechanism {}", "SCRAM-SHA-512\nSCRAM-SHA-256\nPLAIN\n:4\n"},
+	} {
+		args := append([]string{"__complete"}, fields(strings.ReplaceAll(row.line, "ADDRESS", address))...)
+		if r := runHere(t, "", args...); r.code != 0 || r.stdout != row.want {
+			t.Errorf("%s: exit code %d, %q, want %q", row.line, r.code, r.stdout, row.want)
+		}
+	}
+}
+
 // A user without rights is told who says what he may; nothing of what he asked is done.
 func TestAddressWithoutRights(t *testing.T) {
 	db, address := serveKafka(t, t.TempDir(), kafka.Listener{Address: "127.0.0.1:0", SASL: &kafka.SASL{}}, "admin")

@@ -1,8 +1,8 @@
-// Command embedlog works on a directory of embedlog: topics, records, consumer
+// Command embedlog works on a database of embedlog: topics, records, consumer
 // groups, and what an operator needs. docs/cli.md describes it.
 //
 // It opens the directory itself, or, when a program holds it with Options.Socket,
-// talks to that program; the verbs are the same.
+// talks to that program, or to a Kafka listener at an address; the verbs are the same.
 package main
 
 import (

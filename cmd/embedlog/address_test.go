@@ -268,6 +268,26 @@ func TestAddressInterrupt(t *testing.T) {
 	}
 }
 
+// A topic that is deleted below a consumer ends it, instead of a wait for ever.
+func TestAddressTopicDeleted(t *testing.T) {
+	for _, how := range []string{"-o start", "-g billing"} {
+		db, address := serveKafka(t, t.TempDir(), kafka.Listener{Address: "127.0.0.1:0"}, "")
+		orders, err := db.CreateTopic(t.Context(), "orders", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := orders.Produce(t.Context(), embedlog.Record{Value: []byte("one")}); err != nil {
+			t.Fatal(err)
+		}
+		out := &signalled{want: "one", done: func() { _ = db.DeleteTopic(context.Background(), "orders") }}
+		a := &app{stdin: strings.NewReader(""), stdout: out, stderr: new(strings.Builder)}
+		err = a.execute(t.Context(), append([]string{"consume", "orders", "--address", address}, strings.Fields(how)...))
+		if exitCode(err) != exitNotFound || !strings.Contains(err.Error(), `topic "orders" was deleted`) {
+			t.Errorf("%s: exit code %d, %v", how, exitCode(err), err)
+		}
+	}
+}
+
 // signalled is an output that says when it holds a text.
 type signalled struct {
 	text strings.Builder

@@ -12,15 +12,13 @@ import (
 
 // identify has the listener find out who its clients are.
 func (l *listenerConfig) identify(to *kafka.Listener) error {
-	switch l.certUser {
-	case "", "dn": // Kafka's default
-	case "cn":
-		to.CertificateUser = func(c *x509.Certificate) string { return c.Subject.CommonName }
-	default:
+	switch {
+	case l.certUser != "" && l.certUser != "dn" && l.certUser != "cn":
 		return fmt.Errorf("tls-user is dn or cn, not %q", l.certUser)
-	}
-	if l.certUser != "" && l.ca == "" {
+	case l.certUser != "" && l.ca == "":
 		return errors.New("tls-user says who a client's certificate is: it needs tls-client-ca")
+	case l.certUser == "cn": // dn is Kafka's default
+		to.CertificateUser = func(c *x509.Certificate) string { return c.Subject.CommonName }
 	}
 	if !l.sasl {
 		if l.mechanisms != nil || l.plainWithoutTLS || l.sessionLifetime != 0 {

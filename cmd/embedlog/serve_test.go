@@ -32,6 +32,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/x/embedlog/kafka"
 )
 
 // serving are the servers that scripts run, by the directory of the script and name.
@@ -317,6 +319,39 @@ func TestListenerTLS(t *testing.T) {
 	} {
 		if _, err := l.tls(); err == nil {
 			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+// Who a client is, by its certificate or its password.
+func TestListenerIdentifies(t *testing.T) {
+	cert := &x509.Certificate{Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}}}
+	for _, row := range []struct {
+		name string
+		l    listenerConfig
+		user string // of the certificate; empty: Kafka's default
+		sasl bool
+		bad  bool
+	}{
+		{name: "nothing said"},
+		{name: "the whole name", l: listenerConfig{certUser: "dn", ca: "ca.pem"}},
+		{name: "the common name", l: listenerConfig{certUser: "cn", ca: "ca.pem"}, user: "alice"},
+		{name: "a password", l: listenerConfig{sasl: true, mechanisms: []string{"PLAIN"}, plainWithoutTLS: true, sessionLifetime: time.Hour}, sasl: true},
+		{name: "no CA", l: listenerConfig{certUser: "cn"}, bad: true},
+		{name: "another name", l: listenerConfig{certUser: "uid", ca: "ca.pem"}, bad: true},
+		{name: "a lifetime of nothing", l: listenerConfig{sessionLifetime: time.Hour}, bad: true},
+	} {
+		var to kafka.Listener
+		err := row.l.identify(&to)
+		user := ""
+		if to.CertificateUser != nil {
+			user = to.CertificateUser(cert)
+		}
+		if (err != nil) != row.bad || user != row.user || (to.SASL != nil) != row.sasl {
+			t.Errorf("%s: %v, user %q, SASL %+v", row.name, err, user, to.SASL)
+		}
+		if row.sasl && (to.SASL.SessionLifetime != time.Hour || !to.SASL.PlainWithoutTLS || len(to.SASL.Mechanisms) != 1) {
+			t.Errorf("%s: %+v", row.name, to.SASL)
 		}
 	}
 }

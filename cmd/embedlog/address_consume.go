@@ -28,6 +28,10 @@ type kafkaConsumer struct {
 	// at is where reading stands in each partition that is this consumer's; -1 where
 	// nothing was read yet, and a group knows. The epoch is that of what was read last.
 	at map[sock.TopicPartition]kgo.EpochOffset
+	// joined says that the group has answered, perhaps with no partition; since counts how
+	// often lag was asked for since then.
+	joined bool
+	since  int
 }
 
 func (k *kafkaDoor) openConsumer(ctx context.Context, q sock.Consumer) (none, error) {
@@ -101,6 +105,7 @@ func (k *kafkaDoor) checkTopics(ctx context.Context, topics []string) error {
 func (c *kafkaConsumer) assigned(parts map[string][]int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.joined, c.since = true, 0
 	for topic, list := range parts {
 		for _, p := range list {
 			c.at[sock.TopicPartition{Topic: topic, Partition: p}] = kgo.EpochOffset{Epoch: -1, Offset: -1}
@@ -285,8 +290,17 @@ func (k *kafkaDoor) lag(ctx context.Context, _ none) (sock.Lag, error) {
 			topics = append(topics, tp.Topic)
 		}
 	}
+	// A broker may let a group wait for more members, so that no partition may only mean
+	// that there is none yet.
+	early := c.spec.Group != "" && (!c.joined || len(at) == 0 && c.since < settle)
+	if c.joined {
+		c.since++
+	}
 	c.mu.Unlock()
 	lag := sock.Lag{Assigned: len(at)}
+	if early {
+		lag.Records = -1 // not known
+	}
 	if len(topics) == 0 {
 		return lag, nil
 	}
@@ -298,6 +312,7 @@ func (k *kafkaDoor) lag(ctx context.Context, _ none) (sock.Lag, error) {
 	if err != nil {
 		return lag, err
 	}
+	lag.Records = 0
 	start, err := k.admin.ListStartOffsets(ctx, topics...)
 	if err != nil {
 		return lag, err

@@ -288,6 +288,35 @@ func TestAddressTopicDeleted(t *testing.T) {
 	}
 }
 
+// A group that has not answered yet is not at its end: brokers let a new one wait for
+// more members, Kafka for three seconds.
+func TestAddressLagBeforeTheGroupAnswers(t *testing.T) {
+	c := &kafkaConsumer{spec: sock.Consumer{Group: "billing"}}
+	k := &kafkaDoor{consumer: c}
+	lag := func() int64 {
+		t.Helper()
+		l, err := k.lag(t.Context(), none{})
+		if err != nil || l.Assigned != 0 {
+			t.Fatal(l, err)
+		}
+		return l.Records
+	}
+	for range 3 * settle {
+		if n := lag(); n != -1 {
+			t.Fatalf("%d before it has joined, want -1", n)
+		}
+	}
+	c.assigned(nil)
+	for i := range settle {
+		if n := lag(); n != -1 {
+			t.Fatalf("%d when asked %d times after it has joined, want -1", n, i)
+		}
+	}
+	if n := lag(); n != 0 {
+		t.Errorf("%d with more members than partitions, want 0", n)
+	}
+}
+
 // signalled is an output that says when it holds a text.
 type signalled struct {
 	text strings.Builder

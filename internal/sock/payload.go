@@ -218,7 +218,7 @@ type Poll struct {
 // Lag is how far the session's consumer is behind. (OpLag's reply)
 type Lag struct {
 	Assigned int   `json:"assigned"` // partitions
-	Records  int64 `json:"records"`
+	Records  int64 `json:"records"`  // -1: not known yet
 }
 
 // GroupBrief is a group in a list. (OpGroups' reply)

@@ -1,8 +1,10 @@
 package kafka
 
 import (
+	"iter"
 	"math/rand/v2"
 	"reflect"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,13 +25,13 @@ type asker struct {
 
 var askedNumbers = []int64{-3, -2, -1, 0, 1, 2, 3, 5, 100, 1 << 15, 1<<31 - 1, 1<<63 - 1, -1 << 63}
 
-func (a *asker) fill(v reflect.Value, depth int) {
+func (a *asker) fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		t := v.Type()
 		for i := range t.NumField() {
 			if f := t.Field(i); f.IsExported() && f.Name != "Version" && f.Type != reflect.TypeFor[kmsg.Tags]() {
-				a.fill(v.Field(i), depth+1)
+				a.fill(v.Field(i))
 			}
 		}
 	case reflect.Pointer:
@@ -38,7 +40,7 @@ func (a *asker) fill(v reflect.Value, depth int) {
 			return
 		}
 		v.Set(reflect.New(v.Type().Elem()))
-		a.fill(v.Elem(), depth+1)
+		a.fill(v.Elem())
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
 			b := make([]byte, a.r.IntN(70))
@@ -58,7 +60,7 @@ func (a *asker) fill(v reflect.Value, depth int) {
 			if i > 0 && a.r.IntN(4) == 0 {
 				list.Index(i).Set(list.Index(i - 1))
 			} else {
-				a.fill(list.Index(i), depth+1)
+				a.fill(list.Index(i))
 			}
 		}
 		v.Set(list)
@@ -81,23 +83,47 @@ func (a *asker) fill(v reflect.Value, depth int) {
 	}
 }
 
-// Whatever somebody asks who may do everything: it is answered or the connection ends, and
-// the server goes on.
+// Whatever somebody asks who may do everything, and others beside him: it is answered or
+// the connection ends, and the server goes on.
 func TestRandomRequests(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	words := []string{"", "orders", "other", "g", "h", "tx", "consumer", "range", "retention.ms", "cleanup.policy", "compact", "1", "user", "client-id", "ip", "User:a", "*",
+		"kafka-cluster", "\xff", "a\x00b", "127.0.0.1", "Ongoing", "(", "o.*", "producer_byte_rate", "SCRAM-SHA-256", "uniform"}
 	synctest.Test(t, func(t *testing.T) {
 		db := openMemory(t, &embedlog.Options{MaintenanceInterval: -1})
-		a := &asker{r: rand.New(rand.NewPCG(seed, 9)), words: []string{"", "orders", "other", "g", "h", "tx", "consumer", "range", "retention.ms", "cleanup.policy", "compact",
-			"1", "user", "client-id", "ip", "User:a", "*", "kafka-cluster", "\xff", "a\x00b", "127.0.0.1", "Ongoing", "(", "o.*", "producer_byte_rate", "SCRAM-SHA-256", "uniform"}}
-		a.ids = [][16]byte{{}, {1}, createTopic(t, db, "orders", &embedlog.TopicConfig{Partitions: 2}).ID(), createTopic(t, db, "other", nil).ID()}
+		ids := [][16]byte{{}, {1}, createTopic(t, db, "orders", &embedlog.TopicConfig{Partitions: 2}).ID(), createTopic(t, db, "other", nil).ID()}
 		auth := db.Authorizer(&embedlog.AuthorizerOptions{SuperUsers: []embedlog.Principal{Anonymous}})
 		s := pipeServer(t, db, Options{Authorizer: auth, Throttler: &moves{}})
+		var clients sync.WaitGroup
+		var mu sync.Mutex
 		answered := make(map[int16]int)
+		for i := range uint64(3) {
+			a := &asker{r: rand.New(rand.NewPCG(seed, i)), words: words, ids: ids}
+			clients.Go(func() {
+				for key := range a.ask(t, s, testcount.N(70)) {
+					mu.Lock()
+					answered[key]++
+					mu.Unlock()
+				}
+			})
+		}
+		clients.Wait()
+		for _, api := range apis {
+			if api != nil && api.key != saslHandshakeKey && api.key != saslAuthenticateKey && answered[api.key] == 0 && testcount.N(70) == 70 {
+				t.Errorf("%s was never answered", kmsg.NameForKey(api.key))
+			}
+		}
+		do[*kmsg.MetadataResponse](dial(t, s, nil), kmsg.NewPtrMetadataRequest())
+	})
+}
+
+// ask sends requests of all APIs, so many rounds, and says which were answered.
+func (a *asker) ask(t *testing.T, s *Server, rounds int) iter.Seq[int16] {
+	return func(yield func(int16) bool) {
 		var x *raw
-		for range testcount.N(200) {
-			for key := range apis {
-				api := apis[key]
+		for range rounds {
+			for _, api := range apis {
 				if api == nil || api.key == saslHandshakeKey || api.key == saslAuthenticateKey {
 					continue
 				}
@@ -105,25 +131,22 @@ func TestRandomRequests(t *testing.T) {
 					x = dial(t, s, nil)
 				}
 				q := kmsg.RequestForKey(api.key)
-				a.fill(reflect.ValueOf(q).Elem(), 0)
+				a.fill(reflect.ValueOf(q).Elem())
 				q.SetVersion(api.min + int16(a.r.IntN(int(api.max-api.min)+1)))
-				x.send(q)
-				x.c.SetReadDeadline(time.Now().Add(24 * time.Hour))
-				if _, err := readFrame(x.c); err != nil {
+				x.c.SetDeadline(time.Now().Add(24 * time.Hour))
+				_, err := x.c.Write(kmsg.NewRequestFormatter().AppendRequest(nil, q, 1))
+				if err == nil {
+					_, err = readFrame(x.c)
+				}
+				if err != nil {
 					x.c.Close()
 					x = nil
-					continue
+				} else if !yield(api.key) {
+					return
 				}
-				answered[api.key]++
 			}
 		}
-		for _, api := range apis {
-			if api != nil && api.key != saslHandshakeKey && api.key != saslAuthenticateKey && answered[api.key] == 0 {
-				t.Errorf("%s was never answered", kmsg.NameForKey(api.key))
-			}
-		}
-		do[*kmsg.MetadataResponse](dial(t, s, nil), kmsg.NewPtrMetadataRequest())
-	})
+	}
 }
 
 // Two settings without a value ended the program once.

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,10 @@ const quotaWindow = time.Second
 // maxBuckets is from how many buckets on the full ones are dropped: client ids are
 // the clients' to make up.
 const maxBuckets = 10_000
+
+// maxBucketName is how much of a client id tells buckets apart: they may have 32 KiB,
+// and quotas by name are of shorter ones.
+const maxBucketName = 255
 
 func newQuotas(e *engine.Engine) *quotas {
 	return &quotas{engine: e, buckets: make(map[bucketKey]*bucket)}
@@ -91,6 +96,9 @@ func (q *quotas) connect(host string) time.Duration {
 // take takes from a bucket and returns for how long it is below zero.
 func (q *quotas) take(key bucketKey, rate, n float64) time.Duration {
 	now := time.Now()
+	if id := key.share.ClientID; len(id) > maxBucketName {
+		key.share.ClientID = strings.Clone(id[:maxBucketName]) // those that begin alike take from one together
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b := q.buckets[key]

@@ -289,6 +289,7 @@ func TestQuotaBuckets(t *testing.T) {
 		db := openMemory(t, nil)
 		setQuota(t, db, embedlog.QuotaEntity{DefaultClientID: true}, embedlog.QuotaProducerByteRate, 100)
 		q := newQuotas(db.Engine())
+		q.Throttle(Moved{Principal: Anonymous, ClientID: strings.Repeat("c", 32_000), ProducedBytes: 200})
 		for i := range 2*maxBuckets + 10 {
 			q.Throttle(Moved{Principal: Anonymous, ClientID: fmt.Sprint(i), ProducedBytes: 200})
 		}
@@ -297,6 +298,11 @@ func TestQuotaBuckets(t *testing.T) {
 		}
 		if d := q.Throttle(Moved{Principal: Anonymous, ClientID: "another", ProducedBytes: 1}); d != maxThrottle {
 			t.Errorf("one that found no room waits %v", d)
+		}
+		for key := range q.buckets {
+			if len(key.share.ClientID) > maxBucketName {
+				t.Fatalf("a bucket's name has %d bytes", len(key.share.ClientID))
+			}
 		}
 		time.Sleep(24 * time.Hour)
 		if d := q.Throttle(Moved{Principal: Anonymous, ClientID: "later", ProducedBytes: 1}); d != 0 || len(q.buckets) > 2 {

@@ -73,12 +73,13 @@ func (e *SessionTimeoutError) Error() string {
 // Is matches ErrSessionTimeout.
 func (e *SessionTimeoutError) Is(target error) bool { return target == ErrSessionTimeout }
 
-// GroupTypeError is a member with an epoch that wants to join a group of classic
-// members which cannot be shared with it.
+// GroupTypeError is a call that a group of that type does not take: a member with an epoch that
+// wants to join a group of classic members which cannot be shared with it, or anything of a
+// consumer's to a share group, and the other way round.
 type GroupTypeError struct{ Group, Reason string }
 
 func (e *GroupTypeError) Error() string {
-	return fmt.Sprintf("group %q is one of the classic protocol: %s", e.Group, e.Reason)
+	return fmt.Sprintf("group %q is of another type: %s", e.Group, e.Reason)
 }
 
 // Is matches ErrGroupType.

@@ -154,7 +154,7 @@ type GroupDescription struct {
 	Epoch        int32               // 0 when it never had a member; of a classic group its generation
 	Assignor     string              // of a group that the server assigns
 	Members      []MemberDescription // by id
-	Partitions   []PartitionLag      // those assigned or committed, by topic and partition
+	Partitions   []PartitionLag      // those assigned or committed, by topic and partition; of a share group those begun, Offset being the start offset
 }
 
 // MemberDescription is all about a member.

@@ -68,6 +68,10 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 	d = x.roster.describe(owners)
 	d.Group = name
 	x.mu.Unlock()
+	if d.Type == GroupTypeShare {
+		d.Partitions, err = g.shareLag(ctx, name)
+		return d, err
+	}
 	committed, _ := g.committed(x, nil, false)
 	for _, o := range committed {
 		p := topicPart{o.TopicID, o.Partition}

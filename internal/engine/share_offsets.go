@@ -152,3 +152,21 @@ func (s *Shares) DeleteOffsets(ctx context.Context, group string, topic TopicID)
 	}
 	return nil
 }
+
+// shareLag is how far a share group is, as a description has it. Several members may have a
+// partition, so it names none.
+func (g *Groups) shareLag(ctx context.Context, name string) (list []PartitionLag, err error) {
+	offsets, err := g.engine.shares.Offsets(ctx, name, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range offsets {
+		if o.Err != nil {
+			continue // the topic is being deleted
+		}
+		l := g.lag(CommittedOffset{OffsetCommit: OffsetCommit{Topic: o.Topic, TopicID: o.TopicID, Partition: o.Partition, Offset: o.Start, LeaderEpoch: o.LeaderEpoch}}, "")
+		l.Lag = o.Lag
+		list = append(list, l)
+	}
+	return list, nil
+}

@@ -428,6 +428,7 @@ func TestShareGroupsAreNoOthers(t *testing.T) {
 
 func TestShareOffsetsAreAdministered(t *testing.T) {
 	bubble(t, func(b *shareBed) {
+		t := b.t
 		b.produce(10)
 		s := b.e.Shares()
 		offset := func() string {
@@ -450,6 +451,10 @@ func TestShareOffsetsAreAdministered(t *testing.T) {
 		b.want("a", b.acquire("a", 0), "4-9:1")
 		b.ok(b.ack("a", 5, 6, AckAccept))
 		b.want("lag", offset(), "orders/0@4-4")
+		d, err := b.e.Groups().Describe(ctx, shareGroupName)
+		if err != nil || len(d.Partitions) != 1 || d.Partitions[0].Offset != 4 || d.Partitions[0].Lag != 4 || d.Partitions[0].HighWatermark != 10 || d.Assignor != "simple" {
+			t.Errorf("described as %+v, %v", d, err)
+		}
 		if err := b.e.Groups().Delete(ctx, shareGroupName); !errors.Is(err, ErrGroupNotEmpty) {
 			t.Errorf("deleted with a member: %v", err)
 		}

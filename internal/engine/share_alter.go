@@ -64,13 +64,16 @@ func (s *Shares) alterSettings(ctx context.Context, group string, dry bool, chan
 	if err := checkGroupName(group); err != nil {
 		return err
 	}
-	g, err := s.takeSettings(ctx, group, !dry)
+	g, err := s.groupToAlter(ctx, group, !dry)
 	if err != nil {
 		return err
 	}
 	before := defaultShareSettings
 	if g != nil {
-		defer func() { g.altering <- struct{}{} }()
+		defer func() {
+			g.forgetAltering()
+			g.altering <- struct{}{}
+		}()
 		before = g.settings.Load()
 	}
 	set, err := change(maps.Clone(before.explicit))
@@ -102,9 +105,9 @@ func (s *Shares) alterSettings(ctx context.Context, group string, dry bool, chan
 	return nil
 }
 
-// takeSettings returns the group with the turn to change its settings. It is nil when create is
-// false and there is nothing.
-func (s *Shares) takeSettings(ctx context.Context, name string, create bool) (*shareGroup, error) {
+// groupToAlter returns the group, whose altering the caller then has. It is nil when create
+// is false and there is nothing.
+func (s *Shares) groupToAlter(ctx context.Context, name string, create bool) (*shareGroup, error) {
 	for {
 		g, err := s.group(ctx, name, create)
 		if err != nil || g == nil {
@@ -114,28 +117,13 @@ func (s *Shares) takeSettings(ctx context.Context, name string, create bool) (*s
 			return nil, err
 		}
 		g.shard.mu.Lock()
-		current := g.shard.groups[name] == g
+		there := g.mappedLocked()
 		g.shard.mu.Unlock()
-		if current {
+		if there {
 			return g, nil
 		}
-		g.altering <- struct{}{} // it was forgotten in between
+		g.altering <- struct{}{}
 	}
-}
-
-// forget lets go of a group of which there is nothing to remember: neither settings nor states.
-func (g *shareGroup) forget() {
-	g.shard.mu.Lock()
-	defer g.shard.mu.Unlock()
-	select {
-	case <-g.altering:
-	default:
-		return // its settings are being changed
-	}
-	if len(g.parts) == 0 && len(g.settings.Load().explicit) == 0 && g.shard.groups[g.name] == g {
-		delete(g.shard.groups, g.name)
-	}
-	g.altering <- struct{}{}
 }
 
 // WithSettings are the names of the groups that have settings of their own, ascending.

@@ -135,18 +135,22 @@ func (sp *sharePart) begun() bool {
 // begin makes a share partition, or sets where one begins: start is nil for where the
 // group's settings say, unless it has begun. The caller is in the group's gate.
 func (s *Shares) begin(ctx context.Context, group string, at topicPart, p *Partition, start *int64) (*sharePart, error) {
-	g, err := s.group(ctx, group, true)
-	if err != nil {
-		return nil, err
+	var g *shareGroup
+	var sp *sharePart
+	for sp == nil {
+		var err error
+		if g, err = s.group(ctx, group, true); err != nil {
+			return nil, err
+		}
+		g.shard.mu.Lock()
+		if g.mappedLocked() {
+			if sp = g.parts[at]; sp == nil {
+				sp = newSharePart(g, at)
+				g.parts[at] = sp
+			}
+		}
+		g.shard.mu.Unlock()
 	}
-	g.shard.mu.Lock()
-	g = g.shard.groupLocked(group) // it may have been forgotten in between, by tick
-	sp := g.parts[at]
-	if sp == nil {
-		sp = newSharePart(g, at)
-		g.parts[at] = sp
-	}
-	g.shard.mu.Unlock()
 	if err := take(ctx, sp.writing); err != nil {
 		return nil, err
 	}
@@ -163,8 +167,11 @@ func (s *Shares) begin(ctx context.Context, group string, at topicPart, p *Parti
 	var first int64
 	if start != nil {
 		first = *start
-	} else if first, err = s.resetOffset(p, g.settings.Load()); err != nil {
-		return nil, err
+	} else {
+		var err error
+		if first, err = s.resetOffset(p, g.settings.Load()); err != nil {
+			return nil, err
+		}
 	}
 	if stored {
 		sp.stateEpoch++
@@ -265,6 +272,9 @@ func (s *Shares) look(sp *sharePart, p *Partition, settings *shareSettings, req 
 			res.Batches = append(res.Batches, f.batch)
 		}
 		n += k
+	}
+	if sp.state.start != before {
+		sp.wakeLocked() // the window may have room again, for those who wait for that
 	}
 	return sp.state.start != before || sp.state.end() != end, nil
 }
@@ -398,18 +408,16 @@ func (s *Shares) Await(ctx context.Context, group string, parts []TopicPartition
 			listening = append(listening, sp)
 			sp.refreshLocked(p, now)
 			offset, room := sp.state.next(settings.records)
-			end := sp.state.end()
 			if at, ok := sp.state.nextExpiry(); ok {
 				first = min(first, at)
 			}
 			sp.mu.Unlock()
-			switch {
-			case room && offset < end:
-				return nil
-			case room:
+			if room {
+				// What is available may lie where the group does not read yet: its isolation
+				// level may have been raised.
 				x := &partition.Wait{}
 				waits = append(waits, x)
-				if !x.Arm(w, p.Partition, end, settings.isolation) {
+				if !x.Arm(w, p.Partition, offset, settings.isolation) {
 					return nil
 				}
 			}

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -45,6 +46,7 @@ type shareSession struct {
 	epoch int32 // that the next request is to have
 	list  []topicPart
 	index map[topicPart]int // in list
+	most  int               // as long as list was since its memory was made
 }
 
 func (s *ShareSessions) init() {
@@ -91,6 +93,7 @@ func (s *ShareSessions) Step(owner any, group, member string, epoch int32, add, 
 			}
 			x.index[at] = len(x.list)
 			x.list = append(x.list, at)
+			x.most = max(x.most, len(x.list))
 			s.parts++
 		}
 	}
@@ -113,13 +116,28 @@ func (x *shareSession) remove(at topicPart, parts *int) {
 	x.list = x.list[:last]
 	delete(x.index, at)
 	*parts--
+	x.shrink()
+}
+
+// shrink gives memory back that the session does not need any more: what all of them
+// have together is bounded by what is in them.
+func (x *shareSession) shrink() {
+	const few = 64
+	if len(x.list) >= x.most/2 || x.most <= few {
+		return
+	}
+	x.list, x.most = slices.Clone(x.list), len(x.list)
+	x.index = make(map[topicPart]int, len(x.list))
+	for i, at := range x.list {
+		x.index[at] = i
+	}
 }
 
 // all is what the session fetches from. Each time another partition comes first, so that
 // none of them waits for ever for the others.
 func (x *shareSession) all() (list []TopicPartitions) {
 	for i := range x.list {
-		at := x.list[(i+int(x.epoch))%len(x.list)]
+		at := x.list[(i+int(x.epoch)%len(x.list))%len(x.list)]
 		if n := len(list); n == 0 || list[n-1].Topic != at.topic {
 			list = append(list, TopicPartitions{Topic: at.topic})
 		}

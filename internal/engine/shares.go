@@ -217,6 +217,30 @@ func (x *shareShard) groupLocked(name string) *shareGroup {
 	return g
 }
 
+// forget takes a group out of memory about which nothing is known. Who holds it and wants to
+// put something into it looks whether it is still there: see mappedLocked.
+func (g *shareGroup) forget() {
+	select {
+	case <-g.altering:
+		defer func() { g.altering <- struct{}{} }()
+	default:
+		return // whoever alters it does that
+	}
+	g.forgetAltering()
+}
+
+// forgetAltering is forget for whoever has altering.
+func (g *shareGroup) forgetAltering() {
+	g.shard.mu.Lock()
+	defer g.shard.mu.Unlock()
+	if len(g.parts) == 0 && len(g.settings.Load().explicit) == 0 && g.mappedLocked() {
+		delete(g.shard.groups, g.name)
+	}
+}
+
+// mappedLocked says that the group is not one that was forgotten. The caller has shard.mu.
+func (g *shareGroup) mappedLocked() bool { return g.shard.groups[g.name] == g }
+
 // load reads the partition from its start, unless that was done.
 func (x *shareShard) load(ctx context.Context) error {
 	if err := take(ctx, x.turn); err != nil {
@@ -368,7 +392,10 @@ func (sp *sharePart) check(p *Partition) {
 // refresh brings the state up to the present: what is below the log start offset is
 // gone, locks run out. The caller has mu.
 func (sp *sharePart) refreshLocked(p *Partition, now int64) {
-	sp.state.trim(p.LogStart())
+	before := sp.state.start
+	if sp.state.trim(p.LogStart()); sp.state.start != before {
+		sp.wakeLocked() // the window may have room again
+	}
 	if sp.state.expire(now, sp.group.settings.Load().limit) {
 		sp.dirty = true
 		sp.wakeLocked()
@@ -519,33 +546,49 @@ func (s *Shares) tick(now time.Time) {
 			}
 		}
 	}
+	s.flushAll(groups, now, false)
 	for _, g := range groups {
-		for _, sp := range g.list() {
-			s.flush(sp, now, false)
-		}
 		g.forget()
 	}
 }
 
-// flush writes what no acknowledgement has written: deliveries that came to nothing.
-// With held it does so for those that are under way, too.
-func (s *Shares) flush(sp *sharePart, now time.Time, held bool) {
+// flushAll does so for all share partitions of the groups, side by side: what they
+// wait for is then the same round of the disk.
+func (s *Shares) flushAll(groups []*shareGroup, now time.Time, held bool) {
+	var list []*sharePart
+	for _, g := range groups {
+		list = append(list, g.list()...)
+	}
+	var due []*sharePart
+	for _, sp := range list {
+		if s.due(sp, now, held) {
+			due = append(due, sp)
+		}
+	}
+	parallel(len(due), func(i int) { s.flush(due[i], held) })
+}
+
+// due brings a share partition up to the present, and says whether there is something
+// that no acknowledgement has written: deliveries that came to nothing, and with held
+// those that are under way, too.
+func (s *Shares) due(sp *sharePart, now time.Time, held bool) bool {
 	p, err := s.partition(sp.at)
 	if err != nil {
-		return // its topic is being deleted, or cannot be read
+		return false // its topic is being deleted, or cannot be read
 	}
 	sp.check(p)
 	sp.mu.Lock()
+	defer sp.mu.Unlock()
 	sp.refreshLocked(p, s.clock(now))
-	due := sp.stored && !sp.dead && (sp.dirty || held && sp.state.held())
-	if due {
-		sp.tickets++
-	}
+	return sp.stored && !sp.dead && (sp.dirty || held && sp.state.held())
+}
+
+// flush writes a share partition that is due.
+func (s *Shares) flush(sp *sharePart, held bool) {
+	sp.mu.Lock()
+	sp.tickets++
 	ticket := sp.tickets
 	sp.mu.Unlock()
-	if !due {
-		return
-	}
 	ctx := s.engine.life
 	if held {
 		ctx = context.Background()
@@ -557,12 +600,7 @@ func (s *Shares) flush(sp *sharePart, now time.Time, held bool) {
 
 // close writes what is known of deliveries. Topics are still open.
 func (s *Shares) close() {
-	now := s.engine.Now()
-	for _, g := range s.loadedGroups() {
-		for _, sp := range g.list() {
-			s.flush(sp, now, true)
-		}
-	}
+	s.flushAll(s.loadedGroups(), s.engine.Now(), true)
 }
 
 // clean forgets the states of partitions that there are not. It reports whether that is done.
@@ -627,5 +665,6 @@ func (s *Shares) removeSome(ctx context.Context, g *shareGroup, parts []*sharePa
 		sp.writing <- struct{}{}
 	}
 	g.shard.mu.Unlock()
+	g.forget()
 	return err
 }

@@ -44,8 +44,9 @@ func shareFetch(r *request, q *kmsg.ShareFetchRequest) (kmsg.Response, error) {
 	r.acknowledge(f.group, f.member, f.acks)
 	for i := range f.acks {
 		x := &f.acks[i]
-		p := f.part(x.at)
-		p.AcknowledgeErrorCode, p.AcknowledgeErrorMessage = x.code, message(x.err)
+		if p := f.part(x.at); p.AcknowledgeErrorCode == codeNone { // of one that is there twice, what went wrong
+			p.AcknowledgeErrorCode, p.AcknowledgeErrorMessage = x.code, message(x.err)
+		}
 	}
 	if q.ShareSessionEpoch == engine.ShareSessionClose {
 		r.engine.Shares().Release(f.group, f.member)

@@ -37,6 +37,13 @@ func (r *request) describeShareOffsets(q *kmsg.DescribeShareGroupOffsetsRequestG
 		code  int16
 	}
 	var none []refused
+	asked := 0
+	for _, t := range q.Topics {
+		asked += len(t.Partitions)
+	}
+	if err := r.grow(asked, explainedBytes); err != nil {
+		return err
+	}
 	for _, t := range q.Topics {
 		topic, code := r.topicFor(OpDescribe, t.Topic)
 		if code != codeNone {
@@ -50,8 +57,10 @@ func (r *request) describeShareOffsets(q *kmsg.DescribeShareGroupOffsetsRequestG
 		g.ErrorCode, g.ErrorMessage = coordinatorCodeOf(err), message(err)
 		return nil
 	}
-	if err := r.grow(len(list), explainedBytes); err != nil {
-		return err
+	if q.Topics == nil {
+		if err := r.grow(len(list), explainedBytes); err != nil {
+			return err
+		}
 	}
 	var topics shareTopics[kmsg.DescribeShareGroupOffsetsResponseGroupTopic]
 	for i := range list {

@@ -130,6 +130,13 @@ func TestAnswersAreBounded(t *testing.T) {
 			return q
 		}(),
 		deleteNames(names...),
+		func() kmsg.Request {
+			q := kmsg.NewPtrDescribeShareGroupOffsetsRequest()
+			g := kmsg.NewDescribeShareGroupOffsetsRequestGroup()
+			g.GroupID, g.Topics = "q", append(g.Topics, kmsg.DescribeShareGroupOffsetsRequestGroupTopic{Topic: "orders", Partitions: many})
+			q.Groups = append(q.Groups, g)
+			return q
+		}(),
 	} {
 		db, w := openAdmin(t, "orders/1 t1/1", o, nil)
 		q.SetVersion(apiOf(q.Key()).max)

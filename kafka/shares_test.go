@@ -544,3 +544,17 @@ func TestShareAuthorization(t *testing.T) {
 		wantGroupCode(t, "delete offsets of a secret topic", do[*kmsg.DeleteShareGroupOffsetsResponse](a.raw, remove).Topics[0].ErrorCode, none)
 	})
 }
+
+// A partition that is there twice in one request hears what went wrong, whichever of the two it was.
+func TestShareFetchOfAPartitionTwice(t *testing.T) {
+	for _, acks := range [][2]string{{"0-1:1", "7-8:1"}, {"7-8:1", "0-1:1"}} {
+		inShareRig(t, Options{}, func(r *shareRig) {
+			m := r.member("a")
+			r.produce(0, 2)
+			r.want("fetch", m.fetch("", 0), "0: 0-1:1")
+			q, second := m.fetchOf(m.epoch, acks[0], 0), m.fetchOf(m.epoch, acks[1], 0)
+			q.Topics[0].Partitions = append(q.Topics[0].Partitions, second.Topics[0].Partitions...)
+			r.want("twice", acquiredIn(do[*kmsg.ShareFetchResponse](m.raw, q)), fmt.Sprint("0: ack ", codeInvalidRecordState))
+		})
+	}
+}

@@ -84,7 +84,7 @@ const (
 	maxChunk = 256 << 10 // it stays in the cache between the read and the checksum
 	// maxIntoChunk is for memory that is used again: a frame that a chunk cuts in two is
 	// copied, and fewer chunks cut fewer.
-	maxIntoChunk = 512 << 10
+	maxIntoChunk = 1<<20 + 4<<10
 )
 
 // moved is a cursor over another segment that reads in the same way.

@@ -89,6 +89,10 @@ type FetchResult struct {
 
 const defaultFetchBytes = 1 << 20
 
+// frameRoom is for what batches have around them in the log: without it the last one
+// that fits would be cut.
+const frameRoom = 2 << 10
+
 // Fetch returns batches from an offset on. It fails with an
 // *OffsetOutOfRangeError outside of the log, and with a *log.CorruptionError at
 // damage; what comes before that is returned first.
@@ -155,11 +159,11 @@ func (p *Partition) fetch(q *FetchRequest) (res FetchResult, size int, err error
 	}
 	if r != nil {
 		r.Into(q.Memory)
-	} else if r, err = p.log.ReadFromInto(q.Offset, int64(q.MaxBytes), q.Memory); err != nil {
+	} else if r, err = p.log.ReadFromInto(q.Offset, int64(q.MaxBytes+frameRoom), q.Memory); err != nil {
 		return res, 0, p.readError(err, q.Offset)
 	}
 	for res.Next < end {
-		r.Bound(int64(q.MaxBytes - size))
+		r.Bound(int64(q.MaxBytes - size + frameRoom))
 		var f *log.Frame
 		if size > 0 {
 			f, err = r.NextWithin(q.MaxBytes - size)

@@ -46,7 +46,7 @@ func runKafka(c config, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if _, err := m.Run(ctx, func(*kafkaload.System) bool { return false }, stdout, stderr); err != nil {
+	if _, err := m.Run(ctx, func(*kafkaload.System, *kafkaload.Load) bool { return false }, stdout, stderr); err != nil {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return 1
 	}

@@ -132,7 +132,7 @@ func TestReport(t *testing.T) {
 	m.Rows = regexp.MustCompile("os/value=100B/clients=1$")
 	m.started = anyServer(m)
 	var b bytes.Buffer
-	behind, err := m.Run(t.Context(), func(*System) bool { return true }, &b, io.Discard)
+	behind, err := m.Run(t.Context(), func(*System, *Load) bool { return true }, &b, io.Discard)
 	if err != nil || behind != 2 {
 		t.Errorf("behind in %d, error %v", behind, err)
 	}

@@ -13,9 +13,9 @@ import (
 )
 
 // Run measures the selected loads and prints what came out as Markdown. A load that
-// fails does not stop the others. behind is in how many cells ours is behind a system
-// of those that count.
-func (m *Matrix) Run(ctx context.Context, counts func(*System) bool, w, progress io.Writer) (behind int, err error) {
+// fails does not stop the others. behind is in how many cells ours is behind, of those
+// that count.
+func (m *Matrix) Run(ctx context.Context, counts func(*System, *Load) bool, w, progress io.Writer) (behind int, err error) {
 	files, err := os.MkdirTemp(m.Dir, "kafkaload-")
 	if err != nil {
 		return 0, err
@@ -53,7 +53,7 @@ func (m *Matrix) Run(ctx context.Context, counts func(*System) bool, w, progress
 		measured = append(measured, lineOf{l, out})
 		own := ours(out)
 		for _, o := range out {
-			if len(o.Results) > 0 && o.System.Name != OursName && counts(o.System) {
+			if len(o.Results) > 0 && o.System.Name != OursName && counts(o.System, &l) {
 				if mid, _, _ := ahead(l.Kind, own, o.Results); mid < 1 {
 					behind++
 				}

@@ -79,7 +79,8 @@ type GroupPartition struct {
 	Topic     string
 	Partition int32
 	// Committed is the offset of the next record that the group reads; -1 when it has
-	// committed nothing.
+	// committed nothing. In a share group everything below is done, and of what follows
+	// Lag does not count what is.
 	Committed   int64
 	LeaderEpoch int32 // of the record before it; -1 when not known
 	Metadata    string

@@ -87,6 +87,8 @@ var hidden = map[string]string{
 	"ErrRebalancing":          "engine: for members of the classic protocol",
 	"ErrSessionTimeout":       "engine: for members of the classic protocol",
 	"ErrUnsupportedAssignor":  "engine: the Go door asks for none",
+	"ErrBeyond":               "log: the partition looks again",
+	"ErrLineBroken":           "partition: the engine appends anew",
 	"ErrInvalidAck":           "engine: for share groups, which the Go door does not have",
 	"ErrNotAcquired":          "engine: for share groups, which the Go door does not have",
 	"ErrShareSessionEpoch":    "engine: for share groups, which the Go door does not have",

@@ -84,20 +84,6 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 			d.Partitions = append(d.Partitions, g.lag(o, member))
 		}
 	}
-	if d.Type == GroupTypeShare {
-		// Where it goes on is where everything before is done; of what lies behind, some is.
-		list, err := g.engine.shares.Offsets(ctx, name, nil)
-		if err != nil {
-			return d, err
-		}
-		for _, o := range list {
-			if o.Err == nil && o.Start >= 0 {
-				p := g.lag(CommittedOffset{OffsetCommit: OffsetCommit{Topic: o.Topic, TopicID: o.TopicID, Partition: o.Partition, Offset: o.Start, LeaderEpoch: -1}}, "")
-				p.Lag = o.Lag
-				d.Partitions = append(d.Partitions, p)
-			}
-		}
-	}
 	slices.SortFunc(d.Partitions, func(a, b PartitionLag) int { return compareOffsets(&a.OffsetCommit, &b.OffsetCommit) })
 	return d, nil
 }

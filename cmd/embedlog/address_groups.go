@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,20 +12,40 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/internal/sock"
 )
 
-func (k *kafkaDoor) groups(ctx context.Context, _ none) ([]sock.GroupBrief, error) {
-	listed, err := k.admin.ListGroups(ctx)
-	if err != nil {
-		return nil, err
-	}
+// listGroups is what all brokers have, by name. Older ones do not say of which type a
+// group is.
+func (k *kafkaDoor) listGroups(ctx context.Context) ([]sock.GroupBrief, error) {
 	list := []sock.GroupBrief{}
-	names := listed.Groups()
-	if len(names) == 0 {
-		return list, nil
+	for _, shard := range k.cl.RequestSharded(ctx, kmsg.NewPtrListGroupsRequest()) {
+		if shard.Err != nil {
+			return nil, shard.Err
+		}
+		resp := shard.Resp.(*kmsg.ListGroupsResponse)
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, g := range resp.Groups {
+			list = append(list, sock.GroupBrief{Group: g.Group, Type: strings.ToLower(g.GroupType), State: g.GroupState})
+		}
+	}
+	slices.SortFunc(list, func(a, b sock.GroupBrief) int { return strings.Compare(a.Group, b.Group) })
+	return list, nil
+}
+
+func (k *kafkaDoor) groups(ctx context.Context, _ none) ([]sock.GroupBrief, error) {
+	list, err := k.listGroups(ctx)
+	if err != nil || len(list) == 0 {
+		return list, err
+	}
+	var names []string
+	for i := range list {
+		names = append(names, list[i].Group)
 	}
 	// Each is of one of the two protocols, or of a kind that is not described here. A
 	// broker may not know the newer one, and a group may be gone meanwhile.
@@ -44,17 +65,22 @@ func (k *kafkaDoor) groups(ctx context.Context, _ none) ([]sock.GroupBrief, erro
 			return nil, err
 		}
 	}
-	for _, g := range listed.Sorted() {
-		brief := sock.GroupBrief{Group: g.Group, State: g.State}
+	for i := range list {
+		g := &list[i]
 		if d, ok := classic[g.Group]; ok {
-			brief.Members = len(d.Members)
+			g.Type, g.Members = cmp.Or(g.Type, typeClassic), len(d.Members)
 		} else {
-			brief.State, brief.Members = assigned[g.Group].State, len(assigned[g.Group].Members)
+			g.Type, g.State, g.Members = typeConsumer, assigned[g.Group].State, len(assigned[g.Group].Members)
 		}
-		list = append(list, brief)
 	}
 	return list, nil
 }
+
+// Types of groups, as sock.GroupBrief has them.
+const (
+	typeConsumer = "consumer"
+	typeClassic  = "classic"
+)
 
 func unknownGroup(name string) error {
 	return &sock.Error{Code: sock.CodeUnknownGroup, Message: fmt.Sprintf("group %q: %v", name, embedlog.ErrUnknownGroup)}
@@ -65,7 +91,7 @@ func (k *kafkaDoor) describeGroup(ctx context.Context, name string) (sock.Group,
 	g := sock.Group{Group: name, Members: []sock.Member{}, Offsets: []sock.GroupOffset{}}
 	assigned, err := k.admin.DescribeConsumerGroups(ctx, name)
 	if a := assigned[name]; err == nil && a.Err == nil && a.State != "" {
-		g.State, g.Epoch, g.Assignor = a.State, a.Epoch, a.AssignorName
+		g.Type, g.State, g.Epoch, g.Assignor = typeConsumer, a.State, a.Epoch, a.AssignorName
 		for _, m := range a.Members {
 			g.Members = append(g.Members, sock.Member{
 				ID: m.MemberID, InstanceID: orEmpty(m.InstanceID), ClientID: m.ClientID, Host: plainHost(m.ClientHost), Epoch: m.MemberEpoch,
@@ -90,7 +116,7 @@ func (k *kafkaDoor) describeGroup(ctx context.Context, name string) (sock.Group,
 	case c.Err != nil:
 		return g, failed(c.Err, c.ErrMessage, "group %q", name)
 	}
-	g.State, g.Assignor = c.State, c.Protocol
+	g.Type, g.State, g.Assignor = typeClassic, c.State, c.Protocol
 	for _, m := range c.Members {
 		member := sock.Member{ID: m.MemberID, InstanceID: orEmpty(m.InstanceID), ClientID: m.ClientID, Host: plainHost(m.ClientHost)}
 		set := make(kadm.TopicsSet)

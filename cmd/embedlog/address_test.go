@@ -450,3 +450,28 @@ func TestNotProduced(t *testing.T) {
 		}
 	}
 }
+
+// Over an address, too, a list says of which type groups are.
+func TestAddressGroupTypes(t *testing.T) {
+	db, address := serveKafka(t, t.TempDir(), kafka.Listener{Address: "127.0.0.1:0"}, "ANONYMOUS")
+	run := func(want string, args ...string) {
+		t.Helper()
+		if r := runHere(t, "x\n", append(args, "--address", address)...); r.code != 0 || !strings.Contains(strings.Join(strings.Fields(r.stdout), " "), want) {
+			t.Errorf("%q: exit code %d, %s%s: want %q", args, r.code, r.stdout, r.stderr, want)
+		}
+	}
+	run("", "topic", "create", "orders")
+	run("", "produce", "orders")
+	run("x", "consume", "orders", "--group", "clients", "-e")
+	c, err := db.Consumer(&embedlog.ConsumerConfig{Group: "ours", Topics: []string{"orders"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Poll(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	run("clients classic Empty 0 ours consumer Stable 1", "group", "list")
+	run("clients classic Empty", "group", "describe", "clients", "--state")
+	run("ours consumer Stable", "group", "describe", "ours", "--state")
+}

@@ -23,22 +23,12 @@ type maintenance struct {
 	ranSaved int64        // running time that is durable, at least. Writer.
 
 	spareBytes atomic.Int64 // size of the spare file, 0 for none
-	spareLaid  bool         // it holds zeros, no old segment. Writer.
-	laying     atomic.Bool  // a goroutine lays it
 	tight      bool         // room is needed: nothing is kept back. Writer.
 }
 
-// The next segment's file can be made before it is needed: then a sync of what is
-// written into it changes no block map. It waits under the name "spare"; there is
-// one at most. It comes from two sources.
-//
-// While large groups are written at Durable, a goroutine lays zeros for it and
-// syncs them: zeros for a large group in its own file would be synced together
-// with the group before it.
-//
-// With Config.Recycle a file that retention frees is kept under the name "spare"
-// and becomes the next segment, so that its blocks need neither be given back nor
-// found again.
+// With Config.Recycle a file that retention frees is kept under the name "spare", one
+// at most, and becomes the next segment: its blocks need neither be given back nor
+// found again, and a sync of what is written into it changes no block map.
 //
 //	<old base>.log --rename--> spare --header, synced--> spare --rename--> <new base>.log
 //
@@ -63,70 +53,7 @@ func (l *Log) keepSpare(info vfs.Info) {
 
 func (l *Log) wantsSpare() bool {
 	cfg := l.cfg.Load()
-	return (cfg.Recycle || l.spareLaid) && cfg.Level == Durable && !l.tight
-}
-
-// laySpare has a goroutine lay the next segment's file if large groups fill this
-// one fast enough to make it worth while. Writer.
-func (l *Log) laySpare() {
-	cfg := l.cfg.Load()
-	size := min(cfg.SegmentBytes, maxLaidSpare)
-	if cfg.NoZeroing || l.tight || l.w.pos < size/8 || l.spareBytes.Load() != 0 || l.closed.Load() ||
-		l.now().UnixMilli()-l.w.seg.created > spareWorthwhile.Milliseconds() || l.allow(size) != nil ||
-		!l.laying.CompareAndSwap(false, true) {
-		return
-	}
-	l.otherBytes.Add(size) // it counts while it grows: the writer must not take the room below the cap twice
-	l.bg.running.Add(1)
-	go func() {
-		defer l.bg.running.Done()
-		defer l.laying.Store(false)
-		if err := l.layFile(size); err != nil {
-			l.fs.Remove(spareName + tmpSuffix) // a full disk, or closing: segments grow as they are written
-			l.otherBytes.Add(-size)
-			return
-		}
-		l.Lock()
-		defer l.Unlock()
-		if l.closed.Load() || l.spareBytes.Load() != 0 || l.fs.Rename(spareName+tmpSuffix, spareName) != nil {
-			l.fs.Remove(spareName + tmpSuffix)
-			l.otherBytes.Add(-size)
-			return
-		}
-		// As when recycling: the names must be settled before the file is written to.
-		l.spareLaid = true
-		l.spareBytes.Store(size)
-		if l.fs.SyncDir(".") != nil {
-			l.dropSpare()
-		}
-	}()
-}
-
-const (
-	maxLaidSpare = 64 << 20
-	// spareWorthwhile is how fast a segment must fill: a slower writer does not mind
-	// growing its files, and flash does not like to be written twice.
-	spareWorthwhile = 10 * time.Second
-)
-
-// errSpareStopped says that the log closed while a spare was being laid.
-var errSpareStopped = errors.New("closed")
-
-// layFile makes a file of zeros, durable but for its name.
-func (l *Log) layFile(size int64) error {
-	f, err := l.fs.Create(spareName + tmpSuffix)
-	if err != nil {
-		return err
-	}
-	for at := int64(0); at < size && err == nil; at += aheadPiece {
-		if err = f.Zero(at, min(aheadPiece, size-at)); l.closed.Load() {
-			err = errSpareStopped
-		}
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return cfg.Recycle && cfg.Level == Durable && !l.tight
 }
 
 // freeSegment gives up the files of a segment that no list holds any more. Writer.
@@ -207,7 +134,6 @@ func (l *Log) useSpare(s *segment) (ok bool, err error) {
 	}
 	l.namesDirty.Store(true)
 	l.spareBytes.Store(0)
-	l.spareLaid = false
 	l.otherBytes.Add(-size)
 	s.allocated.Store(size)
 	s.recycled = size
@@ -222,7 +148,6 @@ func (l *Log) dropSpare() {
 	if size == 0 {
 		return
 	}
-	l.spareLaid = false
 	l.otherBytes.Add(-size)
 	if err := l.fs.Remove(spareName); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.logger.Warn("spare segment not removed", "error", err)

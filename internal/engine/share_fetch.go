@@ -67,7 +67,7 @@ func (s *Shares) Acquire(ctx context.Context, req ShareRequest) (ShareResult, er
 
 func (s *Shares) acquire(ctx context.Context, req *ShareRequest) (res ShareResult, err error) {
 	at := topicPart{req.Topic, req.Partition}
-	p, err := s.partition(at)
+	p, err := s.engine.groups.partition(at)
 	if err != nil {
 		return res, err
 	}
@@ -395,7 +395,7 @@ func (s *Shares) Await(ctx context.Context, group string, parts []TopicPartition
 	for _, t := range parts {
 		for _, index := range t.Partitions {
 			at := topicPart{t.Topic, index}
-			p, err := s.partition(at)
+			p, err := s.engine.groups.partition(at)
 			sp := g.find(at)
 			if err != nil || sp == nil {
 				continue // the next look tells why

@@ -53,7 +53,7 @@ func (s *Shares) Offsets(ctx context.Context, group string, want []TopicPartitio
 
 func (s *Shares) offset(g *shareGroup, at topicPart) ShareOffset {
 	o := ShareOffset{TopicID: at.topic, Partition: at.partition, Start: -1, LeaderEpoch: 0, Lag: -1}
-	p, err := s.partition(at)
+	p, err := s.engine.groups.partition(at)
 	if err != nil {
 		o.Err = err
 		return o
@@ -112,7 +112,7 @@ func (s *Shares) SetOffset(ctx context.Context, group string, topic TopicID, ind
 }
 
 func (s *Shares) setOffset(ctx context.Context, group string, at topicPart, start int64) error {
-	p, err := s.partition(at)
+	p, err := s.engine.groups.partition(at)
 	if err != nil {
 		return err
 	}

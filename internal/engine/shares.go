@@ -450,7 +450,7 @@ func (s *Shares) write(ctx context.Context, sp *sharePart, ticket uint64) error 
 // append writes a snapshot. The caller has writing.
 func (s *Shares) append(ctx context.Context, sp *sharePart, start int64, batches []shareBatch, done int64) error {
 	epoch := int32(-1)
-	if p, err := s.partition(sp.at); err == nil {
+	if p, err := s.engine.groups.partition(sp.at); err == nil {
 		epoch = p.LeaderEpoch()
 	}
 	now := s.engine.Now().UnixMilli()
@@ -479,22 +479,6 @@ func (x *shareShard) append(ctx context.Context, recs []log.Record) error {
 	}
 	_, err := x.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Internal: true})
 	return err
-}
-
-// partition returns a partition that records can be read from.
-func (s *Shares) partition(at topicPart) (*Partition, error) {
-	t, err := s.engine.TopicByID(at.topic)
-	if err != nil {
-		return nil, err
-	}
-	p, err := t.Partition(at.partition)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.Err(); err != nil && p.LogEnd() == 0 {
-		return nil, err
-	}
-	return p, nil
 }
 
 // releaseMember takes back what a member has that is gone: its session and its records.
@@ -572,7 +556,7 @@ func (s *Shares) flushAll(groups []*shareGroup, now time.Time, held bool) {
 // that no acknowledgement has written: deliveries that came to nothing, and with held
 // those that are under way, too.
 func (s *Shares) due(sp *sharePart, now time.Time, held bool) bool {
-	p, err := s.partition(sp.at)
+	p, err := s.engine.groups.partition(sp.at)
 	if err != nil {
 		return false // its topic is being deleted, or cannot be read
 	}

@@ -91,3 +91,6 @@ func (e *WrongDirectoryError) Error() string {
 
 // Is matches ErrWrongDirectory.
 func (e *WrongDirectoryError) Is(target error) bool { return target == ErrWrongDirectory }
+
+// ErrPeerUnreachable says that a peer could not be reached: the request was not sent.
+var ErrPeerUnreachable = errors.New("embedlog: peer cannot be reached")

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -74,6 +75,64 @@ func BenchmarkScan(b *testing.B) {
 					}
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/record")
+			})
+		}
+	}
+}
+
+// BenchmarkWrite is one batch from a request's bytes into the log: staged, written
+// and, at Durable, synced. Several batches of one group are several callers'.
+func BenchmarkWrite(b *testing.B) {
+	for _, level := range []Level{OS, Durable} {
+		for _, c := range []struct{ bytes, batches int }{
+			{1 << 10, 1}, {8 << 10, 1}, {16 << 10, 1}, {32 << 10, 1}, {64 << 10, 1}, {1 << 20, 1},
+			{8 << 10, 10}, {16 << 10, 10}, {32 << 10, 10}, {64 << 10, 10},
+		} {
+			b.Run(fmt.Sprintf("level=%v/batch=%dKiB/batches=%d", level, c.bytes>>10, c.batches), func(b *testing.B) {
+				fs, err := vfs.OS(b.TempDir())
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer fs.Close()
+				l := openTest(b, fs, Config{Level: level, SegmentBytes: 128 << 20})
+				l.Lock()
+				defer l.Unlock()
+				requests := make([][]byte, c.batches)
+				for i := range requests {
+					h := BatchHeader{ProducerID: -1, BaseSequence: -1, ProducerEpoch: -1}
+					if requests[i], err = AppendBatch(nil, &h, []Record{{Value: make([]byte, c.bytes-80)}}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.SetBytes(int64(c.batches * c.bytes))
+				b.ReportAllocs()
+				for written := 0; b.Loop(); written += c.batches * c.bytes {
+					if written >= 256<<20 { // what is deleted need not get to the disk
+						b.StopTimer()
+						if err := errors.Join(l.Roll(), l.TruncateTo(l.EndOffset())); err != nil {
+							b.Fatal(err)
+						}
+						written = 0
+						b.StartTimer()
+					}
+					for _, batch := range requests {
+						err := l.StageBatch(0, 1, batch)
+						if errors.Is(err, ErrGroupFull) { // once a segment
+							err = errors.Join(l.Write(), l.StageBatch(0, 1, batch))
+						}
+						if err != nil {
+							b.Fatal(err)
+						}
+					}
+					if err := l.Write(); err != nil {
+						b.Fatal(err)
+					}
+					if level == Durable {
+						if err := l.Sync(); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
 			})
 		}
 	}

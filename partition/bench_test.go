@@ -43,3 +43,36 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAppendBatch is a batch that somebody else encoded, checked and appended, as
+// the Kafka listener does.
+func BenchmarkAppendBatch(b *testing.B) {
+	for _, level := range []log.Level{log.OS, log.Durable} {
+		for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 1 << 20} {
+			b.Run(fmt.Sprintf("level=%v/batch=%dKiB", level, size>>10), func(b *testing.B) {
+				p := benchPartition(b, level)
+				h := log.BatchHeader{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}
+				batch, err := log.AppendBatch(nil, &h, []log.Record{{Value: make([]byte, size-80)}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				ctx := context.Background()
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for written := 0; b.Loop(); written += size {
+					if written >= 512<<20 { // what is deleted need not get to the disk
+						b.StopTimer()
+						if _, err := p.DeleteRecords(ctx, p.LogEnd()); err != nil {
+							b.Fatal(err)
+						}
+						written = 0
+						b.StartTimer()
+					}
+					if _, err := p.AppendBatch(ctx, batch, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

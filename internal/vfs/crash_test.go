@@ -402,6 +402,9 @@ func TestCrashByte(t *testing.T) {
 		want string
 	}{
 		{"write", 3, func(f vfs.File, _ vfs.Mapping) error { return second(f.WriteAt([]byte("ABCD"), 1)) }, "0AB3456789"},
+		{"vector", 3, func(f vfs.File, _ vfs.Mapping) error {
+			return second(f.WritevAt([][]byte{[]byte("A"), []byte("BC"), []byte("D")}, 1))
+		}, "0AB3456789"},
 		{"append", 3, func(f vfs.File, _ vfs.Mapping) error { return second(f.Append([]byte("ABCD"))) }, "0123456789AB"},
 		{"zero", 3, func(f vfs.File, _ vfs.Mapping) error { return f.Zero(3, 4) }, "012..56789"},
 		{"store", 3, func(_ vfs.File, w vfs.Mapping) error { return w.Store(6, []byte("abcd")) }, "012345ab89"},

@@ -34,6 +34,14 @@ func TestFaults(t *testing.T) {
 		{"write to another file", vfs.OpWrite, vfs.Misplace("b", -1), doWrite, 4, nil, "0123456789"},
 		{"lost write", vfs.OpWrite, vfs.Lose(), doWrite, 4, nil, "0123456789"},
 		{"flipped write", vfs.OpWrite, vfs.Flip(8 + 5), doWrite, 4, nil, "01AbCD6789"},
+		{"vector: write fails", vfs.OpWrite, vfs.Fail(nil), doWritev, 0, syscall.EIO, "0123456789"},
+		{"vector: write on a full disk", vfs.OpWrite, vfs.Full(2), doWritev, 2, vfs.ErrNoSpace, "01AB456789"},
+		{"vector: write just before the disk is full", vfs.OpWrite, vfs.Full(4), doWritev, 4, nil, "01ABCD6789"},
+		{"vector: short write", vfs.OpWrite, vfs.Short(3), doWritev, 3, io.ErrShortWrite, "01ABC56789"},
+		{"vector: misplaced write", vfs.OpWrite, vfs.Misplace("", 4), doWritev, 4, nil, "012345ABCD"},
+		{"vector: write to another file", vfs.OpWrite, vfs.Misplace("b", -1), doWritev, 4, nil, "0123456789"},
+		{"vector: lost write", vfs.OpWrite, vfs.Lose(), doWritev, 4, nil, "0123456789"},
+		{"vector: flipped write", vfs.OpWrite, vfs.Flip(8 + 5), doWritev, 4, nil, "01AbCD6789"},
 		{"append fails", vfs.OpAppend, vfs.Fail(nil), doAppend, 0, syscall.EIO, "0123456789"},
 		{"append on a full disk", vfs.OpAppend, vfs.Full(1), doAppend, 1, vfs.ErrNoSpace, "0123456789A"},
 		{"flipped append", vfs.OpAppend, vfs.Flip(5), doAppend, 4, nil, "0123456789aBCD"},
@@ -96,6 +104,9 @@ func TestFaults(t *testing.T) {
 }
 
 func doWrite(_ vfs.FS, f vfs.File, _ vfs.Mapping) (int, error) { return f.WriteAt([]byte("ABCD"), 2) }
+func doWritev(_ vfs.FS, f vfs.File, _ vfs.Mapping) (int, error) {
+	return f.WritevAt([][]byte{[]byte("A"), nil, []byte("BC"), []byte("D")}, 2)
+}
 func doAppend(_ vfs.FS, f vfs.File, _ vfs.Mapping) (int, error) {
 	return f.Append([]byte("ABCD"))
 }

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"io"
+	"slices"
 	"syscall"
 )
 
@@ -37,7 +38,20 @@ func (f *faultFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
+	return f.writeAt(f.fault.on(OpWrite, f.Name()), p, off)
+}
+
+// WritevAt is one write to the rules. What happens to it happens to all pieces as if
+// they lay in one place.
+func (f *faultFile) WritevAt(pieces [][]byte, off int64) (int, error) {
 	e := f.fault.on(OpWrite, f.Name())
+	if e.kind == passes {
+		return f.File.WritevAt(pieces, off)
+	}
+	return f.writeAt(e, slices.Concat(pieces...), off)
+}
+
+func (f *faultFile) writeAt(e Effect, p []byte, off int64) (int, error) {
 	switch e.kind {
 	case misplaces:
 		return f.misplace(e, p, off)

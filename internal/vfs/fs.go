@@ -85,6 +85,9 @@ type File interface {
 	// WriteAt is a pwrite. On a full disk it may write a part: n tells, and the
 	// error matches ErrNoSpace.
 	io.WriterAt
+	// WritevAt is WriteAt of the pieces one behind the other: one write, whose bytes
+	// lie in several places. It keeps and changes neither pieces nor what they hold.
+	WritevAt(pieces [][]byte, off int64) (n int, err error)
 	// Append writes at the end of the file, wherever that is now.
 	Append(p []byte) (n int, err error)
 	// Name is the name the file was opened under.

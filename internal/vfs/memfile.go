@@ -52,10 +52,25 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := checkRange("write", f.name, off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	return f.write(OpWrite, off, p, len(p))
+	return f.write(OpWrite, off, len(p), p)
 }
 
-func (f *memFile) Append(p []byte) (int, error) { return f.write(OpAppend, -1, p, len(p)) }
+func (f *memFile) WritevAt(pieces [][]byte, off int64) (int, error) {
+	count := piecesBytes(pieces)
+	if err := checkRange("write", f.name, off, int64(count)); err != nil {
+		return 0, err
+	}
+	return f.write(OpWrite, off, count, pieces...)
+}
+
+func piecesBytes(pieces [][]byte) (n int) {
+	for _, p := range pieces {
+		n += len(p)
+	}
+	return n
+}
+
+func (f *memFile) Append(p []byte) (int, error) { return f.write(OpAppend, -1, len(p), p) }
 
 // zeroPiece bounds one step of Zero where an int is 32 bits.
 const zeroPiece = 1 << 30
@@ -66,7 +81,7 @@ func (f *memFile) Zero(off, n int64) error {
 	}
 	for {
 		piece := min(n, zeroPiece)
-		if _, err := f.write(OpZero, off, nil, int(piece)); err != nil {
+		if _, err := f.write(OpZero, off, int(piece)); err != nil {
 			return err
 		}
 		if off, n = off+piece, n-piece; n == 0 {
@@ -75,8 +90,9 @@ func (f *memFile) Zero(off, n int64) error {
 	}
 }
 
-// write is one pwrite of p, or of count zeros; off is -1 for the end of the file.
-func (f *memFile) write(op Op, off int64, p []byte, count int) (int, error) {
+// write is one pwrite of pieces that have count bytes, or of count zeros where there
+// are none; off is -1 for the end of the file.
+func (f *memFile) write(op Op, off int64, count int, pieces ...[]byte) (int, error) {
 	if f.closed.Load() {
 		return 0, memError(op, f.name, fs.ErrClosed)
 	}
@@ -88,7 +104,9 @@ func (f *memFile) write(op Op, off int64, p []byte, count int) (int, error) {
 	}
 	if arrive > 0 {
 		n.growViews(off)
-		done := n.putLocked(off, p, arrive)
+		done := inPieces(arrive, pieces, func(at, count int, p []byte) int {
+			return n.putLocked(off+int64(at), p, count)
+		})
 		if done < arrive && err == nil {
 			err = memError(op, f.name, ErrNoSpace)
 		}
@@ -97,11 +115,34 @@ func (f *memFile) write(op Op, off int64, p []byte, count int) (int, error) {
 	}
 	views := n.maps
 	n.mu.Unlock()
-	showIn(views, off, p, arrive)
+	inPieces(arrive, pieces, func(at, count int, p []byte) int {
+		showIn(views, off+int64(at), p, count)
+		return count
+	})
 	if err != nil && n.mem.Crashed() {
 		return 0, err // nobody is told what arrived
 	}
 	return arrive, err
+}
+
+// inPieces calls do for the parts of the first count bytes of pieces, until it has done
+// less than a part, and returns how much was done. Without pieces p is nil: zeros.
+func inPieces(count int, pieces [][]byte, do func(at, count int, p []byte) (done int)) (done int) {
+	if len(pieces) == 0 {
+		return do(0, count, nil)
+	}
+	for _, p := range pieces {
+		part := min(len(p), count-done)
+		if part == 0 {
+			continue
+		}
+		n := do(done, part, p)
+		done += n
+		if n < part {
+			break
+		}
+	}
+	return done
 }
 
 func (f *memFile) Truncate(size int64) error {

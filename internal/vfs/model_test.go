@@ -64,7 +64,7 @@ func compare(t *testing.T, rng *rand.Rand) {
 		for j := range p {
 			p[j] = byte('a' + (i+j)%26)
 		}
-		op := rng.IntN(17)
+		op := rng.IntN(18)
 		what := fmt.Sprintf("step %d, operation %d on %s, %d bytes at %d", i, op, name, n, off)
 		switch op {
 		case 0, 1, 2:
@@ -109,6 +109,14 @@ func compare(t *testing.T, rng *rand.Rand) {
 			if n1 != n2 {
 				t.Fatalf("%s: wrote %d and %d", what, n1, n2)
 			}
+		case 17:
+			pieces := split(rng, p)
+			n1, err1 := open.mem.WritevAt(pieces, off)
+			n2, err2 := open.disk.WritevAt(pieces, off)
+			both(what, err1, err2)
+			if n1 != n2 || n1 != len(p) {
+				t.Fatalf("%s: wrote %d and %d", what, n1, n2)
+			}
 		case 10:
 			both(what, second(open.mem.Append(p)), second(open.disk.Append(p)))
 		case 11:
@@ -140,6 +148,17 @@ func compare(t *testing.T, rng *rand.Rand) {
 	}
 	if a, b := show(t, mem), show(t, disk); a != b {
 		t.Fatalf("memory holds\n%.2000s\nthe system\n%.2000s", a, b)
+	}
+}
+
+// split cuts p into pieces at random places.
+func split(rng *rand.Rand, p []byte) (pieces [][]byte) {
+	for {
+		n := rng.IntN(len(p) + 1)
+		pieces, p = append(pieces, p[:n]), p[n:]
+		if len(p) == 0 {
+			return pieces
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +46,41 @@ func appendTo(f *os.File, p []byte) (n int, err error) {
 			n += max(w, 0)
 		}
 		return nil
+	})
+	return n, err
+}
+
+// maxPieces is how many pieces one call takes (UIO_MAXIOV).
+const maxPieces = 1024
+
+// writev calls pwritev until all is written. A call that stops inside a piece is rare:
+// the disk is full, or there are more than 2 GiB.
+func (f *osFile) writev(pieces [][]byte, off int64) (n int, err error) {
+	err = control(f.f, "pwritev", func(fd uintptr) error {
+		for {
+			for len(pieces) > 0 && len(pieces[0]) == 0 {
+				pieces = pieces[1:]
+			}
+			if len(pieces) == 0 {
+				return nil
+			}
+			w, err := unix.Pwritev(int(fd), pieces[:min(len(pieces), maxPieces)], off+int64(n))
+			if err != nil && err != unix.EINTR {
+				return err
+			}
+			if w == 0 && err == nil {
+				return io.ErrShortWrite // no system does this; do not spin if one does
+			}
+			w = max(w, 0)
+			n += w
+			for w > 0 && w >= len(pieces[0]) {
+				w, pieces = w-len(pieces[0]), pieces[1:]
+			}
+			if w > 0 {
+				pieces = slices.Clone(pieces) // they are the caller's
+				pieces[0] = pieces[0][w:]
+			}
+		}
 	})
 	return n, err
 }

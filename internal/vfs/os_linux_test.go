@@ -47,6 +47,15 @@ func TestOSFullDisk(t *testing.T) {
 	if i, err := a.Info(); err != nil || i.Size != int64(n) {
 		t.Fatalf("the file has %d bytes (%v), the write reported %d", i.Size, err, n)
 	}
+	must(t, a.Truncate(0))
+	// In pieces: it stops inside the second one, and starts over behind what arrived.
+	n, err = a.WritevAt([][]byte{bytes.Repeat([]byte("y"), disk/2+100), bytes.Repeat([]byte("z"), disk), []byte("end")}, 0)
+	if n <= disk/2+100 || n > disk || !errors.Is(err, vfs.ErrNoSpace) || !errors.Is(err, unix.ENOSPC) || !errors.As(err, &pathErr) {
+		t.Fatalf("pieces over the end of the disk: %d, %v", n, err)
+	}
+	if i, err := a.Info(); err != nil || i.Size != int64(n) {
+		t.Fatalf("the file has %d bytes (%v), the write of pieces reported %d", i.Size, err, n)
+	}
 	for what, err := range map[string]error{
 		"append":   second(a.Append([]byte("x"))),
 		"zero":     a.Zero(disk, 8192),

@@ -18,6 +18,19 @@ func allocate(f *os.File, _, _ int64) error {
 
 func appendTo(*os.File, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
+// writev writes the pieces one by one: x/sys has the call for few of these systems,
+// and what it would save is small beside pieces that are not worth a copy.
+func (f *osFile) writev(pieces [][]byte, off int64) (n int, err error) {
+	for _, p := range pieces {
+		w, err := f.WriteAt(p, off+int64(n))
+		n += w
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 // mapFile is not offered where shared writable mappings were not tested.
 func mapFile(_ *os.File, name string, _ int64, _ int) (Mapping, error) {
 	return nil, &fs.PathError{Op: "map", Path: name, Err: errors.ErrUnsupported}

@@ -31,6 +31,16 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, osError(err)
 }
 
+// WritevAt counts by itself what arrives before the disk is full, where the system
+// has the call.
+func (f *osFile) WritevAt(pieces [][]byte, off int64) (int, error) {
+	if len(pieces) == 1 {
+		return f.WriteAt(pieces[0], off)
+	}
+	n, err := f.writev(pieces, off)
+	return n, osError(err)
+}
+
 func (f *osFile) Append(p []byte) (int, error) {
 	f.appending.Lock()
 	defer f.appending.Unlock()

@@ -356,6 +356,14 @@ func (f *quotaFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+func (f *quotaFile) WritevAt(pieces [][]byte, off int64) (n int, err error) {
+	err = f.grow(off+int64(piecesBytes(pieces)), f.class(), func() error {
+		n, err = f.File.WritevAt(pieces, off)
+		return err
+	})
+	return n, err
+}
+
 func (f *quotaFile) Append(p []byte) (n int, err error) {
 	info, err := f.File.Info()
 	if err != nil {

@@ -229,7 +229,7 @@ func TestQuotaModel(t *testing.T) {
 				fault.Add(vfs.Rule{Op: vfs.OpAny, Count: 1, Skip: rng.IntN(3), Effect: vfs.Fail(io.ErrNoProgress)})
 			}
 			var err error
-			op := rng.IntN(13)
+			op := rng.IntN(14)
 			switch op {
 			case 0, 1:
 				var f vfs.File
@@ -255,6 +255,8 @@ func TestQuotaModel(t *testing.T) {
 				switch op {
 				case 8:
 					_, err = f.WriteAt(make([]byte, rng.IntN(20000)), size)
+				case 13:
+					_, err = f.WritevAt(split(rng, make([]byte, rng.IntN(20000))), size)
 				case 9:
 					_, err = f.Append(make([]byte, rng.IntN(20000)))
 				case 10:

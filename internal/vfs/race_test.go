@@ -19,7 +19,7 @@ func TestRaceIsSeen(t *testing.T) {
 		race(t, how)
 		return
 	}
-	for _, how := range []string{"store", "write", "store in another window"} {
+	for _, how := range []string{"store", "write", "vector", "store in another window"} {
 		t.Run(how, func(t *testing.T) {
 			c := exec.Command(os.Args[0], "-test.run=^TestRaceIsSeen$")
 			c.Env = append(os.Environ(), "EMBEDLOG_RACE="+how)
@@ -50,6 +50,8 @@ func race(t *testing.T, how string) {
 			w.Store(5, []byte("y"))
 		case "write":
 			f.WriteAt([]byte("y"), 5)
+		case "vector":
+			f.WritevAt([][]byte{[]byte("x"), []byte("y")}, 4)
 		default:
 			other.Store(5, []byte("y"))
 		}

@@ -296,6 +296,22 @@ func (f *scratchFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.writeLocked(p, off)
 }
 
+func (f *scratchFile) WritevAt(pieces [][]byte, off int64) (n int, err error) {
+	if err := errors.Join(f.check("write"), checkRange("write", f.name, off, int64(piecesBytes(pieces)))); err != nil {
+		return 0, err
+	}
+	f.node.mu.Lock()
+	defer f.node.mu.Unlock()
+	for _, p := range pieces {
+		w, err := f.writeLocked(p, off+int64(n))
+		n += w
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 func (f *scratchFile) writeLocked(p []byte, off int64) (int, error) {
 	n := f.node
 	done := 0

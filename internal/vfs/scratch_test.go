@@ -56,10 +56,14 @@ func TestScratchAgainstMem(t *testing.T) {
 				p[i] = byte(r.Uint32())
 			}
 			var got, want error
-			switch r.IntN(6) {
+			switch r.IntN(7) {
 			case 0:
 				_, got = a.WriteAt(p, off)
 				_, want = b.WriteAt(p, off)
+			case 4:
+				pieces := split(r, p)
+				_, got = a.WritevAt(pieces, off)
+				_, want = b.WritevAt(pieces, off)
 			case 1:
 				_, got = a.Append(p[:n/10])
 				_, want = b.Append(p[:n/10])

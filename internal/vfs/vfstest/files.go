@@ -1,8 +1,10 @@
 package vfstest
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -53,6 +55,48 @@ func testWrite(t *testing.T, fsys vfs.FS) {
 	}
 	if _, err := f.WriteAt([]byte("x"), -1); err == nil {
 		t.Fatal("wrote at -1")
+	}
+}
+
+func testWritev(t *testing.T, fsys vfs.FS) {
+	f := create(t, fsys, "a", "0123456789")
+	many := make([][]byte, 3000) // more than a system takes in one call
+	for i := range many {
+		many[i] = []byte(strings.Repeat(string(rune('a'+i%26)), i%4))
+	}
+	want := "0123456789"
+	for _, c := range []struct {
+		name   string
+		pieces [][]byte
+		off    int64
+	}{
+		{"none", nil, 50},
+		{"empty", [][]byte{nil, {}, nil}, 50},
+		{"one", [][]byte{[]byte("A")}, 1},
+		{"inside", [][]byte{[]byte("BC"), nil, []byte("D"), {}}, 2},
+		{"behind a hole", [][]byte{nil, []byte("EF"), []byte("GH")}, 5000},
+		{"over pages", [][]byte{[]byte(strings.Repeat("x", 4000)), []byte(strings.Repeat("y", 9000)), []byte("z")}, 100},
+		{"many", many, 200},
+	} {
+		all := string(bytes.Join(c.pieces, nil))
+		if n, err := f.WritevAt(c.pieces, c.off); n != len(all) || err != nil {
+			t.Fatalf("%s: wrote %d of %d bytes, %v", c.name, n, len(all), err)
+		}
+		if got := string(bytes.Join(c.pieces, nil)); got != all {
+			t.Fatalf("%s: the caller's pieces were changed", c.name)
+		}
+		if len(all) > 0 {
+			want += strings.Repeat("\x00", max(0, int(c.off)+len(all)-len(want)))
+			want = want[:c.off] + all + want[int(c.off)+len(all):]
+		}
+		wantContent(t, f, want)
+	}
+	if _, err := f.WritevAt([][]byte{[]byte("x"), []byte("y")}, -1); err == nil {
+		t.Fatal("wrote at -1")
+	}
+	must(t, f.Close())
+	if _, err := f.WritevAt([][]byte{[]byte("x"), []byte("y")}, 0); !errors.Is(err, fs.ErrClosed) {
+		t.Fatalf("write to a closed file: %v", err)
 	}
 }
 

@@ -35,6 +35,7 @@ func Run(t *testing.T, newFS func(t *testing.T) vfs.FS) {
 		{"close", testClose},
 		{"read", testRead},
 		{"write", testWrite},
+		{"writev", testWritev},
 		{"append", testAppend},
 		{"truncate", testTruncate},
 		{"allocate", testAllocate},

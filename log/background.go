@@ -156,7 +156,7 @@ func (b *background) look(period time.Duration) {
 func (l *Log) settleIdle() {
 	w := &l.w
 	w.runway.drop()
-	w.group, w.marks = nil, nil
+	w.group, w.marks = group{}, nil
 	if l.syncData() != nil {
 		return
 	}

@@ -232,7 +232,7 @@ func TestBadArguments(t *testing.T) {
 		return b
 	}
 	batch := func(b []byte) func(l *Log) error {
-		return func(l *Log) error { return l.StageBatch(0, 1, b) }
+		return func(l *Log) error { return l.StageBatch(0, 1, b, -1) }
 	}
 	anyError := errors.New("any")
 	for _, c := range []struct {
@@ -250,9 +250,9 @@ func TestBadArguments(t *testing.T) {
 		{"length 2^31-1", batch(with(func(b []byte) { binary.BigEndian.PutUint32(b[posLength:], math.MaxInt32) })), ErrBadBatch},
 		{"last offset delta -1", batch(with(func(b []byte) { binary.BigEndian.PutUint32(b[posLastOffsetDelta:], math.MaxUint32) })), ErrBadBatch},
 		{"count -1", batch(with(func(b []byte) { binary.BigEndian.PutUint32(b[posCount:], math.MaxUint32) })), ErrBadBatch},
-		{"index ahead", func(l *Log) error { return l.StageBatch(9, 1, good) }, anyError},
-		{"epoch falls", func(l *Log) error { return l.StageBatch(0, 0, good) }, anyError},
-		{"epoch too large for a batch", func(l *Log) error { return l.StageBatch(0, math.MaxInt32+1, good) }, anyError},
+		{"index ahead", func(l *Log) error { return l.StageBatch(9, 1, good, -1) }, anyError},
+		{"epoch falls", func(l *Log) error { return l.StageBatch(0, 0, good, -1) }, anyError},
+		{"epoch too large for a batch", func(l *Log) error { return l.StageBatch(0, math.MaxInt32+1, good, -1) }, anyError},
 		{"data as an entry", func(l *Log) error { return l.StageEntry(KindData, 0, 1, good) }, anyError},
 		{"a mark as an entry", func(l *Log) error { return l.StageEntry(kindMark, 0, 1, nil) }, anyError},
 		{"kind 0", func(l *Log) error { return l.StageEntry(0, 0, 1, nil) }, anyError},

@@ -226,13 +226,16 @@ func SetBatchOffset(b []byte, base int64, epoch int32) {
 
 // SetAppendTime makes ms the timestamp of every record of b, exactly one batch,
 // without touching the records, and puts the checksum right.
-func SetAppendTime(b []byte, ms int64) {
-	attributes := binary.BigEndian.Uint16(b[posAttributes:]) | uint16(AppendTime)
-	binary.BigEndian.PutUint16(b[posAttributes:], attributes)
-	setMaxTimestamp(b, ms)
+func SetAppendTime(b []byte, ms int64) { setAppendTime(b[:BatchHeaderLen], b[BatchHeaderLen:], ms) }
+
+// setAppendTime is SetAppendTime of a batch whose header lies apart from its records.
+func setAppendTime(head, records []byte, ms int64) {
+	attributes := binary.BigEndian.Uint16(head[posAttributes:]) | uint16(AppendTime)
+	binary.BigEndian.PutUint16(head[posAttributes:], attributes)
+	setMaxTimestamp(head, records, ms)
 }
 
-func setMaxTimestamp(b []byte, ms int64) {
-	binary.BigEndian.PutUint64(b[posMaxTimestamp:], uint64(ms))
-	binary.BigEndian.PutUint32(b[posCRC:], crc32c(b[posAttributes:]))
+func setMaxTimestamp(head, records []byte, ms int64) {
+	binary.BigEndian.PutUint64(head[posMaxTimestamp:], uint64(ms))
+	binary.BigEndian.PutUint32(head[posCRC:], crc32cUpdate(crc32c(head[posAttributes:]), records))
 }

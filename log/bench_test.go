@@ -81,7 +81,8 @@ func BenchmarkScan(b *testing.B) {
 }
 
 // BenchmarkWrite is one batch from a request's bytes into the log: staged, written
-// and, at Durable, synced. Several batches of one group are several callers'.
+// and, at Durable, synced. Several batches of one group are several callers'. Requests
+// come out of the last level cache, as if a socket just had them.
 func BenchmarkWrite(b *testing.B) {
 	for _, level := range []Level{OS, Durable} {
 		for _, c := range []struct{ bytes, batches int }{
@@ -97,13 +98,14 @@ func BenchmarkWrite(b *testing.B) {
 				l := openTest(b, fs, Config{Level: level, SegmentBytes: 128 << 20})
 				l.Lock()
 				defer l.Unlock()
-				requests := make([][]byte, c.batches)
+				requests := make([][]byte, max(c.batches, 8<<20/c.bytes))
 				for i := range requests {
 					h := BatchHeader{ProducerID: -1, BaseSequence: -1, ProducerEpoch: -1}
 					if requests[i], err = AppendBatch(nil, &h, []Record{{Value: make([]byte, c.bytes-80)}}); err != nil {
 						b.Fatal(err)
 					}
 				}
+				next := 0
 				b.SetBytes(int64(c.batches * c.bytes))
 				b.ReportAllocs()
 				for written := 0; b.Loop(); written += c.batches * c.bytes {
@@ -115,10 +117,12 @@ func BenchmarkWrite(b *testing.B) {
 						written = 0
 						b.StartTimer()
 					}
-					for _, batch := range requests {
-						err := l.StageBatch(0, 1, batch)
+					for range c.batches {
+						batch := requests[next%len(requests)]
+						next++
+						err := l.StageBatch(0, 1, batch, -1)
 						if errors.Is(err, ErrGroupFull) { // once a segment
-							err = errors.Join(l.Write(), l.StageBatch(0, 1, batch))
+							err = errors.Join(l.Write(), l.StageBatch(0, 1, batch, -1))
 						}
 						if err != nil {
 							b.Fatal(err)

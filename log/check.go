@@ -91,7 +91,7 @@ func CheckBatch(b []byte, lim Limits) (BatchHeader, error) {
 	if !lim.FixMaxTimestamp {
 		return h, h.fail(posMaxTimestamp, "maximum timestamp is not that of the records", nil)
 	}
-	setMaxTimestamp(b, newest)
+	setMaxTimestamp(b[:BatchHeaderLen], b[BatchHeaderLen:], newest)
 	h.decode(b)
 	return h, nil
 }

@@ -86,7 +86,7 @@ func (k *keyed) batch(l *Log, producer int64) error {
 	if err != nil {
 		return err
 	}
-	if err := l.StageBatch(0, 1, b); err != nil {
+	if err := l.StageBatch(0, 1, b, -1); err != nil {
 		return err
 	}
 	if err := k.write(l); err != nil {

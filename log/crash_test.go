@@ -22,6 +22,9 @@ type crashLog struct {
 	fs    *vfs.Mem // nil when the file system is not a plain Mem
 	epoch uint64
 	snaps int
+	// encoded has batches staged that somebody else encoded; lent are those of the group.
+	encoded bool
+	lent    [][]byte
 }
 
 var errDamage = errors.New("open reports damage, and there was only a crash")
@@ -148,8 +151,8 @@ func (c *crashLog) stage(records, size int) error {
 		recs[i] = Record{Key: []byte(sent[i].Key), Value: []byte(sent[i].Value), Timestamp: int64(1000 + n*37%11 + n)}
 	}
 	for {
-		h := BatchHeader{ProducerID: -1, BaseSequence: -1, ProducerEpoch: -1}
-		err := c.StageRecords(c.epoch, &h, recs)
+		base := c.StagedOffset()
+		err := c.stageAs(recs)
 		if errors.Is(err, ErrGroupFull) {
 			if err := c.write(); err != nil {
 				return err
@@ -158,14 +161,38 @@ func (c *crashLog) stage(records, size int) error {
 		}
 		if err != nil {
 			c.Discard()
+			c.reuse()
 			return c.failed(err) // what was staged before goes with it
 		}
-		return c.tr.Sending(h.BaseOffset, sent...)
+		return c.tr.Sending(base, sent...)
 	}
 }
 
+func (c *crashLog) stageAs(recs []Record) error {
+	h := BatchHeader{ProducerID: -1, BaseSequence: -1, ProducerEpoch: -1}
+	if !c.encoded {
+		return c.StageRecords(c.epoch, &h, recs)
+	}
+	b, err := AppendBatch(nil, &h, recs)
+	if err != nil {
+		return err
+	}
+	c.lent = append(c.lent, b)
+	return c.StageBatch(0, c.epoch, b, -1)
+}
+
+// reuse is what callers do with their batches when the group is written or discarded.
+func (c *crashLog) reuse() {
+	for _, b := range c.lent {
+		clear(b)
+	}
+	c.lent = c.lent[:0]
+}
+
 func (c *crashLog) write() error {
-	if err := c.Write(); err != nil {
+	err := c.Write()
+	c.reuse()
+	if err != nil {
 		return c.failed(err)
 	}
 	return c.wrote()
@@ -372,6 +399,7 @@ var crashScripts = []crashScript{
 	{name: "append batch", cfg: Config{SegmentBytes: 64 << 10, IndexIntervalBytes: 512}, run: func(c *crashLog) error {
 		return c.repeat(6, 3, func(i int) error { return c.group(1+i, 1+i%4, 200) })
 	}},
+	lending,
 	{name: "roll", cfg: smallSegments, run: func(c *crashLog) error {
 		return c.repeat(14, 5, func(i int) error { return c.group(1+i%3, 1, 150) })
 	}},
@@ -461,6 +489,13 @@ var crashScripts = []crashScript{
 	}},
 	{name: "append concurrent", cfg: smallSegments, run: appendConcurrent},
 }
+
+// lending writes batches from where they lie, alone and between small ones, through the
+// mapping at OS where they fit it.
+var lending = crashScript{name: "lending", cfg: Config{SegmentBytes: 80 << 10}, run: func(c *crashLog) error {
+	c.encoded = true
+	return c.repeat(8, 3, func(i int) error { return c.group(1+i%4, 1, 9000) })
+}}
 
 // retention deletes from the start, a segment or two at a time.
 func retention(c *crashLog) error {

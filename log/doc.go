@@ -14,10 +14,11 @@
 // A frame holds one record batch, byte for byte Kafka's, or an entry of a
 // replicator that has no offset. docs/format.md draws every byte.
 //
-// Writing goes in groups: frames are staged into a buffer, which gives them their
-// offsets, Write puts the group behind the end with one store or one write(2),
-// and Sync makes it durable with one fdatasync. How often Sync is called is the
-// caller's business; Config.Level says what the log does by itself.
+// Writing goes in groups: frames are staged, which gives them their offsets, Write puts
+// the group behind the end through a mapping or with one system call, and Sync makes it
+// durable with one fdatasync. The records of large batches are written from where their
+// owner has them, all else is gathered first. How often Sync is called is the caller's
+// business; Config.Level says what the log does by itself.
 //
 // # What is always true
 //

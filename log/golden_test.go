@@ -50,7 +50,7 @@ func writeGolden(t *testing.T, fsys vfs.FS) {
 	for _, name := range []string{"none", "gzip", "snappy", "lz4", "zstd", "idempotent"} {
 		l.Lock()
 		for _, one := range []func() error{
-			func() error { return l.StageBatch(0, 5, golden(t, name)) },
+			func() error { return l.StageBatch(0, 5, golden(t, name), -1) },
 			func() error { return l.StageEntry(KindNoop, 0, 5, nil) },
 			func() error { return l.StageEntry(KindConfiguration, 0, 5, []byte("three peers")) },
 			func() error { return l.StageEntry(KindBarrier, 0, 5, nil) },

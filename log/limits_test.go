@@ -42,7 +42,7 @@ func TestCompactKeepsBatchesReadable(t *testing.T) {
 	}
 	l.Lock()
 	for range 2 {
-		if err := errors.Join(l.StageBatch(0, 1, b), l.Write()); err != nil {
+		if err := errors.Join(l.StageBatch(0, 1, b, -1), l.Write()); err != nil {
 			t.Fatal(err)
 		}
 	}

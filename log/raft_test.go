@@ -88,7 +88,7 @@ func runRaftLog(t *testing.T, seed uint64) (truncations int) {
 					e.next = e.offset + int64(len(recs))
 					var b []byte
 					if b, err = AppendBatch(nil, &h, recs); err == nil {
-						err = l.StageBatch(uint64(len(entries)+1), epoch, b)
+						err = l.StageBatch(uint64(len(entries)+1), epoch, b, -1)
 					}
 				}
 				if err == ErrGroupFull {

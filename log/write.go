@@ -11,10 +11,9 @@ import (
 	"github.com/x/embedlog/internal/vfs"
 )
 
-// Writing goes in groups. Stage… puts frames into a buffer and gives them their
-// offsets, Write puts the whole group behind the log's end with one store or one
-// write(2), Sync makes it durable with one fdatasync. A group never spans two
-// segments. Until Write returns nil nothing of the group is there; when it fails,
+// Writing goes in groups. Stage… collects frames and gives them their offsets, Write
+// puts the whole group behind the log's end through a mapping or with one system call,
+// Sync makes it durable with one fdatasync. A group never spans two segments. Until Write returns nil nothing of the group is there; when it fails,
 // all of it is gone, or the log is (ErrStorageFailed).
 
 // ErrGroupFull says that the entry belongs into the next group: Write what is
@@ -33,8 +32,8 @@ type writerState struct {
 	written int64
 	at      place // behind the last frame written
 
-	group  []byte // staged frames
-	staged place  // behind the last frame staged
+	group  group // staged frames
+	staged place // behind the last frame staged
 	marks  []stagedMark
 	newest int64 // largest timestamp of the staged batches
 
@@ -60,22 +59,26 @@ func (l *Log) StageRecords(epoch uint64, h *BatchHeader, recs []Record) error {
 		return err
 	}
 	h.BaseOffset, h.LeaderEpoch = w.staged.offset, int32(epoch)
-	at := len(w.group)
-	group, err := AppendBatch(slices.Grow(w.group, frameHeaderLen)[:at+frameHeaderLen], h, recs)
+	at := len(w.group.own)
+	own, err := AppendBatch(slices.Grow(w.group.own, frameHeaderLen)[:at+frameHeaderLen], h, recs)
 	if err != nil {
 		return err
 	}
-	if len(group)-at-frameHeaderLen > maxFrameBytes {
+	if len(own)-at-frameHeaderLen > maxFrameBytes {
 		return h.fail(posLength, "batch is larger than a frame may be", nil)
 	}
-	return l.stage(KindData, 0, epoch, group, at)
+	return l.stage(KindData, 0, epoch, own, nil)
 }
 
 // StageBatch stages an encoded record batch as one data frame at the log's end.
-// Its base offset and leader epoch are set in the copy that is written; batch
-// itself is not changed and may be reused when StageBatch returns. The caller has
-// checked it (CheckBatch). index is the log index that it must get, 0 for any. Writer.
-func (l *Log) StageBatch(index, epoch uint64, batch []byte) error {
+// Base offset and leader epoch are set in what is written, and appendTime, in
+// milliseconds since 1970, as SetAppendTime does; negative leaves the records' times.
+// The caller has checked the batch (CheckBatch). index is the log index that it must
+// get, 0 for any.
+//
+// batch is not changed. Its records may be written from where they lie: until Write or
+// Discard has returned nobody may change them, unless StageBatch fails. Writer.
+func (l *Log) StageBatch(index, epoch uint64, batch []byte, appendTime int64) error {
 	w := &l.w
 	if err := l.mayStage(KindData, index, epoch); err != nil {
 		return err
@@ -90,10 +93,17 @@ func (l *Log) StageBatch(index, epoch uint64, batch []byte) error {
 	if int64(len(batch)) > maxFrameBytes {
 		return h.fail(posLength, "batch is larger than a frame may be", nil)
 	}
-	at := len(w.group)
-	group := append(slices.Grow(w.group, frameHeaderLen+len(batch))[:at+frameHeaderLen], batch...)
-	SetBatchOffset(group[at+frameHeaderLen:], w.staged.offset, int32(epoch))
-	return l.stage(KindData, 0, epoch, group, at)
+	records, lent := batch[BatchHeaderLen:], []byte(nil)
+	if len(records) >= lendBytes {
+		batch, lent = batch[:BatchHeaderLen], records
+	}
+	at := len(w.group.own) + frameHeaderLen
+	own := append(slices.Grow(w.group.own, frameHeaderLen+len(batch))[:at], batch...)
+	SetBatchOffset(own[at:], w.staged.offset, int32(epoch))
+	if appendTime >= 0 {
+		setAppendTime(own[at:at+BatchHeaderLen], records, appendTime)
+	}
+	return l.stage(KindData, 0, epoch, own, lent)
 }
 
 // StageEntry stages a frame that holds no offset. data is copied. Writer.
@@ -108,10 +118,10 @@ func (l *Log) StageEntry(kind Kind, index, epoch uint64, data []byte) error {
 	if len(data) > maxFrameBytes-otherHeadLen {
 		return fmt.Errorf("stage: entry of %d bytes is larger than a frame may be", len(data))
 	}
-	at := len(w.group)
-	group := append(slices.Grow(w.group, frameHeaderLen+otherHeadLen+len(data))[:at+frameHeaderLen+otherHeadLen], data...)
-	putOtherHead(group[at+frameHeaderLen:], w.staged.offset)
-	return l.stage(kind, 0, epoch, group, at)
+	at := len(w.group.own) + frameHeaderLen
+	own := append(slices.Grow(w.group.own, frameHeaderLen+otherHeadLen+len(data))[:at+otherHeadLen], data...)
+	putOtherHead(own[at:], w.staged.offset)
+	return l.stage(kind, 0, epoch, own, nil)
 }
 
 // mayStage checks what can be checked before a frame is encoded.
@@ -120,9 +130,9 @@ func (l *Log) mayStage(kind Kind, index, epoch uint64) error {
 		return err
 	}
 	w := &l.w
-	if len(w.group) == 0 {
+	if w.group.size == 0 {
 		w.staged, w.newest = w.at, w.maxTimestamp
-	} else if len(w.group) >= MaxGroupBytes {
+	} else if w.group.size >= MaxGroupBytes {
 		return ErrGroupFull
 	}
 	if index != 0 && index != w.staged.index {
@@ -134,11 +144,14 @@ func (l *Log) mayStage(kind Kind, index, epoch uint64) error {
 	return nil
 }
 
-// stage finishes the frame that group holds from at on, or takes it out again.
-func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) error {
+// stage finishes the frame that own holds behind what is staged, and whose payload ends
+// with what is lent. After an error it is not part of the group.
+func (l *Log) stage(kind Kind, span uint32, epoch uint64, own, lent []byte) error {
 	w := &l.w
-	length := len(group) - at - frameHeaderLen
-	payload := group[at+frameHeaderLen:]
+	frame := own[len(w.group.own):]
+	payload := frame[frameHeaderLen:]
+	length := len(payload) + len(lent)
+	start, end := w.group.size, w.group.size+frameHeaderLen+length
 	offsets := int64(0)
 	if kind == KindData {
 		offsets = int64(be32(payload[posLastOffsetDelta:])) + 1
@@ -146,9 +159,9 @@ func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) 
 	if offsets > math.MaxInt64-w.staged.offset {
 		return fmt.Errorf("stage: %d records at offset %d: offsets end at 2^63-1", offsets, w.staged.offset)
 	}
-	if l.wantsRoll(at, int64(len(group)), offsets) {
-		if at > 0 {
-			w.group = group[:at]
+	if l.wantsRoll(start, int64(end), offsets) {
+		if start > 0 {
+			w.group.own = own[:len(w.group.own)]
 			return ErrGroupFull
 		}
 		if err := l.roll(); err != nil {
@@ -156,8 +169,8 @@ func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) 
 		}
 		w.staged, w.newest = w.at, noTimestamp
 	}
-	pos := w.pos + int64(at)
-	if pos+int64(len(group)-at) > maxPosition {
+	pos := w.pos + int64(start)
+	if w.pos+int64(end) > maxPosition {
 		// Only entries without offsets come that far: they cannot begin a segment.
 		return fmt.Errorf("stage: %s is full of entries without offsets", w.seg.name)
 	}
@@ -165,7 +178,7 @@ func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) 
 		kind: kind, length: length, pos: uint32(pos), durable: w.seg.durableMark(), span: span,
 		tag: w.seg.tag, index: w.staged.index + uint64(span), epoch: epoch,
 	}
-	putFrame(group[at:], &h)
+	putFrame(frame, &h)
 	if kind == KindData {
 		if ts := batchMaxTimestamp(payload); ts > w.newest {
 			w.newest = ts
@@ -176,7 +189,7 @@ func (l *Log) stage(kind Kind, span uint32, epoch uint64, group []byte, at int) 
 		w.marks = append(w.marks, stagedMark{placeEntry{w.staged.offset, w.staged.index, pos}, w.newest})
 	}
 	w.staged = place{offset: w.staged.offset + offsets, index: h.index + 1, epoch: epoch}
-	w.group = group
+	w.group.add(own, lent)
 	return nil
 }
 
@@ -203,7 +216,7 @@ func (l *Log) wantsRoll(at int, groupLen, offsets int64) bool {
 
 // StagedOffset is the offset that the next staged record gets. Writer.
 func (l *Log) StagedOffset() int64 {
-	if len(l.w.group) == 0 {
+	if l.w.group.size == 0 {
 		return l.w.at.offset
 	}
 	return l.w.staged.offset
@@ -211,25 +224,30 @@ func (l *Log) StagedOffset() int64 {
 
 // StagedIndex is the log index that the next staged frame gets. Writer.
 func (l *Log) StagedIndex() uint64 {
-	if len(l.w.group) == 0 {
+	if l.w.group.size == 0 {
 		return l.w.at.index
 	}
 	return l.w.staged.index
 }
 
 // StagedBytes is the size of the group so far. Writer.
-func (l *Log) StagedBytes() int { return len(l.w.group) }
+func (l *Log) StagedBytes() int { return l.w.group.size }
+
+// Lends says that the group has records that lie with who staged them: see StageBatch.
+// Writer.
+func (l *Log) Lends() bool { return len(l.w.group.lent) > 0 }
 
 // Discard takes back what was staged and not written. Writer.
 func (l *Log) Discard() {
 	w := &l.w
-	if len(w.group) == 0 {
+	if w.group.size == 0 {
 		return
 	}
 	if len(w.marks) > 0 {
 		w.indexedPos = w.seg.index.newest()
 	}
-	w.group, w.marks = w.group[:0], w.marks[:0]
+	w.group.reset()
+	w.marks = w.marks[:0]
 }
 
 // Write puts the staged group behind the log's end, where readers see it at once.
@@ -237,18 +255,19 @@ func (l *Log) Discard() {
 // and the log can go on. Writer.
 func (l *Log) Write() error {
 	w := &l.w
-	if len(w.group) == 0 {
+	if w.group.size == 0 {
 		return nil
 	}
+	n := int64(w.group.size)
 	err := l.Err()
 	if err == nil {
-		err = l.makeRoom(int64(len(w.group)))
+		err = l.makeRoom(n)
 	}
 	if err == nil {
 		if l.found.Load() != nil {
 			l.found.Store(nil) // a group that does not arrive may take the end mark with it
 		}
-		err = l.put(w.group)
+		err = l.put()
 	}
 	if err != nil {
 		l.Discard()
@@ -258,7 +277,6 @@ func (l *Log) Write() error {
 		return err
 	}
 	invariant.True(w.staged.offset >= w.at.offset && w.staged.index > w.at.index, "log goes back: %+v to %+v", w.at, w.staged)
-	n := int64(len(w.group))
 	w.pos += n
 	w.written += n
 	w.at = w.staged
@@ -272,34 +290,31 @@ func (l *Log) Write() error {
 		}
 		w.marks = w.marks[:0]
 	}
-	if cap(w.group) > 2*MaxGroupBytes {
-		w.group = nil // one huge batch must not be remembered for ever
-	} else {
-		w.group = w.group[:0]
-	}
+	w.group.reset()
 	w.seg.end.Store(w.pos) // from here on readers look at the bytes
 	l.next.Store(w.at.offset)
 	l.bg.wrote()
 	return nil
 }
 
-// put stores group at the end, by the way that is fastest for the level.
-func (l *Log) put(group []byte) error {
+// put stores the group at the end, by the way that is fastest for the level.
+func (l *Log) put() error {
 	w := &l.w
 	r := w.runway
 	cfg := l.cfg.Load()
-	need := w.pos + int64(len(group))
-	if cfg.Level != Durable && len(group) <= maxMappedGroup && r.cover(w.pos, need) {
+	size := w.group.size
+	need := w.pos + int64(size)
+	if cfg.Level != Durable && size <= maxMappedGroup && r.cover(w.pos, need) {
 		err := r.reach(need, cfg.SegmentBytes)
 		if err == nil {
-			return l.store(group, need)
+			return l.store(need)
 		}
 		if !errors.Is(err, ErrNoSpace) {
 			return fmt.Errorf("append to %s: %w", w.seg.name, err)
 		}
 		// There is no room for zeros. There may be for the group, which is written then.
 	}
-	if need > r.ready.Load() && len(group) <= maxZeroedGroup && !cfg.NoZeroing {
+	if need > r.ready.Load() && size <= maxZeroedGroup && !cfg.NoZeroing {
 		// A larger group would only be written twice. On a full disk, or at the end of
 		// the segment, the write itself finds out how much room there is.
 		if to := min(need+r.amount.Load(), max(cfg.SegmentBytes, need)); to > need && r.reach(to, to) == nil {
@@ -312,7 +327,7 @@ func (l *Log) put(group []byte) error {
 	}
 	defer w.seg.handle.release()
 	if need <= r.ready.Load() {
-		n, err := f.WriteAt(group, w.pos)
+		n, err := f.WritevAt(w.group.pieces(), w.pos)
 		if err == nil {
 			return nil
 		}
@@ -327,7 +342,7 @@ func (l *Log) put(group []byte) error {
 			return fmt.Errorf("append to %s: %w", w.seg.name, err)
 		}
 	}
-	if n, err := f.WriteAt(group, w.pos); err != nil {
+	if n, err := f.WritevAt(w.group.pieces(), w.pos); err != nil {
 		ready = w.pos
 		return l.undoWrite(f, n, err)
 	}
@@ -335,13 +350,17 @@ func (l *Log) put(group []byte) error {
 	return nil
 }
 
-// store puts group through the window, which covers it up to need.
-func (l *Log) store(group []byte, need int64) error {
+// store puts the group through the window, which covers it up to need.
+func (l *Log) store(need int64) error {
 	w, r := &l.w, l.w.runway
-	if err := r.window.Store(int(w.pos-r.window.at), group); err != nil {
-		// Somebody truncated the file below us, or the disk is gone. How much of
-		// the group arrived is unknown.
-		return l.fail("append to "+w.seg.name, err)
+	at := int(w.pos - r.window.at)
+	for _, p := range w.group.pieces() {
+		if err := r.window.Store(at, p); err != nil {
+			// Somebody truncated the file below us, or the disk is gone. How much of
+			// the group arrived is unknown.
+			return l.fail("append to "+w.seg.name, err)
+		}
+		at += len(p)
 	}
 	if r.ready.Load()-need < r.amount.Load()/2 {
 		r.more(need, max(l.cfg.Load().SegmentBytes, need))

@@ -150,7 +150,8 @@ func (p *Partition) TryAppend(ctx context.Context, recs []log.Record) (result Re
 
 // AppendBatch appends a record batch that somebody else encoded, as it came. It is
 // checked to hold exactly what it claims; base offset and leader epoch are set.
-// batch is not changed, and free again when AppendBatch returns.
+// batch is not changed, and free again when AppendBatch returns: with a large one a
+// caller whose context ends while its group is written waits for that, not for the sync.
 //
 // The producer's fields are the batch's; of o.Producer only TxnV2, Coordinator
 // and Verified count.

@@ -88,7 +88,8 @@ func (b *Begun) Finish() (Result, error) {
 	return b.p.finish(context.Background(), b.r)
 }
 
-// Leave gives the append up, because ctx has ended: see AppendBatch.
+// Leave gives the append up, because ctx has ended: see AppendBatch. The batch is free
+// when it returns.
 func (b *Begun) Leave(ctx context.Context) (Result, error) {
 	b.line.under--
 	return b.p.leave(ctx, b.r)

@@ -52,10 +52,14 @@ func BenchmarkAppendBatch(b *testing.B) {
 			b.Run(fmt.Sprintf("level=%v/batch=%dKiB", level, size>>10), func(b *testing.B) {
 				p := benchPartition(b, level)
 				h := log.BatchHeader{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}
-				batch, err := log.AppendBatch(nil, &h, []log.Record{{Value: make([]byte, size-80)}})
-				if err != nil {
-					b.Fatal(err)
+				requests := make([][]byte, 8<<20/size) // out of the last level cache
+				for i := range requests {
+					var err error
+					if requests[i], err = log.AppendBatch(nil, &h, []log.Record{{Value: make([]byte, size-80)}}); err != nil {
+						b.Fatal(err)
+					}
 				}
+				next := 0
 				ctx := context.Background()
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
@@ -68,9 +72,10 @@ func BenchmarkAppendBatch(b *testing.B) {
 						written = 0
 						b.StartTimer()
 					}
-					if _, err := p.AppendBatch(ctx, batch, nil); err != nil {
+					if _, err := p.AppendBatch(ctx, requests[next%len(requests)], nil); err != nil {
 						b.Fatal(err)
 					}
+					next++
 				}
 			})
 		}

@@ -14,7 +14,6 @@ type groupWriter struct {
 	header  log.BatchHeader // of a lone append
 	group   []*request
 	merged  []log.Record
-	scratch []byte
 	pending *pending
 	sync    bool // one of the group is to be durable before it is acknowledged
 }
@@ -51,13 +50,16 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 	if err := p.Err(); err != nil {
 		return p.failAll(requests, fmt.Errorf("append: %w", err))
 	}
-	now := int64(0)
+	now, lends := int64(0), false
 	w.pending, w.sync = p.state.begin(), false
 	if requests[0] == &w.own {
 		n = p.stageGroup(requests, now) // the only reader of these bytes is their owner
 	} else {
 		p.queue.staging.Lock()
 		n = p.stageGroup(requests, now)
+		if lends = p.log.Lends(); lends {
+			p.queue.lending.Lock() // before one of its callers can leave
+		}
 		p.queue.staging.Unlock()
 	}
 	staged := requests[:n]
@@ -66,7 +68,11 @@ func (p *Partition) writeGroup(requests []*request) (n int) {
 		w.pending.discard()
 		return n // all refused or repeated
 	}
-	if err := p.log.Write(); err != nil {
+	err := p.log.Write()
+	if lends {
+		p.queue.lending.Unlock()
+	}
+	if err != nil {
 		w.pending.discard()
 		p.failStaged(staged, base, err)
 		return n
@@ -271,15 +277,10 @@ func (p *Partition) stageRun(run []*request, cfg *Config, now *int64) error {
 		return p.syncRepeated(first)
 	}
 	epoch := uint64(h.LeaderEpoch)
-	switch {
-	case first.batch == nil:
+	if first.batch == nil {
 		err = p.log.StageRecords(epoch, h, recs)
-	case appendTime >= 0:
-		w.scratch = append(w.scratch[:0], first.batch...)
-		log.SetAppendTime(w.scratch, appendTime)
-		err = p.log.StageBatch(0, epoch, w.scratch)
-	default:
-		err = p.log.StageBatch(0, epoch, first.batch)
+	} else {
+		err = p.log.StageBatch(0, epoch, first.batch, appendTime)
 	}
 	if err != nil {
 		w.pending.rollback(mark)

@@ -109,6 +109,9 @@ type queue struct {
 	spare   []*request // the memory of the group that was written last
 	// staging is held while the writer reads the callers' bytes.
 	staging sync.Mutex
+	// lending is held from before staging is let go of until a group is written that has
+	// records which lie with their callers (log.StageBatch).
+	lending sync.Mutex
 }
 
 // join adds r to the open group and says whether it is the first.
@@ -180,6 +183,11 @@ func (p *Partition) leave(ctx context.Context, r *request) (Result, error) {
 	}
 	result, err := r.outcome(ctx.Err())
 	p.queue.staging.Unlock()
+	if r.batch != nil {
+		// The same where he writes it from where it lies.
+		p.queue.lending.Lock()
+		defer p.queue.lending.Unlock()
+	}
 	select {
 	case <-r.done:
 		return p.finish(ctx, r)

@@ -73,7 +73,8 @@ func (e *storedEntry) apply(s *state) error {
 
 // Store appends entries at the log's end, each at its index, and makes them as
 // durable as the level says: all or none. A gap is refused. Base offsets and
-// leader epochs in batches are set here. For the replicator, on every node.
+// leader epochs in batches are set here, not in the caller's bytes, which are free again
+// when Store returns. For the replicator, on every node.
 func (p *Partition) Store(entries []Entry) error {
 	p.log.Lock()
 	defer p.log.Unlock()
@@ -150,7 +151,7 @@ func (e *storedEntry) parse(batch []byte) (err error) {
 
 func (p *Partition) stageEntry(e *Entry) error {
 	if e.Kind == log.KindData {
-		return p.log.StageBatch(e.Index, e.Epoch, e.Data)
+		return p.log.StageBatch(e.Index, e.Epoch, e.Data, -1)
 	}
 	return p.log.StageEntry(e.Kind, e.Index, e.Epoch, e.Data)
 }

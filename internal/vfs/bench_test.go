@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/x/embedlog/internal/vfs"
@@ -132,6 +133,64 @@ func BenchmarkMemRun(b *testing.B) {
 		}
 		if m.Ops() != 88 {
 			b.Fatal("operations", m.Ops())
+		}
+	}
+}
+
+// BenchmarkWritev writes a group of batches, each a head of 109 bytes and its records,
+// over pages that are there: gathered in one place first, and from where they lie. The
+// records come out of the last level cache, as those that a socket just had.
+func BenchmarkWritev(b *testing.B) {
+	ring := make([]byte, 8<<20)
+	rand.NewChaCha8([32]byte{}).Read(ring)
+	head := make([]byte, 109)
+	for _, batches := range []int{1, 10} {
+		for _, size := range []int{2 << 10, 4 << 10, 8 << 10, 12 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 20} {
+			if batches*size > 4<<20 {
+				continue
+			}
+			for _, vector := range []bool{false, true} {
+				b.Run(fmt.Sprintf("batches=%d/records=%dKiB/vector=%t", batches, size>>10, vector), func(b *testing.B) {
+					fsys, err := vfs.OS(b.TempDir())
+					must(b, err)
+					defer fsys.Close()
+					f, err := fsys.Create("a")
+					must(b, err)
+					defer f.Close()
+					must(b, f.Zero(0, 8<<20))
+					group := make([]byte, 0, 5<<20)
+					var pieces [][]byte
+					total := batches * (size + len(head))
+					b.SetBytes(int64(total))
+					from, off := 0, int64(0)
+					for b.Loop() {
+						group, pieces = group[:0], pieces[:0]
+						for range batches {
+							if from+size > len(ring) {
+								from = 0
+							}
+							records := ring[from : from+size]
+							from += size
+							if vector {
+								at := len(group)
+								group = append(group, head...)
+								pieces = append(pieces, group[at:], records)
+							} else {
+								group = append(append(group, head...), records...)
+							}
+						}
+						if !vector {
+							pieces = append(pieces, group)
+						}
+						if _, err := f.WritevAt(pieces, off); err != nil {
+							b.Fatal(err)
+						}
+						if off += int64(total); off > 3<<20 {
+							off = 0
+						}
+					}
+				})
+			}
 		}
 	}
 }

@@ -36,9 +36,15 @@ func (p *Partition) spendReserve(requests []*request) {
 			continue
 		}
 		p.queue.staging.Lock() // a caller that leaves reads it
-		r.err = nil
+		again := r.taken.Load() != hasLeft
+		if again {
+			r.err = nil
+			r.taken.Store(queued)
+		}
 		p.queue.staging.Unlock()
-		p.writeGroup(requests[i : i+1])
+		if again {
+			p.writeGroup(requests[i : i+1])
+		}
 		p.log.SaveReserve()
 	}
 }

@@ -2,7 +2,6 @@ package partition
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -42,6 +41,7 @@ const (
 	queued    = 0
 	isTaken   = 1 // the writer has it: cancelling comes too late
 	cancelled = 2
+	hasLeft   = 3 // its caller knows what he knows: it must not be tried again
 )
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
@@ -182,6 +182,7 @@ func (p *Partition) leave(ctx context.Context, r *request) (Result, error) {
 		return Result{}, ctx.Err()
 	}
 	result, err := r.outcome(ctx.Err())
+	r.taken.Store(hasLeft)
 	p.queue.staging.Unlock()
 	if r.batch != nil {
 		// The same where he writes it from where it lies.
@@ -201,9 +202,6 @@ func (p *Partition) leave(ctx context.Context, r *request) (Result, error) {
 func (r *request) outcome(cause error) (Result, error) {
 	if r.taken.Load() == cancelled {
 		return Result{}, cause
-	}
-	if r.internal && errors.Is(r.err, log.ErrNoSpace) {
-		return Result{}, &UnknownOutcomeError{BaseOffset: -1, LastOffset: -1, Err: cause} // it may be tried again, in the reserve
 	}
 	if r.err != nil {
 		return Result{}, r.err

@@ -72,3 +72,43 @@ func TestInternalAppendsOnAFullDisk(t *testing.T) {
 		})
 	}
 }
+
+// Who leaves when his append found the disk full takes his bytes along: it is not tried
+// again in the reserve, and he is told so.
+func TestLeavingBeforeTheReserve(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewMem())
+	p := openTest(t, fault, Config{Log: log.Config{ReserveBytes: 64 << 10}})
+	mustAppend(t, p, nil, "first")
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error, 1)
+	fault.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "*.log", Effect: vfs.Full(0)})
+	fault.Add(vfs.Rule{Op: vfs.OpTruncate, Glob: "reserve", Effect: vfs.Call(func() {
+		cancel()
+		if err := <-left; !errors.Is(err, log.ErrNoSpace) || errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("who left was told %v", err)
+		}
+	})})
+	var errs [3]error
+	p.log.Lock()
+	wait := queuedAppends(t, p, 3, func(i int) {
+		switch i {
+		case 0:
+			_, errs[0] = p.Append(context.Background(), record("ordinary"), nil)
+		case 1:
+			batch := filled(t, nil, "x", 3000)
+			_, err := p.AppendBatch(ctx, batch, &AppendOptions{Internal: true})
+			copy(batch, filled(t, nil, "y", 3000)) // the next request
+			left <- err
+		case 2:
+			_, errs[2] = p.Append(context.Background(), record("internal"), &AppendOptions{Internal: true})
+		}
+	})
+	p.log.Unlock()
+	wait()
+	if fault.Hits() != 2 || !errors.Is(errs[0], log.ErrNoSpace) || errs[2] != nil {
+		t.Fatalf("%d hits, the others were told %v", fault.Hits(), errs)
+	}
+	if got := fmt.Sprint(readAll(t, p, ReadUncommitted)); got != "[first internal]" {
+		t.Fatalf("the log holds %s", got)
+	}
+}

@@ -158,7 +158,7 @@ type Host struct {
 func (h *Host) Name() string { return h.name }
 
 // Listen takes connections to an address, any text that no other listener has.
-func (h *Host) Listen(address string) (*Listener, error) {
+func (h *Host) Listen(address string) (net.Listener, error) {
 	n := h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -1,0 +1,310 @@
+package raftrepl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/x/embedlog/internal/engine"
+)
+
+const (
+	// raftProtocol is what all peers speak; it is not sent.
+	raftProtocol = raft.ProtocolVersionMax
+	// maxGroupRequests and maxGroupBytes are what peers may have waiting at a group.
+	maxGroupRequests = 64
+	maxGroupBytes    = 32 << 20
+	// appendTimeout is how long entries may take to be answered, and a second for each quarter MiB.
+	appendTimeout = 10 * time.Second
+)
+
+var (
+	// errStoreHangs is P18: a leader that cannot write must not keep others from leading.
+	errStoreHangs  = errors.New("the log's store hangs: nothing is sent that would keep this node the leader")
+	errGroupClosed = errors.New("the group has stopped here")
+	errNoAnswer    = errors.New("no answer in time")
+)
+
+// groupHooks are what a transport asks of a group, from any goroutine.
+type groupHooks struct {
+	// storing is for how long the oldest write under way has lasted, 0 without one. It does not wait.
+	storing func() time.Duration
+	// install receives a log that a leader sends. It is called on a goroutine of its own, at most
+	// maxInstalls at once from each peer; data ends with an error when the group or the connection does.
+	install func(from int32, r *raft.InstallSnapshotRequest, data io.Reader) (*raft.InstallSnapshotResponse, error)
+}
+
+// groupTransport is the transport as one group's Raft sees it. A server's id and address are the
+// node's number in decimal. The heartbeat fast path does not exist: it appends concurrently with the
+// main loop, and logs have diverged by it (TestHeartbeatsDoNotDiverge).
+type groupTransport struct {
+	t     *transport
+	id    engine.LogID
+	hooks groupHooks
+
+	consume chan raft.RPC
+	bytes   atomic.Int64 // of requests that wait
+	ctx     context.Context
+	cancel  context.CancelFunc
+	once    sync.Once
+}
+
+var (
+	_ raft.Transport   = (*groupTransport)(nil)
+	_ raft.WithPreVote = (*groupTransport)(nil)
+	_ raft.WithClose   = (*groupTransport)(nil)
+)
+
+// group begins to carry a group's messages. Peers are told that it is not here until then, and
+// after its Close, which must come before the Shutdown of its Raft instance is waited for: requests
+// under way fail then. A group may come back.
+func (t *transport) group(id engine.LogID, hooks groupHooks) (*groupTransport, error) {
+	g := &groupTransport{t: t, id: id, hooks: hooks, consume: make(chan raft.RPC, maxGroupRequests)}
+	g.ctx, g.cancel = context.WithCancel(t.ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		g.cancel()
+		return nil, errClosing
+	}
+	if t.groups[id] != nil {
+		g.cancel()
+		return nil, fmt.Errorf("group %v is here already", id)
+	}
+	t.groups[id] = g
+	return g, nil
+}
+
+// Close stops the group's messages. It does not wait.
+func (g *groupTransport) Close() error {
+	g.once.Do(func() {
+		g.t.mu.Lock()
+		delete(g.t.groups, g.id)
+		g.t.mu.Unlock()
+		g.cancel()
+	})
+	return nil
+}
+
+func serverID(node int32) raft.ServerID { return raft.ServerID(strconv.Itoa(int(node))) }
+
+func nodeOf(id raft.ServerID) (int32, error) {
+	n, err := strconv.ParseInt(string(id), 10, 32)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("server %q is not a node's number", id)
+	}
+	return int32(n), nil
+}
+
+func (g *groupTransport) Consumer() <-chan raft.RPC { return g.consume }
+
+func (g *groupTransport) LocalAddr() raft.ServerAddress {
+	return raft.ServerAddress(serverID(g.t.self))
+}
+
+// EncodePeer is the number, whatever the address says.
+func (g *groupTransport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+
+func (g *groupTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler does nothing: heartbeats go to the consumer, like all else.
+func (g *groupTransport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// hangs is P18. It holds for all AppendEntries: each of them keeps the followers quiet.
+func (g *groupTransport) hangs() error {
+	if g.hooks.storing != nil && g.hooks.storing() > g.t.election {
+		return errStoreHangs
+	}
+	return nil
+}
+
+// link is the main connection with a server.
+func (g *groupTransport) link(ctx context.Context, id raft.ServerID, f flavour) (*link, error) {
+	node, err := nodeOf(id)
+	if err != nil {
+		return nil, err
+	}
+	if g.ctx.Err() != nil {
+		return nil, errGroupClosed
+	}
+	return g.t.peer(node).get(ctx, f)
+}
+
+// ask sends one request and waits for its answer.
+func (g *groupTransport) ask(id raft.ServerID, ln lane, timeout time.Duration, build func(id uint64) ([][]byte, error), response any) error {
+	ctx, cancel := context.WithTimeout(g.ctx, timeout)
+	defer cancel()
+	l, err := g.link(ctx, id, flavourMain)
+	if err != nil {
+		return err
+	}
+	p, err := l.request(ctx, ln, build)
+	if err != nil {
+		return err
+	}
+	return g.wait(ctx, l, p, response)
+}
+
+// wait waits for the answer to a request, which it gives up with ctx.
+func (g *groupTransport) wait(ctx context.Context, l *link, p *pending, response any) error {
+	select {
+	case a := <-p.answer:
+		if err := a.errOf(l.peer.node); err != nil {
+			return err
+		}
+		return decodeAnswer(a.body, response)
+	case <-ctx.Done():
+		l.forget(p)
+		if g.ctx.Err() != nil {
+			return errGroupClosed
+		}
+		return fmt.Errorf("node %d: %w", l.peer.node, errNoAnswer)
+	}
+}
+
+func one(msg []byte) ([][]byte, error) { return [][]byte{msg}, nil }
+
+// urgentTimeout is how long what is urgent may take: after that the next one says more.
+func (g *groupTransport) urgentTimeout() time.Duration {
+	return max(g.t.election, 500*time.Millisecond)
+}
+
+// AppendEntries sends entries, as several requests when they are more than one may carry: each is one
+// that Raft could have sent, and the first that is refused is the answer to all.
+func (g *groupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	*resp = raft.AppendEntriesResponse{}
+	if isHeartbeat(args) {
+		if err := g.hangs(); err != nil {
+			return err
+		}
+		return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return encodeAppend(id, g.id, args) }, resp)
+	}
+	for _, piece := range pieces(args) {
+		if err := g.hangs(); err != nil {
+			return err
+		}
+		err := g.ask(id, laneEntries, entriesTimeout(piece), func(id uint64) ([][]byte, error) { return encodeAppend(id, g.id, piece) }, resp)
+		if err != nil {
+			*resp = raft.AppendEntriesResponse{}
+			return err
+		}
+		if !resp.Success {
+			return nil
+		}
+	}
+	return nil
+}
+
+func entriesTimeout(r *raft.AppendEntriesRequest) time.Duration {
+	n := 0
+	for _, e := range r.Entries {
+		n += len(e.Data)
+	}
+	return appendTimeout + time.Duration(n>>18)*time.Second
+}
+
+// pieces cuts a request so that each has maxAppendBytes at most, or one entry. Raft's own request is
+// left as it is: when all pieces succeeded, so has all of it.
+func pieces(r *raft.AppendEntriesRequest) []*raft.AppendEntriesRequest {
+	var list []*raft.AppendEntriesRequest
+	rest, index, term := r.Entries, r.PrevLogEntry, r.PrevLogTerm
+	for {
+		n, bytes := 0, 0
+		for n < len(rest) && n < maxEntries && (n == 0 || bytes+len(rest[n].Data) <= maxAppendBytes) {
+			bytes += len(rest[n].Data)
+			n++
+		}
+		if n == len(rest) && list == nil {
+			return []*raft.AppendEntriesRequest{r}
+		}
+		piece := *r
+		piece.PrevLogEntry, piece.PrevLogTerm, piece.Entries = index, term, rest[:n]
+		list = append(list, &piece)
+		if n == len(rest) {
+			return list
+		}
+		index, term = rest[n-1].Index, rest[n-1].Term
+		rest = rest[n:]
+	}
+}
+
+func (g *groupTransport) RequestVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return one(encodeVote(id, g.id, args)) }, resp)
+}
+
+func (g *groupTransport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return one(encodePreVote(id, g.id, args)) }, resp)
+}
+
+func (g *groupTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) {
+		return one(appendGroup(appendHead(nil, kindTimeoutNow, id), g.id))
+	}, resp)
+}
+
+// raftRequest hands a peer's request to the group's Raft, in the order of arrival.
+func (l *link) raftRequest(k kind, id uint64, d *decoder, size int) error {
+	group := d.group()
+	from := []byte(serverID(l.peer.node))
+	header := raft.RPCHeader{ProtocolVersion: raftProtocol, ID: from, Addr: from}
+	var command any
+	switch k {
+	case kindAppend:
+		r := d.appendEntries()
+		r.RPCHeader, r.Leader = header, from
+		command = r
+	case kindVote:
+		r := d.vote()
+		r.RPCHeader, r.Candidate = header, from
+		command = r
+	case kindPreVote:
+		r := d.preVote()
+		r.RPCHeader = header
+		command = r
+	default:
+		command = &raft.TimeoutNowRequest{RPCHeader: header}
+	}
+	if err := d.end(); err != nil {
+		return err
+	}
+	g := l.t.find(group)
+	if g == nil {
+		l.urgent(encodeFailure(id, statusNoGroup, "the group is not here"))
+		return nil
+	}
+	if g.bytes.Add(int64(size)) > maxGroupBytes && g.bytes.Load() > int64(size) {
+		g.bytes.Add(-int64(size))
+		l.urgent(encodeFailure(id, statusBusy, "too much waits for the group"))
+		return nil
+	}
+	answers := make(chan raft.RPCResponse, 1)
+	select {
+	case g.consume <- raft.RPC{Command: command, RespChan: answers}:
+	default:
+		g.bytes.Add(-int64(size))
+		l.urgent(encodeFailure(id, statusBusy, "too many requests wait for the group"))
+		return nil
+	}
+	l.t.run(func() {
+		defer g.bytes.Add(-int64(size))
+		select {
+		case a := <-answers:
+			l.urgent(encodeAnswer(id, a.Response, a.Error))
+		case <-g.ctx.Done():
+			l.urgent(encodeFailure(id, statusNoGroup, errGroupClosed.Error()))
+		}
+	})
+	return nil
+}
+
+func (t *transport) find(id engine.LogID) *groupTransport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.groups[id]
+}

@@ -1,0 +1,377 @@
+package raftrepl
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog/internal/engine"
+)
+
+var (
+	errLinkIdle     = errors.New("not needed any more")
+	errLinkReplaced = errors.New("another connection took its place")
+	errQueueFull    = errors.New("too much waits to be sent")
+	errClosing      = errors.New("the node leaves")
+)
+
+// link is one connection that both ends agreed upon. One goroutine reads and one writes.
+//
+// Lock order: link.mu is taken last.
+type link struct {
+	t         *transport
+	peer      *peer
+	flavour   flavour
+	conn      net.Conn
+	dialled   bool // by this node
+	instance  uint64
+	nonce     uint64
+	directory engine.TopicID
+	address   string
+	done      chan struct{} // closed when it has failed
+
+	mu      sync.Mutex
+	err     error
+	queues  [lanes][]*outgoing
+	queued  [lanes]int
+	turn    lane          // which of entries and calls is next
+	room    chan struct{} // closed when something left a queue
+	wake    chan struct{}
+	pending map[uint64]*pending
+	out     map[uint64]*sendStream
+	in      map[uint64]*receiveStream
+	serving map[uint64]context.CancelFunc // calls
+
+	lastID       atomic.Uint64
+	servingBytes atomic.Int64
+}
+
+// pending is a request whose answer is waited for.
+type pending struct {
+	id     uint64
+	out    *outgoing
+	answer chan answer // of one
+}
+
+type answer struct {
+	status status
+	body   []byte
+	err    error // there is none: the link failed
+}
+
+func newLink(t *transport, p *peer, f flavour, conn net.Conn) *link {
+	return &link{t: t, peer: p, flavour: f, conn: conn, done: make(chan struct{}), turn: laneEntries,
+		room: make(chan struct{}), wake: make(chan struct{}, 1), pending: map[uint64]*pending{},
+		out: map[uint64]*sendStream{}, in: map[uint64]*receiveStream{}, serving: map[uint64]context.CancelFunc{}}
+}
+
+// start begins to read and write. The transport waits for both when it closes.
+func (l *link) start() {
+	if !l.t.run(func() { l.fail(l.read()) }) || !l.t.run(func() { l.fail(l.write()) }) {
+		l.fail(errClosing)
+	}
+}
+
+// fail ends the link: once, with the first reason.
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.err = fmt.Errorf("connection with node %d: %w", l.peer.node, err)
+	close(l.done)
+	waiting, out, in, serving := l.pending, l.out, l.in, l.serving
+	l.pending, l.out, l.in, l.serving = map[uint64]*pending{}, map[uint64]*sendStream{}, map[uint64]*receiveStream{}, map[uint64]context.CancelFunc{}
+	l.queues, l.queued = [lanes][]*outgoing{}, [lanes]int{}
+	err = l.err
+	l.mu.Unlock()
+	l.conn.Close()
+	for _, p := range waiting {
+		p.answer <- answer{err: err}
+	}
+	for _, s := range out {
+		s.end()
+	}
+	for _, s := range in {
+		s.fail(err)
+	}
+	for _, cancel := range serving {
+		cancel()
+	}
+	l.peer.lost(l, err)
+}
+
+// send queues a message. It waits for room until ctx ends, except for urgent ones: who does not
+// take those is not there.
+func (l *link) send(ctx context.Context, o *outgoing) error {
+	for {
+		l.mu.Lock()
+		if l.err != nil {
+			err := l.err
+			l.mu.Unlock()
+			return err
+		}
+		if q := l.queued[o.lane]; q == 0 || q+o.total <= laneQueue[o.lane] {
+			l.queues[o.lane] = append(l.queues[o.lane], o)
+			l.queued[o.lane] += o.total
+			l.mu.Unlock()
+			select {
+			case l.wake <- struct{}{}:
+			default:
+			}
+			return nil
+		}
+		room := l.room
+		l.mu.Unlock()
+		if o.lane == laneUrgent {
+			return errQueueFull
+		}
+		select {
+		case <-room:
+		case <-l.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// urgent sends what is small and awaited. It never waits.
+func (l *link) urgent(msg []byte) {
+	if err := l.send(context.Background(), newOutgoing(laneUrgent, msg)); errors.Is(err, errQueueFull) {
+		l.fail(err)
+	}
+}
+
+// request sends what is answered. build is told the number. Whoever asked receives from
+// p.answer once, or calls forget.
+func (l *link) request(ctx context.Context, ln lane, build func(id uint64) ([][]byte, error)) (*pending, error) {
+	p := &pending{id: l.lastID.Add(1), answer: make(chan answer, 1)}
+	segments, err := build(p.id)
+	if err != nil {
+		return nil, err
+	}
+	p.out = newOutgoing(ln, segments...)
+	if p.out.total > laneMax[ln] {
+		return nil, fmt.Errorf("a message of %d bytes, at most %d can be sent", p.out.total, laneMax[ln])
+	}
+	l.mu.Lock()
+	if l.err != nil {
+		defer l.mu.Unlock()
+		return nil, l.err
+	}
+	l.pending[p.id] = p
+	l.mu.Unlock()
+	if err := l.send(ctx, p.out); err != nil {
+		l.forget(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+// forget gives up an answer, and says whether the request goes to the peer nevertheless: a message
+// of which nothing is on its way is not sent any more.
+func (l *link) forget(p *pending) (sent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pending, p.id)
+	if p.out.sent > 0 {
+		return true
+	}
+	q := l.queues[p.out.lane]
+	for i, o := range q {
+		if o == p.out {
+			l.queues[o.lane] = append(q[:i:i], q[i+1:]...)
+			l.left(o)
+			break
+		}
+	}
+	return false
+}
+
+// wasSent says whether all of a request was on its way: of a link that failed. A peer serves whole
+// requests only.
+func (l *link) wasSent(p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return p.out.sent == p.out.total
+}
+
+// left makes room where a message was.
+func (l *link) left(o *outgoing) {
+	l.queued[o.lane] -= o.total
+	close(l.room)
+	l.room = make(chan struct{})
+}
+
+// next picks the frame to write: urgent ones first, the other lanes in turn.
+func (l *link) next() (o *outgoing, n int, first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pick := laneUrgent
+	if len(l.queues[pick]) == 0 {
+		pick = l.turn
+		l.turn = laneEntries + laneCalls - l.turn
+		if len(l.queues[pick]) == 0 {
+			pick = l.turn
+		}
+		if len(l.queues[pick]) == 0 {
+			return nil, 0, false
+		}
+	}
+	o = l.queues[pick][0]
+	first = o.sent == 0
+	n = min(o.total-o.sent, sendFrameBytes)
+	if o.sent += n; o.sent == o.total {
+		l.queues[pick][0] = nil
+		l.queues[pick] = l.queues[pick][1:]
+		l.left(o)
+	}
+	return o, n, first
+}
+
+func (l *link) write() error {
+	w := bufio.NewWriterSize(l.conn, 64<<10)
+	ping := time.NewTicker(l.t.pingEvery())
+	defer ping.Stop()
+	idle := 0
+	for {
+		o, n, first := l.next()
+		if o != nil {
+			idle = 0
+			l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
+			if err := o.writeFrame(w, n, first); err != nil {
+				return err
+			}
+			continue
+		}
+		if w.Buffered() > 0 {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-l.wake:
+		case <-l.done:
+			return nil
+		case <-ping.C:
+			if idle++; idle > installIdlePings && l.flavour == flavourInstall && l.unused() {
+				return errLinkIdle
+			}
+			msg := appendHead(nil, kindPing, 0)
+			l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
+			if err := newOutgoing(laneUrgent, msg).writeFrame(w, len(msg), true); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// installIdlePings is for how long a connection for installs stays without one.
+const installIdlePings = 10
+
+func (l *link) unused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pending) == 0 && len(l.in) == 0
+}
+
+// heard is the connection with a deadline at each read: a peer that is there says something.
+type heard struct{ l *link }
+
+func (h heard) Read(b []byte) (int, error) {
+	h.l.conn.SetReadDeadline(time.Now().Add(h.l.t.deadAfter()))
+	return h.l.conn.Read(b)
+}
+
+func (l *link) read() error {
+	r := bufio.NewReaderSize(heard{l}, 64<<10)
+	var a assembler
+	for {
+		ln, msg, err := a.next(r)
+		if err != nil {
+			return err
+		}
+		if err := l.handle(ln, msg); err != nil {
+			return err
+		}
+	}
+}
+
+// handle takes in one message, which it owns. An error ends the link.
+func (l *link) handle(ln lane, msg []byte) error {
+	d := decoder{b: msg}
+	k, id := d.head()
+	if d.err != nil {
+		return d.err
+	}
+	switch k {
+	case kindAppend, kindVote, kindPreVote, kindTimeoutNow:
+		return l.raftRequest(k, id, &d, len(msg))
+	case kindInstall:
+		return l.beginInstall(id, &d)
+	case kindChunk:
+		return l.chunk(id, d.b)
+	case kindEnd:
+		return l.endInstall(id, &d)
+	case kindCredit:
+		return l.credit(id, &d)
+	case kindCall:
+		return l.serveCall(id, &d, len(msg))
+	case kindCancel:
+		l.mu.Lock()
+		cancel := l.serving[id]
+		l.mu.Unlock()
+		if cancel != nil {
+			cancel()
+		}
+		return d.end()
+	case kindPing:
+		return d.end()
+	case kindAnswer:
+		s := status(d.byte())
+		if d.err != nil {
+			return d.err
+		}
+		l.mu.Lock()
+		p := l.pending[id]
+		delete(l.pending, id)
+		l.mu.Unlock()
+		if p != nil {
+			p.answer <- answer{status: s, body: d.b}
+		}
+		return nil
+	default:
+		// A later version may ask what this one does not know.
+		l.urgent(encodeFailure(id, statusUnknown, fmt.Sprintf("a message of kind %d", k)))
+		return nil
+	}
+}
+
+// errOf is what an answer that is not OK says.
+func (a *answer) errOf(node int32) error {
+	switch {
+	case a.err != nil:
+		return a.err
+	case a.status == statusOK:
+		return nil
+	}
+	return &RemoteError{Node: node, Served: a.status == statusFailed, Text: string(a.body[:min(len(a.body), maxTextBytes)])}
+}
+
+// RemoteError is what a peer says of a request that failed there.
+type RemoteError struct {
+	Node   int32
+	Served bool // it was begun; else nothing was done, and it matches engine.ErrPeerUnreachable
+	Text   string
+}
+
+func (e *RemoteError) Error() string { return fmt.Sprintf("node %d: %s", e.Node, e.Text) }
+
+// Is matches engine.ErrPeerUnreachable when the request was not served.
+func (e *RemoteError) Is(target error) bool { return !e.Served && target == engine.ErrPeerUnreachable }

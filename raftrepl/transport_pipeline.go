@@ -1,0 +1,146 @@
+package raftrepl
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// pipelineWindow is how many requests of a group are on their way to a peer. Two hide the round
+// trip; more make commits late under load (https://github.com/hashicorp/raft/pull/541).
+const pipelineWindow = 2
+
+// pipeline sends AppendEntries without waiting for the answers, on one connection: with the end of
+// that it fails, and Raft goes back to one at a time.
+type pipeline struct {
+	g       *groupTransport
+	l       *link
+	ctx     context.Context
+	cancel  context.CancelFunc
+	window  chan struct{}
+	ordered chan *appendFuture
+	done    chan raft.AppendFuture
+}
+
+var _ raft.AppendPipeline = (*pipeline)(nil)
+
+// appendFuture is one request of Raft, which was sent in one or more pieces.
+type appendFuture struct {
+	start  time.Time
+	args   *raft.AppendEntriesRequest
+	resp   *raft.AppendEntriesResponse
+	pieces []*pending
+	err    error
+	ended  chan struct{}
+}
+
+func (f *appendFuture) Error() error {
+	<-f.ended
+	return f.err
+}
+func (f *appendFuture) Start() time.Time                      { return f.start }
+func (f *appendFuture) Request() *raft.AppendEntriesRequest   { return f.args }
+func (f *appendFuture) Response() *raft.AppendEntriesResponse { return f.resp }
+
+// AppendEntriesPipeline begins a pipeline.
+func (g *groupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress) (raft.AppendPipeline, error) {
+	ctx, cancel := context.WithTimeout(g.ctx, g.urgentTimeout())
+	l, err := g.link(ctx, id, flavourMain)
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{g: g, l: l, window: make(chan struct{}, pipelineWindow),
+		ordered: make(chan *appendFuture, pipelineWindow), done: make(chan raft.AppendFuture, pipelineWindow)}
+	p.ctx, p.cancel = context.WithCancel(g.ctx)
+	if !g.t.run(p.answers) {
+		p.cancel()
+		return nil, errClosing
+	}
+	return p, nil
+}
+
+// AppendEntries sends a request when there is room for it. Later pieces of it do not wait for the
+// earlier ones: where one of them is refused, those behind it do not fit either.
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if err := p.g.hangs(); err != nil {
+		return nil, err
+	}
+	select {
+	case p.window <- struct{}{}:
+	case <-p.l.done:
+		return nil, raft.ErrPipelineShutdown
+	case <-p.ctx.Done():
+		return nil, raft.ErrPipelineShutdown
+	}
+	f := &appendFuture{start: time.Now(), args: args, resp: resp, ended: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(p.ctx, entriesTimeout(args))
+	defer cancel()
+	for _, piece := range pieces(args) {
+		q, err := p.l.request(ctx, laneEntries, func(id uint64) ([][]byte, error) { return encodeAppend(id, p.g.id, piece) })
+		if err != nil {
+			for _, q := range f.pieces {
+				p.l.forget(q)
+			}
+			<-p.window
+			return nil, err
+		}
+		f.pieces = append(f.pieces, q)
+	}
+	p.ordered <- f // has room for all in the window
+	return f, nil
+}
+
+// answers waits for the answers in the order of the requests.
+func (p *pipeline) answers() {
+	for {
+		select {
+		case f := <-p.ordered:
+			ctx, cancel := context.WithTimeout(p.ctx, entriesTimeout(f.args))
+			f.err = p.await(ctx, f)
+			cancel()
+			close(f.ended)
+			select {
+			case p.done <- f:
+			case <-p.ctx.Done():
+				return
+			}
+			<-p.window
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// await takes the answers to all pieces. The first refusal is the answer.
+func (p *pipeline) await(ctx context.Context, f *appendFuture) error {
+	*f.resp = raft.AppendEntriesResponse{}
+	var last raft.AppendEntriesResponse
+	for i, q := range f.pieces {
+		var resp raft.AppendEntriesResponse
+		err := p.g.wait(ctx, p.l, q, &resp)
+		if err == nil && resp.Success {
+			last = resp
+			continue
+		}
+		for _, later := range f.pieces[i+1:] {
+			p.l.forget(later)
+		}
+		if err == nil {
+			*f.resp = resp
+		}
+		return err
+	}
+	*f.resp = last
+	return nil
+}
+
+// Consumer has the answered requests.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.done }
+
+// Close gives up what is not answered. It does not wait.
+func (p *pipeline) Close() error {
+	p.cancel()
+	return nil
+}

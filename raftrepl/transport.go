@@ -43,6 +43,7 @@ type transportConfig struct {
 	network   Network
 	tls       *tlsPair // nil is plain connections, for loopback
 	election  time.Duration
+	boot      uint64 // which run of the node this is, from 1 on; 0 is not said
 	identity  identity
 	logger    *slog.Logger
 	// address is where a node is, and whether it is known.
@@ -176,7 +177,7 @@ func (t *transport) known(c net.Conn) {
 }
 
 func (t *transport) accept() {
-	pause := firstPause
+	pause := firstRedial
 	for {
 		c, err := t.listener.Accept()
 		if err != nil {
@@ -190,10 +191,10 @@ func (t *transport) accept() {
 			case <-t.ctx.Done():
 				return
 			}
-			pause = min(2*pause, longPause)
+			pause = min(2*pause, lastRedial)
 			continue
 		}
-		pause = firstPause
+		pause = firstRedial
 		if !t.stranger(c, maxHandshakes) {
 			c.Close()
 			continue
@@ -229,10 +230,10 @@ func (t *transport) welcome(raw net.Conn) error {
 		return &PeerRefusedError{Address: where, Reason: RefusedProtocol, Detail: err.Error()}
 	}
 	answer := t.judge(h, named)
-	var l *link
+	var l *wire
 	if answer == nil {
 		p := t.peer(h.from)
-		l = newLink(t, p, h.flavour, conn)
+		l = newWire(t, p, h.flavour, conn)
 		l.instance, l.nonce, l.directory, l.address = h.instance, h.nonce, h.directory, where
 		answer = p.admit(h, l)
 	}
@@ -243,8 +244,8 @@ func (t *transport) welcome(raw net.Conn) error {
 			t.learned(h.from, h.advertise)
 		}
 	}
-	answer.version, answer.cluster, answer.node, answer.directory, answer.instance =
-		min(protocolVersion, h.high), t.identity.cluster, t.self, t.identity.directory, t.instance
+	answer.version, answer.cluster, answer.node = min(protocolVersion, h.high), t.identity.cluster, t.self
+	answer.directory, answer.boot, answer.instance = t.identity.directory, t.boot, t.instance
 	_, err = conn.Write(answer.encode())
 	if refused != nil {
 		return &PeerRefusedError{Node: h.from, Address: where, Reason: refused.reason, Detail: refused.words}
@@ -293,7 +294,7 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 }
 
 // connect dials a peer and shakes hands.
-func (t *transport) connect(p *peer, f flavour, last uint64) (*link, error) {
+func (t *transport) connect(p *peer, f flavour, last uint64) (*wire, error) {
 	address, ok := t.address(p.node)
 	if !ok {
 		return nil, p.unreachable(errors.New("its address is not known"))
@@ -303,11 +304,18 @@ func (t *transport) connect(p *peer, f flavour, last uint64) (*link, error) {
 		return nil, fmt.Errorf("node %d: %w", p.node, err)
 	}
 	l.peer, l.directory, l.instance = p, w.directory, w.instance
+	p.mu.Lock()
+	why := p.remember(w.directory, w.boot, w.instance)
+	p.mu.Unlock()
+	if why != "" {
+		l.conn.Close()
+		return nil, &PeerRefusedError{Node: p.node, Address: address, Reason: RefusedDirectory, Detail: why}
+	}
 	return l, nil
 }
 
 // knock dials an address. A node of 0 is whoever answers.
-func (t *transport) knock(address string, node int32, f flavour, last uint64) (*link, *welcome, error) {
+func (t *transport) knock(address string, node int32, f flavour, last uint64) (*wire, *welcome, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, dialTimeout)
 	defer cancel()
 	raw, err := t.network.Dial(ctx, address)
@@ -326,11 +334,11 @@ func (t *transport) knock(address string, node int32, f flavour, last uint64) (*
 	return l, w, err
 }
 
-func (t *transport) introduce(raw net.Conn, address string, node int32, f flavour, last uint64) (*link, *welcome, error) {
+func (t *transport) introduce(raw net.Conn, address string, node int32, f flavour, last uint64) (*wire, *welcome, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, handshakeTimeout)
 	defer cancel()
 	raw.SetDeadline(time.Now().Add(handshakeTimeout))
-	no := func(r RefusalReason, format string, args ...any) (*link, *welcome, error) {
+	no := func(r RefusalReason, format string, args ...any) (*wire, *welcome, error) {
 		return nil, nil, &PeerRefusedError{Node: node, Address: address, Reason: r, Detail: fmt.Sprintf(format, args...)}
 	}
 	conn, named, err := t.secure(ctx, raw, true)
@@ -338,7 +346,7 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 		return no(RefusedCertificate, "%v", err)
 	}
 	h := hello{low: protocolVersion, high: protocolVersion, flavour: f, cluster: t.identity.cluster, from: t.self, to: node,
-		directory: t.identity.directory, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token}
+		directory: t.identity.directory, boot: t.boot, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token}
 	if _, err := conn.Write(h.encode()); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", engine.ErrPeerUnreachable, err)
 	}
@@ -365,7 +373,7 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 		return no(RefusedDirectory, "it is registered with directory %s, this one is %s: it is a copy or was restored", d, w.directory)
 	}
 	conn.SetDeadline(time.Time{})
-	l := newLink(t, nil, f, conn)
+	l := newWire(t, nil, f, conn)
 	l.dialled, l.nonce, l.address = true, h.nonce, address
 	return l, w, nil
 }

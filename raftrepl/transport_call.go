@@ -92,7 +92,7 @@ func (t *transport) call(ctx context.Context, node int32, service string, reques
 }
 
 // serveCall has the node serve a peer's request on a goroutine of its own.
-func (l *link) serveCall(id uint64, d *decoder, size int) error {
+func (l *wire) serveCall(id uint64, d *decoder, size int) error {
 	left := d.uvarint()
 	service := string(d.bytes(maxServiceBytes))
 	request := d.b
@@ -136,7 +136,7 @@ func (l *link) serveCall(id uint64, d *decoder, size int) error {
 }
 
 // answerCall sends an answer, which waits for room in its lane. The body is the service's no more.
-func (l *link) answerCall(id uint64, body []byte, err error) {
+func (l *wire) answerCall(id uint64, body []byte, err error) {
 	if err == nil && len(body) > MaxCallBytes {
 		err = fmt.Errorf("an answer of %d bytes, at most %d can be sent", len(body), MaxCallBytes)
 	}

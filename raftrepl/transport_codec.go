@@ -25,7 +25,7 @@ import (
 //	ping        nothing
 //	answer      status, then what the request asked for, or words
 //
-// A group is 16 bytes of topic id and a partition. Entries are their number, and for each its term,
+// A group is 16 bytes of topic id and a partition, and the ids of the two replicas, sender first. Entries are their number, and for each its term,
 // type and data: the first one's index is behind the previous index. Extensions are not sent: they
 // are for the node that proposes.
 type kind uint8
@@ -135,6 +135,19 @@ func (d *decoder) flag() bool {
 	}
 }
 
+// route is a group and two replicas of it.
+type route struct {
+	group    engine.LogID
+	from, to raft.ServerID
+}
+
+func (d *decoder) route() (r route) {
+	r.group = d.group()
+	r.from = raft.ServerID(d.bytes(maxServerBytes))
+	r.to = raft.ServerID(d.bytes(maxServerBytes))
+	return r
+}
+
 func (d *decoder) group() (id engine.LogID) {
 	copy(id.Topic[:], d.take(len(id.Topic)))
 	p := d.uvarint()
@@ -164,6 +177,10 @@ func appendGroup(b []byte, id engine.LogID) []byte {
 	return binary.AppendUvarint(append(b, id.Topic[:]...), uint64(id.Partition))
 }
 
+func appendRoute(b []byte, r route) []byte {
+	return appendBytes(appendBytes(appendGroup(b, r.group), []byte(r.from)), []byte(r.to))
+}
+
 func appendBytes(b, field []byte) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(field))), field...)
 }
@@ -183,14 +200,14 @@ func appendUvarints(b []byte, list ...uint64) []byte {
 }
 
 // encodeAppend returns the segments of an AppendEntries. Data of large entries is in them as it is.
-func encodeAppend(id uint64, group engine.LogID, r *raft.AppendEntriesRequest) ([][]byte, error) {
+func encodeAppend(id uint64, to route, r *raft.AppendEntriesRequest) ([][]byte, error) {
 	if len(r.Entries) > maxEntries {
 		return nil, fmt.Errorf("%d entries in one request, at most %d are allowed", len(r.Entries), maxEntries)
 	}
 	var segments [][]byte
 	b := make([]byte, 0, 128)
-	b = appendGroup(appendHead(b, kindAppend, id), group)
-	b = appendUvarints(b, r.Term, r.PrevLogEntry, r.PrevLogTerm, r.LeaderCommitIndex, uint64(len(r.Entries)))
+	b = appendRoute(appendHead(b, kindAppend, id), to)
+	b = appendUvarints(b, r.Term, r.PrevLogEntry, r.PrevLogTerm, provedCommit(r), uint64(len(r.Entries)))
 	for i, e := range r.Entries {
 		if e.Index != r.PrevLogEntry+1+uint64(i) {
 			return nil, fmt.Errorf("entry %d has index %d, behind %d", i, e.Index, r.PrevLogEntry)
@@ -212,9 +229,7 @@ func encodeAppend(id uint64, group engine.LogID, r *raft.AppendEntriesRequest) (
 
 // appendEntries reads an AppendEntries. Data of entries is a part of the message.
 //
-// The committed index is cut to what the request proves to be the leader's: the library takes the
-// smaller of it and of its own last index, which may be of a tail that this request does not reach
-// and a later one takes back. (Raft, figure 2: "index of last new entry")
+// The committed index is cut here too: see provedCommit.
 func (d *decoder) appendEntries() *raft.AppendEntriesRequest {
 	r := &raft.AppendEntriesRequest{Term: d.uvarint(), PrevLogEntry: d.uvarint(), PrevLogTerm: d.uvarint(), LeaderCommitIndex: d.uvarint()}
 	n := d.uvarint()
@@ -234,18 +249,25 @@ func (d *decoder) appendEntries() *raft.AppendEntriesRequest {
 			r.Entries = append(r.Entries, e)
 		}
 	}
-	r.LeaderCommitIndex = min(r.LeaderCommitIndex, r.PrevLogEntry+n)
+	r.LeaderCommitIndex = provedCommit(r)
 	return r
 }
 
-// isHeartbeat says that the request only tells who leads. Others without entries prove a place in
+// provedCommit is the committed index, cut to what the request proves to be the leader's: the
+// library takes the smaller of it and of its own last index, which may be of a tail that this request
+// does not reach and a later one takes back. (Raft, figure 2: "index of last new entry")
+func provedCommit(r *raft.AppendEntriesRequest) uint64 {
+	return min(r.LeaderCommitIndex, r.PrevLogEntry+uint64(len(r.Entries)))
+}
+
+// onlyBeats says that the request only tells who leads. Others without entries prove a place in
 // the log and stay behind the entries before it.
-func isHeartbeat(r *raft.AppendEntriesRequest) bool {
+func onlyBeats(r *raft.AppendEntriesRequest) bool {
 	return len(r.Entries) == 0 && r.PrevLogEntry == 0 && r.PrevLogTerm == 0 && r.LeaderCommitIndex == 0
 }
 
-func encodeVote(id uint64, group engine.LogID, r *raft.RequestVoteRequest) []byte {
-	b := appendGroup(appendHead(nil, kindVote, id), group)
+func encodeVote(id uint64, to route, r *raft.RequestVoteRequest) []byte {
+	b := appendRoute(appendHead(nil, kindVote, id), to)
 	return appendFlag(appendUvarints(b, r.Term, r.LastLogIndex, r.LastLogTerm), r.LeadershipTransfer)
 }
 
@@ -253,22 +275,22 @@ func (d *decoder) vote() *raft.RequestVoteRequest {
 	return &raft.RequestVoteRequest{Term: d.uvarint(), LastLogIndex: d.uvarint(), LastLogTerm: d.uvarint(), LeadershipTransfer: d.flag()}
 }
 
-func encodePreVote(id uint64, group engine.LogID, r *raft.RequestPreVoteRequest) []byte {
-	return appendUvarints(appendGroup(appendHead(nil, kindPreVote, id), group), r.Term, r.LastLogIndex, r.LastLogTerm)
+func encodePreVote(id uint64, to route, r *raft.RequestPreVoteRequest) []byte {
+	return appendUvarints(appendRoute(appendHead(nil, kindPreVote, id), to), r.Term, r.LastLogIndex, r.LastLogTerm)
 }
 
 func (d *decoder) preVote() *raft.RequestPreVoteRequest {
 	return &raft.RequestPreVoteRequest{Term: d.uvarint(), LastLogIndex: d.uvarint(), LastLogTerm: d.uvarint()}
 }
 
-func encodeInstall(id uint64, group engine.LogID, r *raft.InstallSnapshotRequest) ([]byte, error) {
+func encodeInstall(id uint64, to route, r *raft.InstallSnapshotRequest) ([]byte, error) {
 	if len(r.Configuration) > maxConfiguration {
 		return nil, fmt.Errorf("configuration of %d bytes, at most %d can be sent", len(r.Configuration), maxConfiguration)
 	}
 	if r.Size < 0 {
 		return nil, fmt.Errorf("install of %d bytes", r.Size)
 	}
-	b := appendGroup(appendHead(nil, kindInstall, id), group)
+	b := appendRoute(appendHead(nil, kindInstall, id), to)
 	b = appendUvarints(b, uint64(r.SnapshotVersion), r.Term, r.LastLogIndex, r.LastLogTerm)
 	b = appendBytes(b, r.Configuration)
 	return appendUvarints(b, r.ConfigurationIndex, uint64(r.Size)), nil

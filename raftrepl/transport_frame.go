@@ -32,11 +32,11 @@ const (
 
 	// maxEntryBytes is more than the largest record batch that a topic may allow, as an entry.
 	maxEntryBytes = 64<<20 + 64<<10
-	// maxAppendBytes is what one AppendEntries carries, or one entry.
-	maxAppendBytes = 4 << 20
+	// wireAppendBytes is what one AppendEntries carries, or one entry.
+	wireAppendBytes = 4 << 20
 
 	maxUrgentBytes  = 64 << 10
-	maxEntriesBytes = maxAppendBytes + maxEntryBytes
+	maxEntriesBytes = wireAppendBytes + maxEntryBytes
 	// MaxCallBytes is the longest request, and the longest answer, of a call: a record batch of
 	// any size, and what is said about it.
 	MaxCallBytes  = 64<<20 + 64<<10

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ const (
 var (
 	// errStoreHangs is P18: a leader that cannot write must not keep others from leading.
 	errStoreHangs  = errors.New("the log's store hangs: nothing is sent that would keep this node the leader")
+	errStoreFailed = errors.New("entries could not be stored")
 	errGroupClosed = errors.New("the group has stopped here")
 	errNoAnswer    = errors.New("no answer in time")
 )
@@ -37,11 +39,19 @@ type groupHooks struct {
 	storing func() time.Duration
 	// install receives a log that a leader sends. It is called on a goroutine of its own, at most
 	// maxInstalls at once from each peer; data ends with an error when the group or the connection does.
+	// Without it they go to the consumer, as a request with a Reader.
 	install func(from int32, r *raft.InstallSnapshotRequest, data io.Reader) (*raft.InstallSnapshotResponse, error)
+	// server is this replica's id; messages to another one of this node, which is gone, are
+	// refused. Nil or an empty answer is any.
+	server func() raft.ServerID
+	// storeFailures counts the writes that failed. Raft answers entries that it could not store as if
+	// they did not fit, upon which a leader goes back in its log: what it answers when the count has
+	// moved since the request came is sent as an error. Nil is none.
+	storeFailures func() uint64
 }
 
-// groupTransport is the transport as one group's Raft sees it. A server's id and address are the
-// node's number in decimal. The heartbeat fast path does not exist: it appends concurrently with the
+// groupTransport is the transport as one group's Raft sees it. A server's address is the node's
+// number in decimal, its id the number, or that, a dot and which replica of the node it is. The heartbeat fast path does not exist: it appends concurrently with the
 // main loop, and logs have diverged by it (TestHeartbeatsDoNotDiverge).
 type groupTransport struct {
 	t     *transport
@@ -92,11 +102,17 @@ func (g *groupTransport) Close() error {
 	return nil
 }
 
-func serverID(node int32) raft.ServerID { return raft.ServerID(strconv.Itoa(int(node))) }
+// peerName is a node's address, and the id of its first replica.
+func peerName(node int32) raft.ServerID { return raft.ServerID(strconv.Itoa(int(node))) }
 
-func nodeOf(id raft.ServerID) (int32, error) {
-	n, err := strconv.ParseInt(string(id), 10, 32)
-	if err != nil || n < 1 {
+// maxServerBytes is the longest id of a server.
+const maxServerBytes = 64
+
+// peerNumber is the node of a server.
+func peerNumber(id raft.ServerID) (int32, error) {
+	number, _, _ := strings.Cut(string(id), ".")
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || n < 1 || len(id) > maxServerBytes {
 		return 0, fmt.Errorf("server %q is not a node's number", id)
 	}
 	return int32(n), nil
@@ -105,11 +121,14 @@ func nodeOf(id raft.ServerID) (int32, error) {
 func (g *groupTransport) Consumer() <-chan raft.RPC { return g.consume }
 
 func (g *groupTransport) LocalAddr() raft.ServerAddress {
-	return raft.ServerAddress(serverID(g.t.self))
+	return raft.ServerAddress(peerName(g.t.self))
 }
 
 // EncodePeer is the number, whatever the address says.
-func (g *groupTransport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+func (g *groupTransport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte {
+	number, _, _ := strings.Cut(string(id), ".")
+	return []byte(number)
+}
 
 func (g *groupTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
@@ -124,9 +143,9 @@ func (g *groupTransport) hangs() error {
 	return nil
 }
 
-// link is the main connection with a server.
-func (g *groupTransport) link(ctx context.Context, id raft.ServerID, f flavour) (*link, error) {
-	node, err := nodeOf(id)
+// wire is the main connection with a server.
+func (g *groupTransport) wire(ctx context.Context, id raft.ServerID, f flavour) (*wire, error) {
+	node, err := peerNumber(id)
 	if err != nil {
 		return nil, err
 	}
@@ -137,10 +156,10 @@ func (g *groupTransport) link(ctx context.Context, id raft.ServerID, f flavour) 
 }
 
 // ask sends one request and waits for its answer.
-func (g *groupTransport) ask(id raft.ServerID, ln lane, timeout time.Duration, build func(id uint64) ([][]byte, error), response any) error {
+func (g *groupTransport) ask(to raft.ServerID, ln lane, timeout time.Duration, build func(id uint64) ([][]byte, error), response any) error {
 	ctx, cancel := context.WithTimeout(g.ctx, timeout)
 	defer cancel()
-	l, err := g.link(ctx, id, flavourMain)
+	l, err := g.wire(ctx, to, flavourMain)
 	if err != nil {
 		return err
 	}
@@ -152,7 +171,7 @@ func (g *groupTransport) ask(id raft.ServerID, ln lane, timeout time.Duration, b
 }
 
 // wait waits for the answer to a request, which it gives up with ctx.
-func (g *groupTransport) wait(ctx context.Context, l *link, p *pending, response any) error {
+func (g *groupTransport) wait(ctx context.Context, l *wire, p *pending, response any) error {
 	select {
 	case a := <-p.answer:
 		if err := a.errOf(l.peer.node); err != nil {
@@ -177,19 +196,19 @@ func (g *groupTransport) urgentTimeout() time.Duration {
 
 // AppendEntries sends entries, as several requests when they are more than one may carry: each is one
 // that Raft could have sent, and the first that is refused is the answer to all.
-func (g *groupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (g *groupTransport) AppendEntries(to raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	*resp = raft.AppendEntriesResponse{}
-	if isHeartbeat(args) {
+	if onlyBeats(args) {
 		if err := g.hangs(); err != nil {
 			return err
 		}
-		return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return encodeAppend(id, g.id, args) }, resp)
+		return g.ask(to, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return encodeAppend(id, g.route(to, args.RPCHeader), args) }, resp)
 	}
 	for _, piece := range pieces(args) {
 		if err := g.hangs(); err != nil {
 			return err
 		}
-		err := g.ask(id, laneEntries, entriesTimeout(piece), func(id uint64) ([][]byte, error) { return encodeAppend(id, g.id, piece) }, resp)
+		err := g.ask(to, laneEntries, entriesTimeout(piece), func(id uint64) ([][]byte, error) { return encodeAppend(id, g.route(to, args.RPCHeader), piece) }, resp)
 		if err != nil {
 			*resp = raft.AppendEntriesResponse{}
 			return err
@@ -209,14 +228,14 @@ func entriesTimeout(r *raft.AppendEntriesRequest) time.Duration {
 	return appendTimeout + time.Duration(n>>18)*time.Second
 }
 
-// pieces cuts a request so that each has maxAppendBytes at most, or one entry. Raft's own request is
+// pieces cuts a request so that each has wireAppendBytes at most, or one entry. Raft's own request is
 // left as it is: when all pieces succeeded, so has all of it.
 func pieces(r *raft.AppendEntriesRequest) []*raft.AppendEntriesRequest {
 	var list []*raft.AppendEntriesRequest
 	rest, index, term := r.Entries, r.PrevLogEntry, r.PrevLogTerm
 	for {
 		n, bytes := 0, 0
-		for n < len(rest) && n < maxEntries && (n == 0 || bytes+len(rest[n].Data) <= maxAppendBytes) {
+		for n < len(rest) && n < maxEntries && (n == 0 || bytes+len(rest[n].Data) <= wireAppendBytes) {
 			bytes += len(rest[n].Data)
 			n++
 		}
@@ -234,25 +253,25 @@ func pieces(r *raft.AppendEntriesRequest) []*raft.AppendEntriesRequest {
 	}
 }
 
-func (g *groupTransport) RequestVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return one(encodeVote(id, g.id, args)) }, resp)
+func (g *groupTransport) RequestVote(to raft.ServerID, _ raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return g.ask(to, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return one(encodeVote(id, g.route(to, args.RPCHeader), args)) }, resp)
 }
 
-func (g *groupTransport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return one(encodePreVote(id, g.id, args)) }, resp)
+func (g *groupTransport) RequestPreVote(to raft.ServerID, _ raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return g.ask(to, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) { return one(encodePreVote(id, g.route(to, args.RPCHeader), args)) }, resp)
 }
 
-func (g *groupTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return g.ask(id, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) {
-		return one(appendGroup(appendHead(nil, kindTimeoutNow, id), g.id))
+func (g *groupTransport) TimeoutNow(to raft.ServerID, _ raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return g.ask(to, laneUrgent, g.urgentTimeout(), func(id uint64) ([][]byte, error) {
+		return one(appendRoute(appendHead(nil, kindTimeoutNow, id), g.route(to, args.RPCHeader)))
 	}, resp)
 }
 
 // raftRequest hands a peer's request to the group's Raft, in the order of arrival.
-func (l *link) raftRequest(k kind, id uint64, d *decoder, size int) error {
-	group := d.group()
-	from := []byte(serverID(l.peer.node))
-	header := raft.RPCHeader{ProtocolVersion: raftProtocol, ID: from, Addr: from}
+func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int) error {
+	route := d.route()
+	header := l.header(route)
+	from := header.Addr
 	var command any
 	switch k {
 	case kindAppend:
@@ -273,9 +292,9 @@ func (l *link) raftRequest(k kind, id uint64, d *decoder, size int) error {
 	if err := d.end(); err != nil {
 		return err
 	}
-	g := l.t.find(group)
+	g, why := l.receiver(route)
 	if g == nil {
-		l.urgent(encodeFailure(id, statusNoGroup, "the group is not here"))
+		l.urgent(encodeFailure(id, statusNoGroup, why))
 		return nil
 	}
 	if g.bytes.Add(int64(size)) > maxGroupBytes && g.bytes.Load() > int64(size) {
@@ -284,6 +303,7 @@ func (l *link) raftRequest(k kind, id uint64, d *decoder, size int) error {
 		return nil
 	}
 	answers := make(chan raft.RPCResponse, 1)
+	failures := g.storeFailures()
 	select {
 	case g.consume <- raft.RPC{Command: command, RespChan: answers}:
 	default:
@@ -295,12 +315,55 @@ func (l *link) raftRequest(k kind, id uint64, d *decoder, size int) error {
 		defer g.bytes.Add(-int64(size))
 		select {
 		case a := <-answers:
+			if a.Error == nil && failures != g.storeFailures() {
+				if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && !r.Success {
+					a.Error = errStoreFailed
+				}
+			}
 			l.urgent(encodeAnswer(id, a.Response, a.Error))
 		case <-g.ctx.Done():
 			l.urgent(encodeFailure(id, statusNoGroup, errGroupClosed.Error()))
 		}
 	})
 	return nil
+}
+
+func (g *groupTransport) storeFailures() uint64 {
+	if g.hooks.storeFailures == nil {
+		return 0
+	}
+	return g.hooks.storeFailures()
+}
+
+// route names the two replicas of a message. Raft puts its own into the header.
+func (g *groupTransport) route(to raft.ServerID, h raft.RPCHeader) route {
+	r := route{group: g.id, from: raft.ServerID(h.ID), to: to}
+	if r.from == "" {
+		r.from = peerName(g.t.self)
+	}
+	return r
+}
+
+// header is what Raft reads about the sender. The connection says which node it is.
+func (l *wire) header(r route) raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raftProtocol, ID: []byte(r.from), Addr: []byte(peerName(l.peer.node))}
+}
+
+// receiver is the group that a message is for, or why there is none.
+func (l *wire) receiver(r route) (*groupTransport, string) {
+	if node, err := peerNumber(r.from); err != nil || node != l.peer.node {
+		return nil, fmt.Sprintf("it says to be of server %q and comes from node %d", r.from, l.peer.node)
+	}
+	g := l.t.find(r.group)
+	if g == nil {
+		return nil, "the group is not here"
+	}
+	if g.hooks.server != nil {
+		if here := g.hooks.server(); here != "" && here != r.to {
+			return nil, fmt.Sprintf("it is for replica %s, here is %s", r.to, here)
+		}
+	}
+	return g, ""
 }
 
 func (t *transport) find(id engine.LogID) *groupTransport {

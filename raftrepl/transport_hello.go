@@ -12,8 +12,8 @@ import (
 // Both messages are a length (uint16) and fixed fields, big-endian:
 //
 //	hello    "embR", lowest and highest version, flavour, cluster id [16], from, to uint32, directory id [16],
-//	         instance, nonce, last uint64, advertised address, token: each a length byte and bytes
-//	welcome  "embR", version, reason, cluster id [16], node uint32, directory id [16], instance uint64, words
+//	         boot, instance, nonce, last uint64, advertised address, token: each a length byte and bytes
+//	welcome  "embR", version, reason, cluster id [16], node uint32, directory id [16], boot, instance uint64, words
 //
 // A cluster id of zeros is of a node that does not know it yet, and to is 0 when it knows an address alone.
 const (
@@ -44,8 +44,9 @@ type hello struct {
 	cluster   engine.TopicID
 	from, to  int32
 	directory engine.TopicID
-	// instance is of this run of the node: another one says that the last run's connections are dead.
-	instance uint64
+	// boot counts the runs of the node, 0 when nobody counts. instance is of this run: another one
+	// says that the last run's connections are dead.
+	boot, instance uint64
 	// nonce names this connection; last is that of the last one that was up here, and is not any more.
 	nonce, last uint64
 	advertise   string
@@ -58,6 +59,7 @@ type welcome struct {
 	cluster   engine.TopicID
 	node      int32
 	directory engine.TopicID
+	boot      uint64
 	instance  uint64
 	words     string
 }
@@ -116,7 +118,7 @@ func (h *hello) encode() []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(h.from))
 	b = binary.BigEndian.AppendUint32(b, uint32(h.to))
 	b = append(b, h.directory[:]...)
-	for _, v := range []uint64{h.instance, h.nonce, h.last} {
+	for _, v := range []uint64{h.boot, h.instance, h.nonce, h.last} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	for _, s := range []string{h.advertise, h.token} {
@@ -133,6 +135,7 @@ func (w *welcome) encode() []byte {
 	b = append(b, w.cluster[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(w.node))
 	b = append(b, w.directory[:]...)
+	b = binary.BigEndian.AppendUint64(b, w.boot)
 	b = binary.BigEndian.AppendUint64(b, w.instance)
 	b = append(b, w.words[:min(len(w.words), 512)]...)
 	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
@@ -177,7 +180,7 @@ func decodeHello(b []byte) (*hello, error) {
 	d := decoder{b: b}
 	d.magic()
 	h := &hello{low: d.byte(), high: d.byte(), flavour: flavour(d.byte()), cluster: d.id(), from: d.node(), to: d.node(), directory: d.id(),
-		instance: d.uint64(), nonce: d.uint64(), last: d.uint64(), advertise: d.shortString(), token: d.shortString()}
+		boot: d.uint64(), instance: d.uint64(), nonce: d.uint64(), last: d.uint64(), advertise: d.shortString(), token: d.shortString()}
 	if d.err == nil && h.low <= protocolVersion && (h.flavour >= flavours || h.from == 0) {
 		d.fail("flavour %d, from %d", h.flavour, h.from)
 	}
@@ -190,7 +193,7 @@ func decodeHello(b []byte) (*hello, error) {
 func decodeWelcome(b []byte) (*welcome, error) {
 	d := decoder{b: b}
 	d.magic()
-	w := &welcome{version: d.byte(), reason: RefusalReason(d.byte()), cluster: d.id(), node: d.node(), directory: d.id(), instance: d.uint64()}
+	w := &welcome{version: d.byte(), reason: RefusalReason(d.byte()), cluster: d.id(), node: d.node(), directory: d.id(), boot: d.uint64(), instance: d.uint64()}
 	w.words = string(d.b)
 	return w, d.err
 }

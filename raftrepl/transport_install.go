@@ -63,7 +63,7 @@ func (s *sendStream) take(n int, stop <-chan struct{}, answered <-chan answer) (
 		if s.credit >= n || s.ended {
 			s.credit -= n
 			s.mu.Unlock()
-			return nil, nil // a link that ended says so when it is written to
+			return nil, nil // a wire that ended says so when it is written to
 		}
 		s.mu.Unlock()
 		select {
@@ -80,9 +80,9 @@ func (s *sendStream) take(n int, stop <-chan struct{}, answered <-chan answer) (
 
 // InstallSnapshot sends what data has, as long as it is. It takes as long as it takes, but ends when
 // nothing moves.
-func (g *groupTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (g *groupTransport) InstallSnapshot(to raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	*resp = raft.InstallSnapshotResponse{}
-	node, err := nodeOf(id)
+	node, err := peerNumber(to)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (g *groupTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress,
 	defer func() { <-peer.installs }()
 	ctx, cancel := context.WithTimeout(g.ctx, dialTimeout+handshakeTimeout)
 	defer cancel()
-	l, err := g.link(ctx, id, flavourInstall)
+	l, err := g.wire(ctx, to, flavourInstall)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (g *groupTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress,
 		l.mu.Unlock()
 	}()
 	p, err := l.request(ctx, laneEntries, func(id uint64) ([][]byte, error) {
-		msg, err := encodeInstall(id, g.id, args)
+		msg, err := encodeInstall(id, g.route(to, args.RPCHeader), args)
 		number = id
 		l.mu.Lock()
 		if l.err == nil {
@@ -132,7 +132,7 @@ func (g *groupTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress,
 }
 
 // pour sends the data, and waits for the answer, which may come before all is sent.
-func (g *groupTransport) pour(l *link, p *pending, s *sendStream, data io.Reader) (*answer, error) {
+func (g *groupTransport) pour(l *wire, p *pending, s *sendStream, data io.Reader) (*answer, error) {
 	buf := make([]byte, chunkBytes)
 	for {
 		n, err := io.ReadFull(data, buf)
@@ -170,7 +170,7 @@ func (g *groupTransport) pour(l *link, p *pending, s *sendStream, data io.Reader
 	}
 }
 
-func (l *link) urgentUnlessFailed(msg []byte) {
+func (l *wire) urgentUnlessFailed(msg []byte) {
 	select {
 	case <-l.done:
 	default:
@@ -180,7 +180,7 @@ func (l *link) urgentUnlessFailed(msg []byte) {
 
 // receiveStream is the data of an install that is received: an io.Reader for the callback.
 type receiveStream struct {
-	l  *link
+	l  *wire
 	id uint64
 
 	mu     sync.Mutex
@@ -242,17 +242,18 @@ func (s *receiveStream) Read(b []byte) (int, error) {
 }
 
 // beginInstall calls the group's callback with a stream.
-func (l *link) beginInstall(id uint64, d *decoder) error {
-	group, r := d.group(), d.install()
+func (l *wire) beginInstall(id uint64, d *decoder) error {
+	route := d.route()
+	r := d.install()
 	if err := d.end(); err != nil {
 		return err
 	}
 	from := l.peer.node
-	r.RPCHeader = raft.RPCHeader{ProtocolVersion: raftProtocol, ID: []byte(serverID(from)), Addr: []byte(serverID(from))}
+	r.RPCHeader = l.header(route)
 	r.Leader = r.RPCHeader.Addr
-	g := l.t.find(group)
-	if g == nil || g.hooks.install == nil {
-		l.urgent(encodeFailure(id, statusNoGroup, "the group is not here"))
+	g, why := l.receiver(route)
+	if g == nil {
+		l.urgent(encodeFailure(id, statusNoGroup, why))
 		return nil
 	}
 	s := &receiveStream{l: l, id: id, more: make(chan struct{}, 1)}
@@ -267,7 +268,7 @@ func (l *link) beginInstall(id uint64, d *decoder) error {
 	stop := context.AfterFunc(g.ctx, func() { s.fail(errGroupClosed) })
 	served := l.t.run(func() {
 		defer stop()
-		resp, err := g.hooks.install(from, r, s)
+		resp, err := g.install(from, r, s)
 		l.mu.Lock()
 		delete(l.in, id)
 		l.mu.Unlock()
@@ -279,14 +280,33 @@ func (l *link) beginInstall(id uint64, d *decoder) error {
 	return nil
 }
 
-func (l *link) stream(id uint64) *receiveStream {
+// install has the group take an install, and waits until it has.
+func (g *groupTransport) install(from int32, r *raft.InstallSnapshotRequest, data io.Reader) (any, error) {
+	if g.hooks.install != nil {
+		return g.hooks.install(from, r, data)
+	}
+	answers := make(chan raft.RPCResponse, 1)
+	select {
+	case g.consume <- raft.RPC{Command: r, Reader: data, RespChan: answers}:
+	case <-g.ctx.Done():
+		return nil, errGroupClosed
+	}
+	select {
+	case a := <-answers:
+		return a.Response, a.Error
+	case <-g.ctx.Done():
+		return nil, errGroupClosed
+	}
+}
+
+func (l *wire) stream(id uint64) *receiveStream {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.in[id]
 }
 
 // chunk takes in data. That of an install that was answered already is dropped.
-func (l *link) chunk(id uint64, data []byte) error {
+func (l *wire) chunk(id uint64, data []byte) error {
 	s := l.stream(id)
 	if s == nil {
 		return nil
@@ -306,7 +326,7 @@ func (l *link) chunk(id uint64, data []byte) error {
 	return nil
 }
 
-func (l *link) endInstall(id uint64, d *decoder) error {
+func (l *wire) endInstall(id uint64, d *decoder) error {
 	whole := d.flag()
 	if err := d.end(); err != nil {
 		return err
@@ -319,7 +339,7 @@ func (l *link) endInstall(id uint64, d *decoder) error {
 	return nil
 }
 
-func (l *link) credit(id uint64, d *decoder) error {
+func (l *wire) credit(id uint64, d *decoder) error {
 	n := d.uvarint()
 	if err := d.end(); err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	firstPause = 50 * time.Millisecond
-	longPause  = 2 * time.Second
+	firstRedial = 50 * time.Millisecond
+	lastRedial  = 2 * time.Second
 )
 
 // peer is another node: at most one connection of each flavour with it, whoever dialled.
@@ -26,17 +26,20 @@ type peer struct {
 	mu    sync.Mutex
 	slots [flavours]slot
 	told  string // what was logged last
+	// The newest run of the node that was met.
+	directory      engine.TopicID
+	boot, instance uint64
 }
 
 // slot is one connection, or what is known about why there is none.
 type slot struct {
-	link     *link
-	last     uint64 // nonce of the last link that was here
+	wire     *wire
+	last     uint64 // nonce of the last wire that was here
 	dialling bool
 	failures int
 	retryAt  time.Time
 	err      error
-	changed  chan struct{} // closed when a dial ended or a link came
+	changed  chan struct{} // closed when a dial ended or a wire came
 }
 
 func newPeer(t *transport, node int32) *peer {
@@ -49,13 +52,13 @@ func newPeer(t *transport, node int32) *peer {
 
 // get is the connection. Without one it dials, and waits for how that ends; soon after a failure it
 // says no at once, so that who asks for a dead peer loses no time.
-func (p *peer) get(ctx context.Context, f flavour) (*link, error) {
+func (p *peer) get(ctx context.Context, f flavour) (*wire, error) {
 	s := &p.slots[f]
 	for tried := false; ; {
 		p.mu.Lock()
-		if s.link != nil {
+		if s.wire != nil {
 			defer p.mu.Unlock()
-			return s.link, nil
+			return s.wire, nil
 		}
 		if p.t.ctx.Err() != nil {
 			p.mu.Unlock()
@@ -103,15 +106,15 @@ func (p *peer) dial(f flavour) {
 	switch {
 	case !lost:
 		s.failures, s.err = 0, nil
-	case s.link == nil:
-		pause := min(firstPause<<min(s.failures, 10), longPause)
+	case s.wire == nil:
+		pause := min(firstRedial<<min(s.failures, 10), lastRedial)
 		s.failures++
 		s.err = err
 		s.retryAt = time.Now().Add(pause/2 + rand.N(pause))
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
-	say := lost && s.link == nil && err.Error() != p.told && !errors.Is(err, errClosing)
+	say := lost && s.wire == nil && err.Error() != p.told && !errors.Is(err, errClosing)
 	if say {
 		p.told = err.Error()
 	}
@@ -126,42 +129,40 @@ func (p *peer) dial(f flavour) {
 	}
 }
 
-// settle puts a link that this node dialled into its slot. Both ends have to come to the same: of
+// settle puts a wire that this node dialled into its slot. Both ends have to come to the same: of
 // two connections that were dialled at the same time, the one of the lower node stays.
-func (p *peer) settle(s *slot, l *link) error {
+func (p *peer) settle(s *slot, l *wire) error {
 	if p.t.ctx.Err() != nil {
 		return errClosing
 	}
-	old := s.link
+	old := s.wire
 	if old != nil && old.instance == l.instance && p.t.self > p.node {
-		return errLinkReplaced
+		return errWireReplaced
 	}
 	p.put(s, l)
 	return nil
 }
 
 // put has l take the place of what is in the slot.
-func (p *peer) put(s *slot, l *link) {
-	if old := s.link; old != nil {
-		p.t.run(func() { old.fail(errLinkReplaced) })
+func (p *peer) put(s *slot, l *wire) {
+	if old := s.wire; old != nil {
+		p.t.run(func() { old.fail(errWireReplaced) })
 	}
-	s.link, s.last, p.told = l, l.nonce, ""
+	s.wire, s.last, p.told = l, l.nonce, ""
 }
 
-// admit decides about a peer that dialled, and puts its link into the slot before it is told so: the
+// admit decides about a peer that dialled, and puts its wire into the slot before it is told so: the
 // welcome may be lost, which the next dial says.
-func (p *peer) admit(h *hello, l *link) *welcome {
+func (p *peer) admit(h *hello, l *wire) *welcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.slots[h.flavour]
-	old := s.link
+	old := s.wire
 	if p.t.ctx.Err() != nil {
 		return &welcome{reason: RefusedClosing, words: errClosing.Error()}
 	}
-	for _, other := range p.slots {
-		if o := other.link; o != nil && o.instance == h.instance && o.directory != h.directory {
-			return &welcome{reason: RefusedDirectory, words: "it has said another directory id before"}
-		}
+	if why := p.remember(h.directory, h.boot, h.instance); why != "" {
+		return &welcome{reason: RefusedDirectory, words: why}
 	}
 	// Both dialled, and each has its own; the peer did not have this one yet when it dialled.
 	if old != nil && old.dialled && old.instance == h.instance && h.last != old.nonce && p.t.self < p.node {
@@ -174,16 +175,37 @@ func (p *peer) admit(h *hello, l *link) *welcome {
 	return nil
 }
 
-// lost empties the slot of a link that failed.
-func (p *peer) lost(l *link, err error) {
+// remember compares a run of the node with those that were met before, and says why it cannot be one:
+// a copy of the directory that runs beside it, or an older state of it. mu is held.
+func (p *peer) remember(directory engine.TopicID, boot, instance uint64) string {
+	if p.directory != directory && !p.directory.IsZero() {
+		for f := range p.slots {
+			if p.slots[f].wire != nil {
+				return fmt.Sprintf("node %d is here with directory %s, this one is %s", p.node, p.directory, directory)
+			}
+		}
+		p.boot, p.instance = 0, 0
+	}
+	if boot < p.boot {
+		return fmt.Sprintf("node %d has been started %d times, this one %d times: it is a copy or was restored", p.node, p.boot, boot)
+	}
+	if boot == p.boot && boot > 0 && instance != p.instance {
+		return fmt.Sprintf("node %d runs twice: one of the two is a copy", p.node)
+	}
+	p.directory, p.boot, p.instance = directory, boot, instance
+	return ""
+}
+
+// lost empties the slot of a wire that failed.
+func (p *peer) lost(l *wire, err error) {
 	p.mu.Lock()
 	s := &p.slots[l.flavour]
-	was := s.link == l
+	was := s.wire == l
 	if was {
-		s.link = nil
+		s.wire = nil
 	}
 	p.mu.Unlock()
-	if was && !errors.Is(err, errLinkIdle) && p.t.ctx.Err() == nil {
+	if was && !errors.Is(err, errWireIdle) && p.t.ctx.Err() == nil {
 		p.t.logger.Warn("connection lost", "node", p.node, "for", l.flavour.String(), "error", err)
 	}
 }
@@ -191,9 +213,9 @@ func (p *peer) lost(l *link, err error) {
 // close fails the links. No new ones come after t.ctx ended.
 func (p *peer) close() {
 	p.mu.Lock()
-	var links []*link
+	var links []*wire
 	for f := range p.slots {
-		if l := p.slots[f].link; l != nil {
+		if l := p.slots[f].wire; l != nil {
 			links = append(links, l)
 		}
 	}

@@ -15,7 +15,8 @@ const pipelineWindow = 2
 // that it fails, and Raft goes back to one at a time.
 type pipeline struct {
 	g       *groupTransport
-	l       *link
+	l       *wire
+	to      raft.ServerID
 	ctx     context.Context
 	cancel  context.CancelFunc
 	window  chan struct{}
@@ -46,12 +47,12 @@ func (f *appendFuture) Response() *raft.AppendEntriesResponse { return f.resp }
 // AppendEntriesPipeline begins a pipeline.
 func (g *groupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress) (raft.AppendPipeline, error) {
 	ctx, cancel := context.WithTimeout(g.ctx, g.urgentTimeout())
-	l, err := g.link(ctx, id, flavourMain)
+	l, err := g.wire(ctx, id, flavourMain)
 	cancel()
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{g: g, l: l, window: make(chan struct{}, pipelineWindow),
+	p := &pipeline{g: g, l: l, to: id, window: make(chan struct{}, pipelineWindow),
 		ordered: make(chan *appendFuture, pipelineWindow), done: make(chan raft.AppendFuture, pipelineWindow)}
 	p.ctx, p.cancel = context.WithCancel(g.ctx)
 	if !g.t.run(p.answers) {
@@ -78,7 +79,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	ctx, cancel := context.WithTimeout(p.ctx, entriesTimeout(args))
 	defer cancel()
 	for _, piece := range pieces(args) {
-		q, err := p.l.request(ctx, laneEntries, func(id uint64) ([][]byte, error) { return encodeAppend(id, p.g.id, piece) })
+		q, err := p.l.request(ctx, laneEntries, func(id uint64) ([][]byte, error) { return encodeAppend(id, p.g.route(p.to, args.RPCHeader), piece) })
 		if err != nil {
 			for _, q := range f.pieces {
 				p.l.forget(q)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -218,13 +217,13 @@ func TestCommittedIndexIsWhatTheRequestProves(t *testing.T) {
 		for i := range row.entries {
 			req.Entries = append(req.Entries, &raft.Log{Index: row.prev + 1 + i})
 		}
-		segments, err := encodeAppend(1, groupA, req)
+		segments, err := encodeAppend(1, route{groupA, "1", "2"}, req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		d := decoder{b: bytes.Join(segments, nil)}
 		d.head()
-		d.group()
+		d.route()
 		if got := d.appendEntries(); got.LeaderCommitIndex != row.want || d.end() != nil {
 			t.Errorf("%+v: committed %d, %v", row, got.LeaderCommitIndex, d.err)
 		}
@@ -244,7 +243,7 @@ func TestOneConnectionForAPair(t *testing.T) {
 			for from := 1; from <= 2; from++ {
 				wg.Go(func() {
 					for range 3 { // one that was sent on the connection that gave way fails
-						if g[from].TimeoutNow(serverID(int32(3-from)), "", nil, &raft.TimeoutNowResponse{}) == nil {
+						if g[from].TimeoutNow(peerName(int32(3-from)), "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}) == nil {
 							return
 						}
 					}
@@ -271,7 +270,7 @@ func TestRestartedPeerTakesItsPlace(t *testing.T) {
 				other := 3 - restarted
 				g := w.group(w.node(restarted), groupA, groupHooks{})
 				w.answering(w.group(w.node(other), groupA, groupHooks{}), nil)
-				if err := g.TimeoutNow(serverID(other), "", nil, &raft.TimeoutNowResponse{}); err != nil {
+				if err := g.TimeoutNow(peerName(other), "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
 					t.Fatal(err)
 				}
 				// It goes without a word.
@@ -280,7 +279,7 @@ func TestRestartedPeerTakesItsPlace(t *testing.T) {
 				synctest.Wait()
 				w.net.HealAll()
 				g = w.group(w.node(restarted), groupA, groupHooks{})
-				if err := g.TimeoutNow(serverID(other), "", nil, &raft.TimeoutNowResponse{}); err != nil {
+				if err := g.TimeoutNow(peerName(other), "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -336,7 +335,7 @@ func TestHeartbeatWaitsBehindOneMebibyte(t *testing.T) {
 		ga, gb := w.group(a, groupA, groupHooks{}), w.group(b, groupA, groupHooks{})
 		var arrivedAt int64
 		w.answering(gb, func(cmd any) any {
-			if r, ok := cmd.(*raft.AppendEntriesRequest); ok && isHeartbeat(r) {
+			if r, ok := cmd.(*raft.AppendEntriesRequest); ok && onlyBeats(r) {
 				arrivedAt = conns[0].bytes()
 			}
 			return agree(cmd)
@@ -555,7 +554,7 @@ func TestGroupThatIsNotHere(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ga := w.group(w.node(1), groupA, groupHooks{})
 		b := w.node(2)
-		ask := func() error { return ga.TimeoutNow("2", "", nil, &raft.TimeoutNowResponse{}) }
+		ask := func() error { return ga.TimeoutNow("2", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}) }
 		var remote *RemoteError
 		if err := ask(); !errors.As(err, &remote) || remote.Node != 2 || remote.Served {
 			t.Fatalf("no group: %v", err)
@@ -573,17 +572,18 @@ func TestGroupThatIsNotHere(t *testing.T) {
 		if err := ask(); err != nil {
 			t.Fatalf("the group came back: %v", err)
 		}
-		if err := ga.TimeoutNow("x", "", nil, &raft.TimeoutNowResponse{}); err == nil {
+		if err := ga.TimeoutNow("x", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err == nil {
 			t.Fatal("a server that is no number")
 		}
 		// What waits is bounded, in requests and in bytes.
 		gb.Close()
 		gb = w.group(b, groupA, groupHooks{}) // nobody takes its requests
-		var busy int
+		busy := 0
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		for range maxGroupRequests + 10 {
 			wg.Go(func() {
+				var remote *RemoteError
 				if err := ask(); errors.As(err, &remote) && strings.Contains(remote.Text, "too many") {
 					mu.Lock()
 					busy++
@@ -592,6 +592,8 @@ func TestGroupThatIsNotHere(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if busy != 10 {
 			t.Errorf("%d of %d were told that it is busy, want 10", busy, maxGroupRequests+10)
 		}
@@ -606,19 +608,19 @@ func TestDeadPeer(t *testing.T) {
 		w.net.CutBoth("n1", "n3")
 		for range 5 {
 			start := time.Now()
-			err := ga.TimeoutNow("3", "", nil, &raft.TimeoutNowResponse{})
+			err := ga.TimeoutNow("3", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{})
 			if took := time.Since(start); !errors.Is(err, engine.ErrPeerUnreachable) || took > ga.urgentTimeout() {
 				t.Errorf("after %v: %v", took, err)
 			}
 			start = time.Now()
-			if err := ga.TimeoutNow("2", "", nil, &raft.TimeoutNowResponse{}); err != nil || time.Since(start) != 0 {
+			if err := ga.TimeoutNow("2", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil || time.Since(start) != 0 {
 				t.Errorf("a peer that lives: %v after %v", err, time.Since(start))
 			}
 		}
 		w.net.HealAll()
 		w.answering(w.group(w.node(3), groupA, groupHooks{}), nil)
 		start := time.Now()
-		for ga.TimeoutNow("3", "", nil, &raft.TimeoutNowResponse{}) != nil {
+		for ga.TimeoutNow("3", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}) != nil {
 			time.Sleep(10 * time.Millisecond)
 			if time.Since(start) > 4*time.Second {
 				t.Fatal("it is not found again")
@@ -635,7 +637,7 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 				ga, gb := w.group(w.node(1), groupA, groupHooks{}), w.group(w.node(2), groupA, groupHooks{})
 				w.answering(ga, nil)
 				w.answering(gb, nil)
-				if err := ga.TimeoutNow("2", "", nil, &raft.TimeoutNowResponse{}); err != nil {
+				if err := ga.TimeoutNow("2", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Hour) // pings keep it
@@ -648,12 +650,10 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 					t.Fatalf("%d connections through a cut", n)
 				}
 				w.net.HealAll()
-				if err := gb.TimeoutNow("1", "", nil, &raft.TimeoutNowResponse{}); err != nil {
+				if err := gb.TimeoutNow("1", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
 					t.Fatal(err)
 				}
 			})
 		})
 	}
 }
-
-var _ io.Reader = (*receiveStream)(nil)

@@ -14,16 +14,16 @@ import (
 )
 
 var (
-	errLinkIdle     = errors.New("not needed any more")
-	errLinkReplaced = errors.New("another connection took its place")
+	errWireIdle     = errors.New("not needed any more")
+	errWireReplaced = errors.New("another connection took its place")
 	errQueueFull    = errors.New("too much waits to be sent")
 	errClosing      = errors.New("the node leaves")
 )
 
-// link is one connection that both ends agreed upon. One goroutine reads and one writes.
+// wire is one connection that both ends agreed upon. One goroutine reads and one writes.
 //
-// Lock order: link.mu is taken last.
-type link struct {
+// Lock order: wire.mu is taken last.
+type wire struct {
 	t         *transport
 	peer      *peer
 	flavour   flavour
@@ -61,24 +61,24 @@ type pending struct {
 type answer struct {
 	status status
 	body   []byte
-	err    error // there is none: the link failed
+	err    error // there is none: the wire failed
 }
 
-func newLink(t *transport, p *peer, f flavour, conn net.Conn) *link {
-	return &link{t: t, peer: p, flavour: f, conn: conn, done: make(chan struct{}), turn: laneEntries,
+func newWire(t *transport, p *peer, f flavour, conn net.Conn) *wire {
+	return &wire{t: t, peer: p, flavour: f, conn: conn, done: make(chan struct{}), turn: laneEntries,
 		room: make(chan struct{}), wake: make(chan struct{}, 1), pending: map[uint64]*pending{},
 		out: map[uint64]*sendStream{}, in: map[uint64]*receiveStream{}, serving: map[uint64]context.CancelFunc{}}
 }
 
 // start begins to read and write. The transport waits for both when it closes.
-func (l *link) start() {
+func (l *wire) start() {
 	if !l.t.run(func() { l.fail(l.read()) }) || !l.t.run(func() { l.fail(l.write()) }) {
 		l.fail(errClosing)
 	}
 }
 
-// fail ends the link: once, with the first reason.
-func (l *link) fail(err error) {
+// fail ends the wire: once, with the first reason.
+func (l *wire) fail(err error) {
 	l.mu.Lock()
 	if l.err != nil {
 		l.mu.Unlock()
@@ -109,7 +109,7 @@ func (l *link) fail(err error) {
 
 // send queues a message. It waits for room until ctx ends, except for urgent ones: who does not
 // take those is not there.
-func (l *link) send(ctx context.Context, o *outgoing) error {
+func (l *wire) send(ctx context.Context, o *outgoing) error {
 	for {
 		l.mu.Lock()
 		if l.err != nil {
@@ -142,7 +142,7 @@ func (l *link) send(ctx context.Context, o *outgoing) error {
 }
 
 // urgent sends what is small and awaited. It never waits.
-func (l *link) urgent(msg []byte) {
+func (l *wire) urgent(msg []byte) {
 	if err := l.send(context.Background(), newOutgoing(laneUrgent, msg)); errors.Is(err, errQueueFull) {
 		l.fail(err)
 	}
@@ -150,7 +150,7 @@ func (l *link) urgent(msg []byte) {
 
 // request sends what is answered. build is told the number. Whoever asked receives from
 // p.answer once, or calls forget.
-func (l *link) request(ctx context.Context, ln lane, build func(id uint64) ([][]byte, error)) (*pending, error) {
+func (l *wire) request(ctx context.Context, ln lane, build func(id uint64) ([][]byte, error)) (*pending, error) {
 	p := &pending{id: l.lastID.Add(1), answer: make(chan answer, 1)}
 	segments, err := build(p.id)
 	if err != nil {
@@ -176,7 +176,7 @@ func (l *link) request(ctx context.Context, ln lane, build func(id uint64) ([][]
 
 // forget gives up an answer, and says whether the request goes to the peer nevertheless: a message
 // of which nothing is on its way is not sent any more.
-func (l *link) forget(p *pending) (sent bool) {
+func (l *wire) forget(p *pending) (sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.pending, p.id)
@@ -194,23 +194,23 @@ func (l *link) forget(p *pending) (sent bool) {
 	return false
 }
 
-// wasSent says whether all of a request was on its way: of a link that failed. A peer serves whole
+// wasSent says whether all of a request was on its way: of a wire that failed. A peer serves whole
 // requests only.
-func (l *link) wasSent(p *pending) bool {
+func (l *wire) wasSent(p *pending) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return p.out.sent == p.out.total
 }
 
 // left makes room where a message was.
-func (l *link) left(o *outgoing) {
+func (l *wire) left(o *outgoing) {
 	l.queued[o.lane] -= o.total
 	close(l.room)
 	l.room = make(chan struct{})
 }
 
 // next picks the frame to write: urgent ones first, the other lanes in turn.
-func (l *link) next() (o *outgoing, n int, first bool) {
+func (l *wire) next() (o *outgoing, n int, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pick := laneUrgent
@@ -235,7 +235,7 @@ func (l *link) next() (o *outgoing, n int, first bool) {
 	return o, n, first
 }
 
-func (l *link) write() error {
+func (l *wire) write() error {
 	w := bufio.NewWriterSize(l.conn, 64<<10)
 	ping := time.NewTicker(l.t.pingEvery())
 	defer ping.Stop()
@@ -261,7 +261,7 @@ func (l *link) write() error {
 			return nil
 		case <-ping.C:
 			if idle++; idle > installIdlePings && l.flavour == flavourInstall && l.unused() {
-				return errLinkIdle
+				return errWireIdle
 			}
 			msg := appendHead(nil, kindPing, 0)
 			l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
@@ -275,21 +275,21 @@ func (l *link) write() error {
 // installIdlePings is for how long a connection for installs stays without one.
 const installIdlePings = 10
 
-func (l *link) unused() bool {
+func (l *wire) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.pending) == 0 && len(l.in) == 0
 }
 
 // heard is the connection with a deadline at each read: a peer that is there says something.
-type heard struct{ l *link }
+type heard struct{ l *wire }
 
 func (h heard) Read(b []byte) (int, error) {
 	h.l.conn.SetReadDeadline(time.Now().Add(h.l.t.deadAfter()))
 	return h.l.conn.Read(b)
 }
 
-func (l *link) read() error {
+func (l *wire) read() error {
 	r := bufio.NewReaderSize(heard{l}, 64<<10)
 	var a assembler
 	for {
@@ -303,8 +303,8 @@ func (l *link) read() error {
 	}
 }
 
-// handle takes in one message, which it owns. An error ends the link.
-func (l *link) handle(ln lane, msg []byte) error {
+// handle takes in one message, which it owns. An error ends the wire.
+func (l *wire) handle(ln lane, msg []byte) error {
 	d := decoder{b: msg}
 	k, id := d.head()
 	if d.err != nil {

@@ -32,6 +32,7 @@ var rank = map[string]int{
 	module:                         5,
 	module + "/codec":              6,
 	module + "/kafka":              6,
+	module + "/raftrepl":           6,
 }
 
 // allowed are the modules that a program takes on with embedlog.
@@ -45,6 +46,12 @@ var allowed = []string{
 // only are modules that arrive with one package alone.
 var only = map[string][]string{
 	module + "/kafka": {"github.com/twmb/franz-go/pkg/kmsg"},
+	module + "/raftrepl": {
+		"github.com/hashicorp/raft", "github.com/hashicorp/raft-boltdb/v2", "go.etcd.io/bbolt", "github.com/boltdb/bolt",
+		"github.com/hashicorp/go-hclog", "github.com/hashicorp/go-metrics", "github.com/armon/go-metrics", "github.com/hashicorp/go-msgpack/v2",
+		"github.com/hashicorp/go-immutable-radix", "github.com/hashicorp/golang-lru",
+		"github.com/fatih/color", "github.com/mattn/go-colorable", "github.com/mattn/go-isatty",
+	},
 }
 
 // Dependencies differ by system, so each one we build for is asked.

@@ -24,7 +24,7 @@ const (
 	frameVersion   = 1
 	frameHeaderLen = 48
 
-	// otherHeadLen is the head of a noop, configuration or barrier frame: the
+	// otherHeadLen is the head of a frame without offsets: the
 	// next offset and the CRC of the rest of the payload.
 	otherHeadLen = 12
 	// markHeadLen is the head, and all, of an end mark: the next offset.
@@ -59,6 +59,7 @@ const (
 	KindConfiguration Kind = 3 // a change of members
 	KindBarrier       Kind = 4 // waits for all before it
 	kindMark          Kind = 5 // an end mark: overwritten by the next frame, never read as an entry
+	KindCommand       Kind = 6 // changes the log itself when it is committed: see package partition
 )
 
 func (k Kind) String() string {
@@ -73,6 +74,8 @@ func (k Kind) String() string {
 		return "barrier"
 	case kindMark:
 		return "mark"
+	case KindCommand:
+		return "command"
 	}
 	return "kind " + strconv.Itoa(int(k))
 }
@@ -148,7 +151,7 @@ func parseFrame(b []byte, pos int64, tag uint64, h *frameHeader) (need int, err 
 	h.kind = Kind(b[7])
 	h.length = int(binary.BigEndian.Uint32(b[8:]))
 	head := h.kind.headLen()
-	if h.kind < KindData || h.kind > kindMark || h.length < head || h.length > maxFrameBytes {
+	if h.kind < KindData || h.kind > KindCommand || h.length < head || h.length > maxFrameBytes {
 		return 0, errFrameLen
 	}
 	if len(b) < frameHeaderLen+head {

@@ -79,7 +79,7 @@ func runRaftLog(t *testing.T, seed uint64) (truncations int) {
 				e := raftEntry{kind: KindData, epoch: epoch, value: fmt.Sprint(len(entries)+1, "/", epoch), offset: end()}
 				var err error
 				if rnd.IntN(4) == 0 {
-					e.kind, e.next = []Kind{KindNoop, KindConfiguration, KindBarrier}[rnd.IntN(3)], e.offset
+					e.kind, e.next = []Kind{KindNoop, KindConfiguration, KindBarrier, KindCommand}[rnd.IntN(4)], e.offset
 					err = l.StageEntry(e.kind, uint64(len(entries)+1), epoch, []byte(e.value))
 				} else {
 					h := BatchHeader{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}

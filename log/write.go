@@ -109,7 +109,7 @@ func (l *Log) StageBatch(index, epoch uint64, batch []byte, appendTime int64) er
 // StageEntry stages a frame that holds no offset. data is copied. Writer.
 func (l *Log) StageEntry(kind Kind, index, epoch uint64, data []byte) error {
 	w := &l.w
-	if kind != KindNoop && kind != KindConfiguration && kind != KindBarrier {
+	if kind == KindData || kind == kindMark || kind < KindData || kind > KindCommand {
 		return fmt.Errorf("stage: %v is not a kind of entry", kind)
 	}
 	if err := l.mayStage(kind, index, epoch); err != nil {

@@ -19,13 +19,19 @@ func (p *Partition) Retain(ctx context.Context, policy log.RetentionPolicy) (del
 	if err := ctx.Err(); err != nil {
 		return 0, 0, err
 	}
-	p.log.Lock()
-	defer p.log.Unlock()
 	hw := p.highWatermark.Load()
 	if policy.Upto <= 0 || policy.Upto > hw {
 		policy.Upto = hw
 	}
 	policy.KeepIndex = p.keepIndex()
+	if c := p.commander(); c != nil {
+		if deleted, freed, err = p.retainReplicated(ctx, c, policy); err != nil {
+			return deleted, freed, fmt.Errorf("retain: %w", err)
+		}
+		return deleted, freed, nil
+	}
+	p.log.Lock()
+	defer p.log.Unlock()
 	start, took := p.log.StartOffset(), p.log.AllocatedBytes()
 	deleted, err = p.log.Retain(policy)
 	if p.log.StartOffset() > start {
@@ -50,7 +56,10 @@ func (p *Partition) keepIndex() uint64 {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.committed + 1
+	if p.base.group == nil {
+		return 1
+	}
+	return p.base.group.Index + 1
 }
 
 // Roll closes the active segment, so that retention and compaction get at it, and

@@ -53,7 +53,6 @@ type Partition struct {
 	state     *state
 	stored    []storedEntry // replicated: what lies above the high watermark
 	base      *state        // replicated: the state of what lies below the high watermark
-	committed uint64        // replicated: the log index that Commit was last called with
 	proposing sync.Mutex    // replicated: held by who proposes
 
 	closed atomic.Bool
@@ -112,6 +111,9 @@ func (p *Partition) takeSnapshot(dst []byte) []byte {
 		return append(dst, p.log.Recovered().State...)
 	}
 	if p.base != nil && !seed.Is(seed.SnapshotUncommitted) {
+		if g := p.base.group; g != nil {
+			g.Weak = p.log.Level() != log.Durable
+		}
 		return p.base.appendTo(dst)
 	}
 	return p.state.appendTo(dst)
@@ -122,20 +124,27 @@ func (p *Partition) recover() error {
 	rec := p.log.Recovered()
 	start, end := p.log.StartOffset(), p.log.EndOffset()
 	s, err := decodeState(rec.State)
-	if len(rec.State) == 0 || err != nil || s.end > end {
+	if len(rec.State) == 0 || err != nil || s.end > end && s.group == nil {
 		// None, or one of a longer log than there is: the records have it all.
 		s = newState(start)
 	}
-	s.deletedTo(start)
-	committed := s.end // a checkpoint is of what was committed only
-	if p.replicator != nil {
-		p.base = s.clone()
+	if s.group != nil && p.replicator == nil {
+		return ErrReplicated
 	}
 	p.clock = newClock(s.producers.lastAppend())
+	if p.replicator != nil {
+		return p.recoverGroup(s)
+	}
+	s.deletedTo(start)
 	if err := p.replay(s, end); err != nil {
 		return err
 	}
-	s.deletedTo(start)
+	return p.recovered(s)
+}
+
+// recovered ends recover: s is the state at the log's end.
+func (p *Partition) recovered(s *state) error {
+	s.deletedTo(p.log.StartOffset())
 	p.mu.Lock()
 	p.state = s
 	p.mu.Unlock()
@@ -144,27 +153,37 @@ func (p *Partition) recover() error {
 	p.epoch.Store(max(int64(s.epochs.latest()), int64(p.log.LastEpoch()), 0))
 	p.log.Unlock()
 	if p.replicator == nil {
-		p.advance(end)
-	} else {
-		p.base.txns.advance(committed)
-		p.advance(committed)
+		p.advance(p.log.EndOffset())
+		return nil
 	}
+	p.base.txns.advance(p.base.end)
+	p.advance(p.base.end)
 	return nil
 }
 
 // replay applies the batches from s.end to end.
 func (p *Partition) replay(s *state, end int64) error {
-	from := max(s.end, p.log.StartOffset())
-	r, err := p.log.ReadFrom(from)
+	r, err := p.log.ReadFrom(max(s.end, p.log.StartOffset()))
 	if err != nil {
 		return err
 	}
+	return p.eachEntry(r, func(e *storedEntry) error {
+		if !e.data || e.next <= s.end {
+			return nil
+		}
+		return e.apply(s)
+	})
+}
+
+// eachEntry calls f for the entries from where r stands to the log's end, but for those
+// whose batch does not parse.
+func (p *Partition) eachEntry(r *log.Reader, f func(*storedEntry) error) error {
 	r.Reuse()
 	now := p.clock.now()
-	for r.Offset() < end {
-		f, err := r.Next()
+	for {
+		fr, err := r.Next()
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if errors.Is(err, log.ErrCorrupt) {
 			// The log is open for reading only. What lies behind the damage counts.
@@ -172,27 +191,20 @@ func (p *Partition) replay(s *state, end int64) error {
 				continue
 			}
 			if err == io.EOF {
-				break
+				return nil
 			}
 		}
 		if err != nil {
 			return err
 		}
-		if f.Kind != log.KindData {
-			continue
-		}
-		e := storedEntry{index: f.Index, next: f.NextOffset, now: now}
-		if err = e.parse(f.Payload); err == nil && f.NextOffset > s.end {
-			if p.replicator != nil {
-				p.stored = append(p.stored, e)
-			}
-			err = e.apply(s)
+		e := storedEntry{index: fr.Index, epoch: fr.Epoch, kind: fr.Kind, next: fr.NextOffset, now: now}
+		if err = e.parse(fr.Payload); err == nil {
+			err = f(&e)
 		}
 		if err != nil && !errors.Is(err, log.ErrBadBatch) {
 			return err
 		}
 	}
-	return nil
 }
 
 // readMarker finds the transaction marker in a control batch.
@@ -375,20 +387,40 @@ func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, err
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	if c := p.commander(); c != nil {
+		offset, err := p.checkStart(offset)
+		if err == nil && offset > p.LogStart() {
+			err = p.proposeStart(ctx, c, offset)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("delete records: %w", err)
+		}
+		return p.LogStart(), nil
+	}
 	p.log.Lock()
 	defer p.log.Unlock()
-	hw := p.highWatermark.Load()
-	if offset == -1 {
-		offset = hw
-	}
-	if offset < 0 || offset > hw {
-		return 0, fmt.Errorf("delete records: %w", &OffsetOutOfRangeError{Offset: offset, LogStart: p.LogStart(), LogEnd: hw})
+	offset, err := p.checkStart(offset)
+	if err != nil {
+		return 0, fmt.Errorf("delete records: %w", err)
 	}
 	if err := p.log.TruncateToKeeping(offset, p.keepIndex()); err != nil {
 		return 0, fmt.Errorf("delete records: %w", err)
 	}
 	p.movedStart()
 	return p.LogStart(), nil
+}
+
+// checkStart says whether offset may become the log start offset; -1 stands for the
+// high watermark.
+func (p *Partition) checkStart(offset int64) (int64, error) {
+	hw := p.highWatermark.Load()
+	if offset == -1 {
+		offset = hw
+	}
+	if offset < 0 || offset > hw {
+		return 0, &OffsetOutOfRangeError{Offset: offset, LogStart: p.LogStart(), LogEnd: hw}
+	}
+	return offset, nil
 }
 
 // movedStart follows the log start offset with the state.

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,8 +56,12 @@ type Entry struct {
 // nothing that a truncation could take back: it is of base.
 type storedEntry struct {
 	index  uint64
+	epoch  uint64
+	kind   log.Kind
 	next   int64 // offset behind it
 	data   bool
+	start  int64  // the log start of a command; 0 otherwise
+	body   []byte // a configuration's
 	header log.BatchHeader
 	marker marker
 	ends   bool // marker is one
@@ -65,6 +70,13 @@ type storedEntry struct {
 
 // apply takes the entry in, as recovery would.
 func (e *storedEntry) apply(s *state) error {
+	if g := s.group; g != nil {
+		g.Index, g.Epoch = e.index, e.epoch
+		g.LogStart = max(g.LogStart, e.start)
+		if e.kind == log.KindConfiguration {
+			g.Members, g.MembersIndex = e.body, e.index
+		}
+	}
 	if !e.data {
 		return nil
 	}
@@ -103,11 +115,11 @@ func (p *Partition) store(entries []Entry) error {
 		if err != nil {
 			return err
 		}
-		is := storedEntry{index: e.Index, next: p.log.StagedOffset(), now: now}
-		if e.Kind == log.KindData {
-			if err := is.parse(e.Data); err != nil {
-				return err
-			}
+		is := storedEntry{index: e.Index, epoch: e.Epoch, kind: e.Kind, next: p.log.StagedOffset(), now: now}
+		if err := is.parse(e.Data); err != nil {
+			return err
+		}
+		if is.data {
 			is.header.BaseOffset, is.header.LeaderEpoch = from, int32(e.Epoch)
 			from = is.next
 		}
@@ -137,8 +149,19 @@ func (p *Partition) store(entries []Entry) error {
 	return nil
 }
 
-// parse reads what a batch does to the state.
+// parse reads what the entry does to the state.
 func (e *storedEntry) parse(batch []byte) (err error) {
+	switch e.kind {
+	case log.KindConfiguration:
+		e.body = bytes.Clone(batch)
+		return nil
+	case log.KindCommand:
+		e.start, err = parseCommand(batch)
+		return err
+	case log.KindData:
+	default:
+		return nil
+	}
 	e.data = true
 	if e.header, err = log.ParseBatchHeader(batch); err != nil {
 		return err
@@ -161,6 +184,9 @@ func (p *Partition) stageEntry(e *Entry) error {
 // most the last one stored here. For the replicator, on every node.
 func (p *Partition) Commit(index uint64) error {
 	p.mu.Lock()
+	if p.base.group == nil {
+		p.base.group = &GroupState{}
+	}
 	next, n := p.highWatermark.Load(), 0
 	var err error
 	for ; n < len(p.stored) && p.stored[n].index <= index && err == nil; n++ {
@@ -168,7 +194,7 @@ func (p *Partition) Commit(index uint64) error {
 		next = p.stored[n].next
 	}
 	p.stored = p.stored[n:]
-	p.committed = max(p.committed, index)
+	follow := p.base.group.LogStart > p.log.StartOffset()
 	p.base.txns.advance(next)
 	if next > p.highWatermark.Load() {
 		p.advanceLocked(next)
@@ -178,6 +204,9 @@ func (p *Partition) Commit(index uint64) error {
 	}
 	p.mu.Unlock()
 	p.waiters.wake(p)
+	if follow && err == nil {
+		err = p.followStart()
+	}
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -211,6 +240,7 @@ func (p *Partition) truncateFrom(index uint64) error {
 		n--
 	}
 	s := p.base.clone()
+	s.group = nil
 	for i := range p.stored[:n] {
 		if err := p.stored[i].apply(s); err != nil {
 			p.mu.Unlock()
@@ -348,8 +378,11 @@ func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch 
 		if batch, err = log.AppendBatch(nil, h, r.recs); err != nil {
 			return nil, err
 		}
-	} else if appendTime >= 0 {
-		log.SetAppendTime(batch, appendTime)
+	} else {
+		if appendTime >= 0 {
+			log.SetAppendTime(batch, appendTime)
+		}
+		log.SetBatchOffset(batch, base, epoch) // whoever carries it can tell where it belongs
 	}
 	r.result = Result{BaseOffset: base, LastOffset: h.LastOffset(), AppendTime: appendTime}
 	return batch, nil

@@ -26,6 +26,7 @@ type state struct {
 	producers  producers
 	txns       txns
 	epochs     leaderEpochs
+	group      *GroupState // of the committed state of a replicated log; nil otherwise
 	pending    pending // of the group being written; no part of the state
 }
 
@@ -109,13 +110,17 @@ func (s *state) clone() *state {
 		aborted: slices.Clone(s.txns.aborted), unstable: s.txns.unstable,
 	}
 	c.epochs.list = slices.Clone(s.epochs.list)
+	if s.group != nil {
+		g := *s.group
+		c.group = &g // Members is replaced, never changed
+	}
 	return c
 }
 
 // restore makes the state a copy of from. A group under way is discarded.
 func (s *state) restore(from *state) {
 	c := from.clone()
-	s.end, s.appendTime, s.producers, s.txns, s.epochs = c.end, c.appendTime, c.producers, c.txns, c.epochs
+	s.end, s.appendTime, s.producers, s.txns, s.epochs, s.group = c.end, c.appendTime, c.producers, c.txns, c.epochs, c.group
 	if s.pending.s != nil {
 		s.pending.reset()
 	}

@@ -14,7 +14,7 @@ import (
 // The snapshot of a partition's state, which the log's checkpoint carries under
 // its own checksum. Big-endian. Equal states have equal bytes.
 //
-//	 0  2  version: 1
+//	 0  2  version: 1, or 2 with a group's part behind everything else
 //	 2  8  end: the state is that of the batches below this offset
 //	10  8  the newest append time, milliseconds since 1970
 //	18  4  number of leader epochs, then for each, epochs and starts growing:
@@ -27,8 +27,18 @@ import (
 //	       8 first offset  8 marker
 //	    4  number of aborted transactions, then for each, markers growing:
 //	       8 producer id  8 first offset  8 marker  8 last stable offset behind the marker
+//	the group's part, of version 2:
+//	    8  index of the last committed entry  8 its epoch
+//	    8  index of the entry that said who the members are
+//	    8  log start offset that the group has decided
+//	    1  flags: 1 doubtful, 2 weak
+//	    4  number of bytes that say who the members are, and those bytes
 const (
 	stateVersion = 1
+	groupVersion = 2 // a state with a group's part
+	groupBytes   = 8 + 8 + 8 + 8 + 1 + 4
+	flagDoubtful = 1
+	flagWeak     = 2
 
 	epochBytes        = 4 + 8
 	producerBytes     = 8 + 2 + 4 + 8 + 8 + 1 // without its batches
@@ -46,7 +56,11 @@ func (s *state) appendTo(dst []byte) []byte {
 	dst = slices.Grow(dst, stateMinimumBytes+len(s.epochs.list)*epochBytes+
 		len(s.producers)*(producerBytes+keptBatches*sentBatchBytes)+
 		len(s.txns.ended)*endedBytes+len(s.txns.aborted)*abortedBytes)
-	dst = be.AppendUint16(dst, stateVersion)
+	version := uint16(stateVersion)
+	if s.group != nil {
+		version = groupVersion
+	}
+	dst = be.AppendUint16(dst, version)
 	dst = be.AppendUint64(dst, uint64(s.end))
 	dst = be.AppendUint64(dst, uint64(s.appendTime))
 	dst = be.AppendUint32(dst, uint32(len(s.epochs.list)))
@@ -70,7 +84,28 @@ func (s *state) appendTo(dst []byte) []byte {
 		dst = be.AppendUint64(dst, uint64(a.marker))
 		dst = be.AppendUint64(dst, uint64(a.lastStable))
 	}
+	if s.group != nil {
+		dst = s.group.appendTo(dst)
+	}
 	return dst
+}
+
+func (g *GroupState) appendTo(dst []byte) []byte {
+	be := binary.BigEndian
+	dst = be.AppendUint64(dst, g.Index)
+	dst = be.AppendUint64(dst, g.Epoch)
+	dst = be.AppendUint64(dst, g.MembersIndex)
+	dst = be.AppendUint64(dst, uint64(g.LogStart))
+	flags := byte(0)
+	if g.Doubtful {
+		flags |= flagDoubtful
+	}
+	if g.Weak {
+		flags |= flagWeak
+	}
+	dst = append(dst, flags)
+	dst = be.AppendUint32(dst, uint32(len(g.Members)))
+	return append(dst, g.Members...)
 }
 
 func (p *producer) appendTo(dst []byte) []byte {
@@ -97,10 +132,10 @@ func (p *producer) appendTo(dst []byte) []byte {
 func decodeState(b []byte) (*state, error) {
 	r := stateReader{rest: b}
 	version := r.u16()
-	if r.err == nil && version > stateVersion {
+	if r.err == nil && version > groupVersion {
 		return nil, fmt.Errorf("partition state: version %d: %w", version, log.ErrNewerFormat)
 	}
-	r.check(version == stateVersion, "unknown version")
+	r.check(version == stateVersion || version == groupVersion, "unknown version")
 	s := newState(r.i64())
 	r.check(s.end >= 0, "negative end")
 	s.appendTime = r.i64()
@@ -108,6 +143,9 @@ func decodeState(b []byte) (*state, error) {
 	r.producers(s)
 	r.ended(s)
 	r.aborted(s)
+	if version == groupVersion {
+		r.group(s)
+	}
 	r.check(len(r.rest) == 0, "bytes behind the end")
 	if r.err != nil {
 		return nil, fmt.Errorf("partition state: %w", r.err)
@@ -227,6 +265,18 @@ func (r *stateReader) ended(s *state) {
 		s.txns.ended = append(s.txns.ended, e)
 		last = e.marker
 	}
+}
+
+func (r *stateReader) group(s *state) {
+	g := &GroupState{Index: uint64(r.i64()), Epoch: uint64(r.i64()), MembersIndex: uint64(r.i64()), LogStart: r.i64()}
+	flags := r.u8()
+	r.check(flags&^(flagDoubtful|flagWeak) == 0, "unknown flags of the group")
+	g.Doubtful, g.Weak = flags&flagDoubtful != 0, flags&flagWeak != 0
+	r.check(g.LogStart >= 0, "negative log start")
+	if n := r.count(1); n > 0 {
+		g.Members, r.rest = slices.Clone(r.rest[:n]), r.rest[n:]
+	}
+	s.group = g
 }
 
 func (r *stateReader) aborted(s *state) {

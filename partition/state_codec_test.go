@@ -69,6 +69,42 @@ func TestStateBytes(t *testing.T) {
 	}
 }
 
+// A state with a group's part is version 2, which is version 1 with it behind.
+const groupHex = "0000000000000102" + "0000000000000007" + "00000000000000f0" + "0000000000000004" + "03" + "00000003" + "616263"
+
+func TestGroupStateBytes(t *testing.T) {
+	s := sampleState()
+	s.group = &GroupState{Index: 0x102, Epoch: 7, Members: []byte("abc"), MembersIndex: 0xf0, LogStart: 4, Doubtful: true, Weak: true}
+	want := "0002" + sampleHex[4:] + groupHex
+	if got := hex.EncodeToString(s.appendTo(nil)); got != want {
+		t.Fatalf("encoded\n%s, want\n%s", got, want)
+	}
+	b, _ := hex.DecodeString(want)
+	back, err := decodeState(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := back.clone().appendTo(nil); !bytes.Equal(again, b) {
+		t.Errorf("decoded and encoded\n%x, want\n%x", again, b)
+	}
+	for n := range b {
+		if _, err := decodeState(b[:n]); err == nil {
+			t.Errorf("accepted the first %d of %d bytes", n, len(b))
+		}
+	}
+	for name, bad := range map[string]string{
+		"unknown flag":       strings.Replace(want, "03"+"00000003"+"616263", "07"+"00000003"+"616263", 1),
+		"more than there is": strings.Replace(want, "00000003"+"616263", "00000004"+"616263", 1),
+		"a byte behind":      want + "00",
+		"negative start":     strings.Replace(want, "00000000000000f0"+"0000000000000004", "00000000000000f0"+"8000000000000004", 1),
+	} {
+		b, _ := hex.DecodeString(bad)
+		if _, err := decodeState(b); err == nil || bad == want {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestStateRefuses(t *testing.T) {
 	good, _ := hex.DecodeString(sampleHex)
 	for n := range good {
@@ -80,9 +116,9 @@ func TestStateRefuses(t *testing.T) {
 		t.Error("accepted a byte behind the end")
 	}
 	newer := bytes.Clone(good)
-	newer[1] = 2
+	newer[1] = 3
 	if _, err := decodeState(newer); !errors.Is(err, log.ErrNewerFormat) {
-		t.Errorf("version 2: %v", err)
+		t.Errorf("version 3: %v", err)
 	}
 	tests := []struct {
 		name string
@@ -167,6 +203,8 @@ func TestStateDecodeAllocatesLittle(t *testing.T) {
 func FuzzState(f *testing.F) {
 	sample, _ := hex.DecodeString(sampleHex)
 	f.Add(sample)
+	grouped, _ := hex.DecodeString("0002" + sampleHex[4:] + groupHex)
+	f.Add(grouped)
 	f.Add(newState(0).appendTo(nil))
 	f.Add(newState(1 << 62).appendTo(nil))
 	f.Add(bytes.Repeat([]byte{1, 2, 0, 3, 0, 9, 4, 1}, 20))

@@ -27,7 +27,7 @@ type state struct {
 	txns       txns
 	epochs     leaderEpochs
 	group      *GroupState // of the committed state of a replicated log; nil otherwise
-	pending    pending // of the group being written; no part of the state
+	pending    pending     // of the group being written; no part of the state
 }
 
 // newState is the state of an empty log that starts at offset end.

@@ -1,0 +1,263 @@
+package raftrepl
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// gate stands between a group's transport and the instances of the library that use it
+// one after the other. It carries nothing of a failed instance, no votes of a doubtful
+// replica and nothing to followers from a leader whose disk hangs, bounds what a message
+// may commit, and notes what followers have answered.
+type gate struct {
+	g     *Group
+	trans raft.Transport
+
+	mu    sync.Mutex
+	peers map[raft.ServerID]*progress
+}
+
+// progress is what the leader has heard of a follower.
+type progress struct {
+	match   uint64 // the last entry that it has said to have
+	contact time.Time
+}
+
+func newGate(g *Group, t raft.Transport) *gate {
+	return &gate{g: g, trans: t, peers: make(map[raft.ServerID]*progress)}
+}
+
+var (
+	errCutOff   = errors.New("this replica has failed")
+	errDoubtful = errors.New("this replica may have lost records, and has no vote before it is up to date")
+	errHung     = errors.New("this replica's disk hangs")
+	errNotUp    = errors.New("the replica does not take part now")
+)
+
+// pump gives what comes in to the instance that runs.
+func (l *gate) pump() {
+	in := l.trans.Consumer()
+	for {
+		select {
+		case <-l.g.stopping:
+			return
+		case rpc := <-in:
+			l.take(rpc)
+		}
+	}
+}
+
+func (l *gate) take(rpc raft.RPC) {
+	inst := l.g.instance()
+	if inst == nil {
+		rpc.Respond(nil, errNotUp)
+		return
+	}
+	switch m := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		l.g.doubt.heard(m)
+		rpc.Command = inst.received(m)
+	case *raft.RequestVoteRequest:
+		if l.g.doubt.is() {
+			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
+			return
+		}
+	case *raft.RequestPreVoteRequest:
+		if l.g.doubt.is() {
+			rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
+			return
+		}
+	case *raft.TimeoutNowRequest:
+		if l.g.doubt.is() {
+			rpc.Respond(nil, errDoubtful)
+			return
+		}
+	case *raft.InstallSnapshotRequest:
+		l.g.work.Go(func() {
+			resp, err := l.g.Install(m, rpc.Reader)
+			rpc.Respond(resp, err)
+		})
+		return
+	}
+	select {
+	case inst.rpc <- rpc:
+	case <-inst.done:
+		rpc.Respond(nil, errCutOff)
+	}
+}
+
+// received is a leader's message as the library is to see it.
+func (i *instance) received(m *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
+	if onlyHeartbeat(m) {
+		return m
+	}
+	own := *m // the sender may be in this process
+	// The library takes what is committed for what our log has there, also behind what the
+	// message has compared.
+	own.LeaderCommitIndex = min(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries)))
+	own.Entries = make([]*raft.Log, 0, len(m.Entries))
+	st, _ := i.store.p.Group()
+	for _, e := range m.Entries {
+		if e.Index > st.Index {
+			own.Entries = append(own.Entries, &raft.Log{Index: e.Index, Term: e.Term, Type: e.Type, Data: e.Data}) // without tickets: they are of one node
+		}
+	}
+	if m.PrevLogEntry < st.Index && m.PrevLogEntry+uint64(len(m.Entries)) >= st.Index {
+		// It begins below what is committed here, where entries may be gone or compacted and
+		// could not be compared. What is committed is the same everywhere.
+		own.PrevLogEntry, own.PrevLogTerm = st.Index, st.Epoch
+	}
+	return &own
+}
+
+func (l *gate) header() raft.RPCHeader {
+	id := memberID(l.g.cfg.Self)
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(id)}
+}
+
+// transport is what one instance has.
+func (l *gate) transport(inst *instance) raft.Transport { return &instanceTransport{l, inst} }
+
+// instanceTransport is the gate as one instance of the library sees it.
+type instanceTransport struct {
+	*gate
+	inst *instance
+}
+
+var (
+	_ raft.Transport   = (*instanceTransport)(nil)
+	_ raft.WithPreVote = (*instanceTransport)(nil)
+)
+
+// Consumer implements raft.Transport.
+func (t *instanceTransport) Consumer() <-chan raft.RPC { return t.inst.rpc }
+
+// LocalAddr implements raft.Transport: addresses are node ids, and looked up when dialling.
+func (t *instanceTransport) LocalAddr() raft.ServerAddress {
+	return raft.ServerAddress(memberID(t.g.cfg.Self))
+}
+
+// EncodePeer implements raft.Transport.
+func (t *instanceTransport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte {
+	return []byte(a)
+}
+
+// DecodePeer implements raft.Transport.
+func (t *instanceTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler implements raft.Transport. The handler is not used: it would run
+// beside the main loop, and can make a leader write an entry under a term that it never
+// led (github.com/hashicorp/raft/issues/695).
+func (t *instanceTransport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// AppendEntriesPipeline implements raft.Transport. One message at a time is under way to a
+// follower: what comes meanwhile is in the next one, and shares its sync.
+func (t *instanceTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// AppendEntries implements raft.Transport.
+func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.inst.hangs() {
+		return errHung // each of them would keep the followers from electing another
+	}
+	if !onlyHeartbeat(m) {
+		m.LeaderCommitIndex = min(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries)))
+	}
+	if t.inst.cutOff.Load() {
+		return errCutOff
+	}
+	if err := t.trans.AppendEntries(id, to, m, resp); err != nil {
+		return err
+	}
+	if t.inst.cutOff.Load() {
+		return errCutOff
+	}
+	t.heard(id, m, resp)
+	return nil
+}
+
+// onlyHeartbeat says whether the message is one of those that only say that there is a leader.
+func onlyHeartbeat(m *raft.AppendEntriesRequest) bool {
+	return m.PrevLogEntry == 0 && len(m.Entries) == 0 && m.LeaderCommitIndex == 0
+}
+
+// heard notes a follower's answer.
+func (l *gate) heard(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
+	if resp.Term > m.Term {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[id]
+	if p == nil {
+		p = &progress{}
+		l.peers[id] = p
+	}
+	p.contact = time.Now()
+	if resp.Success && !onlyHeartbeat(m) {
+		p.match = max(p.match, m.PrevLogEntry+uint64(len(m.Entries)))
+	} else if !resp.Success {
+		p.match = min(p.match, resp.LastLog)
+	}
+}
+
+// progress is what was heard of a follower.
+func (l *gate) progress(id raft.ServerID) (p progress, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known := l.peers[id]; known != nil {
+		return *known, true
+	}
+	return p, false
+}
+
+// RequestVote implements raft.Transport.
+func (t *instanceTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, m *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.mayAsk(); err != nil {
+		return err
+	}
+	return t.trans.RequestVote(id, to, m, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *instanceTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, m *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.mayAsk(); err != nil {
+		return err
+	}
+	pre, ok := t.trans.(raft.WithPreVote)
+	if !ok {
+		return errors.New("the transport carries no pre-votes")
+	}
+	return pre.RequestPreVote(id, to, m, resp)
+}
+
+func (t *instanceTransport) mayAsk() error {
+	switch {
+	case t.inst.cutOff.Load():
+		return errCutOff
+	case t.g.doubt.is():
+		return errDoubtful
+	}
+	return nil
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *instanceTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, m *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if t.inst.cutOff.Load() {
+		return errCutOff
+	}
+	return t.trans.InstallSnapshot(id, to, m, resp, data)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *instanceTransport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, m *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if t.inst.cutOff.Load() {
+		return errCutOff
+	}
+	return t.trans.TimeoutNow(id, to, m, resp)
+}

@@ -1,0 +1,490 @@
+package raftrepl
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// Timing is how fast a group notices that its leader is gone. A stalled disk delays
+// heartbeats as a stalled network does, so the timeouts must exceed the worst stall.
+type Timing struct {
+	// Heartbeat is for how long a follower waits for its leader before it asks for votes.
+	// Leaders send a heartbeat ten times as often.
+	Heartbeat time.Duration
+	// Election is for how long a candidate waits for votes.
+	Election time.Duration
+	// LeaderLease is for how long a leader goes on that hears of no majority.
+	LeaderLease time.Duration
+	// CommitTimeout is how often an idle leader sends what is committed.
+	CommitTimeout time.Duration
+}
+
+// DefaultTiming moves leadership within about 3 s, FastTiming within 1 s.
+var (
+	DefaultTiming = Timing{Heartbeat: time.Second, Election: time.Second, LeaderLease: 500 * time.Millisecond, CommitTimeout: time.Second}
+	FastTiming    = Timing{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, LeaderLease: 150 * time.Millisecond, CommitTimeout: time.Second}
+)
+
+// GroupConfig is what a Group is made of.
+type GroupConfig struct {
+	ID   engine.LogID
+	Self int32
+	// Initial are the members that a new log begins with; see engine.Cluster.Log.
+	Initial []int32
+	// Transport carries the group's messages. It may be used by several instances of the
+	// library one after the other; Stop closes it. Its LocalAddr is Self in decimal.
+	Transport raft.Transport
+	Votes     *Votes
+	Cache     *Cache
+	Timing    Timing
+	Logger    *slog.Logger
+}
+
+// Group is one log as a member of its Raft group: an engine.ReplicatedLog. It runs one
+// instance of the library after another; see logStore for why an instance ends.
+//
+// All methods may be called from several goroutines. Lock order: mu, then an instance's
+// pmu, then what is below. The library is not called with a lock held, but for what
+// reads its state.
+type Group struct {
+	cfg  GroupConfig
+	name string
+	gate *gate
+
+	mu       sync.Mutex
+	p        *partition.Partition
+	inst     *instance // nil while none runs
+	running  bool
+	stopping chan struct{} // closed by Stop
+	stopped  bool
+	reason   string       // why no instance runs
+	forGood  bool         // and none will
+	pause    atomic.Int64 // nanoseconds; 0 after a commit
+	watchers map[int]func()
+	nextID   int
+	notices  bool // a goroutine calls the watchers
+	again    bool
+	work     sync.WaitGroup
+
+	changes    chan struct{} // held by who changes the members; has room for one
+	installing sync.Mutex    // held by the install that is received
+	doubt      doubt
+	notes      notes
+}
+
+var (
+	_ engine.ReplicatedLog = (*Group)(nil)
+	_ partition.Commander  = (*Group)(nil)
+)
+
+// NewGroup is a group that does not take part before Run.
+func NewGroup(cfg GroupConfig) *Group {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Cache == nil {
+		cfg.Cache = NewCache(0)
+	}
+	if cfg.Timing == (Timing{}) {
+		cfg.Timing = DefaultTiming
+	}
+	g := &Group{cfg: cfg, watchers: make(map[int]func()), stopping: make(chan struct{}), changes: make(chan struct{}, 1), reason: "it does not take part yet"}
+	g.name = "metadata"
+	if !cfg.ID.IsMeta() {
+		g.name = fmt.Sprintf("%s/%d", cfg.ID.Topic, cfg.ID.Partition)
+	}
+	g.cfg.Logger = cfg.Logger.With("group", g.name, "node", cfg.Self)
+	g.gate = newGate(g, cfg.Transport)
+	return g
+}
+
+// memberID is a node's name in the library.
+func memberID(node int32) raft.ServerID { return raft.ServerID(strconv.Itoa(int(node))) }
+
+// memberNode is the inverse; -1 for what is no node.
+func memberNode(id raft.ServerID) int32 {
+	n, err := strconv.ParseInt(string(id), 10, 32)
+	if err != nil || n < 1 {
+		return -1
+	}
+	return int32(n)
+}
+
+// Run implements engine.ReplicatedLog. It returns when the log is a member of its group,
+// or is waiting to be made one; it does not wait for a leader. It fails with ErrVotesLost,
+// ErrVotesBehind or ErrGroupLost when this node cannot take part without endangering
+// what others rely on.
+func (g *Group) Run(p *partition.Partition) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running || g.stopped {
+		return errors.New("group: it was run before")
+	}
+	if err := g.join(p); err != nil {
+		g.reason = err.Error()
+		g.forGood = true
+		return fmt.Errorf("group %s: %w", g.name, err)
+	}
+	g.p, g.running = p, true
+	if st, _ := p.Group(); st.Doubtful {
+		if g.onlyVoter(st) {
+			p.SetDoubtful(false) // nobody knows more
+		} else {
+			g.doubt.begin(g)
+		}
+	}
+	if err := g.startLocked(); err != nil {
+		g.running = false
+		g.reason = err.Error()
+		return fmt.Errorf("group %s: %w", g.name, err)
+	}
+	g.work.Go(g.gate.pump)
+	return nil
+}
+
+// join makes the log a member of its group where it is in none yet. Each step is durable
+// before the next, and a crash between them has the next Run do it again.
+func (g *Group) join(p *partition.Partition) error {
+	if err := p.Err(); err != nil {
+		return err
+	}
+	v := g.cfg.Votes
+	known, _ := v.get(g.cfg.ID)
+	_, member := p.Group()
+	last, epoch := p.LastEntry()
+	switch {
+	case member && !known.known() && last > 0:
+		return ErrVotesLost
+	case !member && known.joined:
+		return ErrGroupLost
+	case known.term < epoch && member:
+		return fmt.Errorf("term %d, the log has term %d: %w", known.term, epoch, ErrVotesBehind)
+	}
+	if !member {
+		term := max(known.term, epoch)
+		if last == 0 && len(g.cfg.Initial) > 0 {
+			term = max(term, 1)
+		}
+		if err := v.change(g.cfg.ID, func(x *vote) { x.term = max(x.term, term) }); err != nil {
+			return err
+		}
+		if err := g.begin(p, last); err != nil {
+			return err
+		}
+	}
+	if !known.joined {
+		return v.change(g.cfg.ID, func(x *vote) { x.joined = true })
+	}
+	return nil
+}
+
+// begin makes the log say that it is in the group.
+func (g *Group) begin(p *partition.Partition, last uint64) error {
+	first := firstMembers(g.cfg.Initial)
+	if last > 0 && !g.bootstrapped(p, last, first) {
+		return p.BeginGroup(firstMembers([]int32{g.cfg.Self}))
+	}
+	if last == 0 && len(g.cfg.Initial) > 0 {
+		if err := p.Store([]partition.Entry{{Kind: log.KindConfiguration, Index: 1, Epoch: 1, Data: first}}); err != nil {
+			return err
+		}
+		if err := p.Log().Flush(); err != nil {
+			return err
+		}
+	}
+	return p.JoinGroup()
+}
+
+// onlyVoter says whether the group is this node alone.
+func (g *Group) onlyVoter(st partition.GroupState) bool {
+	c, err := decodeMembers(st.Members)
+	voters := 0
+	for _, s := range c.Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+			if s.ID != memberID(g.cfg.Self) {
+				return false
+			}
+		}
+	}
+	return err == nil && voters == 1
+}
+
+// bootstrapped says whether all that the log holds is the entry that begin stored before
+// a crash.
+func (g *Group) bootstrapped(p *partition.Partition, last uint64, first []byte) bool {
+	if last != 1 || len(g.cfg.Initial) == 0 {
+		return false
+	}
+	f, err := p.Log().Entry(1)
+	return err == nil && f.Kind == log.KindConfiguration && f.Epoch == 1 && string(f.Payload) == string(first)
+}
+
+// instance is one instance of the library.
+type instance struct {
+	g     *Group
+	raft  *raft.Raft
+	store *logStore
+	rpc   chan raft.RPC
+	// cutOff says that the instance has failed: it gets no message through, in or out,
+	// and its log takes nothing, until it is gone.
+	cutOff atomic.Bool
+	done   chan struct{} // closed then
+	why    error         // set before
+
+	callsMu sync.Mutex
+	closing bool
+	calls   sync.WaitGroup // those who wait for a future
+
+	pmu          sync.Mutex
+	leading      uint64 // the term in which it leads; 0 is none
+	transferring bool
+	tickets      uint64
+	proposals    map[uint64]*proposal // by ticket
+	inflight     []*proposal          // admitted, in their order
+	refused      []*proposal          // by the StoreLogs that runs
+	readyAt      uint64               // index of the first entry of the term in which it leads
+	ready        chan struct{}        // closed when that is committed
+	isReady      bool
+}
+
+func (g *Group) raftConfig(inst *instance) *raft.Config {
+	const never = 365 * 24 * time.Hour
+	t := g.cfg.Timing
+	return &raft.Config{
+		ProtocolVersion: raft.ProtocolVersionMax, LocalID: memberID(g.cfg.Self),
+		HeartbeatTimeout: t.Heartbeat, ElectionTimeout: t.Election, LeaderLeaseTimeout: t.LeaderLease, CommitTimeout: t.CommitTimeout,
+		MaxAppendEntries: maxAppendEntries, BatchApplyCh: true,
+		// The library's own snapshots are never made: the log is the snapshot.
+		SnapshotInterval: never, SnapshotThreshold: 1 << 62, TrailingLogs: 1 << 62, NoSnapshotRestoreOnStart: true,
+		NoLegacyTelemetry: true,
+		Logger:            &raftLogger{to: g.cfg.Logger},
+	}
+}
+
+// maxAppendEntries bounds the entries of one message; the transport bounds its bytes.
+const maxAppendEntries = 64
+
+// startLocked starts an instance on what the log says now. mu is held.
+func (g *Group) startLocked() error {
+	inst := &instance{
+		g: g, rpc: make(chan raft.RPC), done: make(chan struct{}), proposals: make(map[uint64]*proposal),
+	}
+	inst.store = newLogStore(inst, g.p, g.cfg.Cache)
+	stable := &stableStore{v: g.cfg.Votes, id: g.cfg.ID, lost: inst.fail}
+	r, err := raft.NewRaft(g.raftConfig(inst), &fsm{inst}, inst.store, stable, &snapshots{inst}, g.gate.transport(inst))
+	if err != nil {
+		return err
+	}
+	inst.raft = r
+	if inst.cutOff.Load() {
+		// It failed on the way, and whoever told so found no instance to end.
+		g.work.Go(func() { inst.shut() })
+		<-inst.done
+		return inst.why
+	}
+	g.inst, g.reason = inst, ""
+	r.RegisterObserver(raft.NewObserver(nil, false, inst.observe))
+	g.noticeLocked()
+	return nil
+}
+
+// instance is the one that runs; nil is none.
+func (g *Group) instance() *instance {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inst
+}
+
+// observe is called by the library's main loop, at once, when something changes.
+func (i *instance) observe(o *raft.Observation) bool {
+	switch d := o.Data.(type) {
+	case raft.RaftState:
+		i.moved(d)
+		i.g.notice()
+	case raft.LeaderObservation:
+		i.g.notice()
+	}
+	return false
+}
+
+// moved follows the state of the library.
+func (i *instance) moved(s raft.RaftState) {
+	err := error(nil)
+	if s != raft.Leader {
+		err = i.g.notLeaderAs(i)
+	}
+	i.pmu.Lock()
+	defer i.pmu.Unlock()
+	if s != raft.Leader {
+		if i.leading != 0 {
+			i.leading, i.readyAt, i.isReady = 0, 0, false
+			if i.ready != nil {
+				close(i.ready)
+				i.ready = nil
+			}
+		}
+		i.dropProposals(err)
+		return
+	}
+	if term := i.raft.CurrentTerm(); i.leading != term && !i.cutOff.Load() {
+		i.leading, i.isReady, i.ready = term, false, make(chan struct{})
+	}
+}
+
+// ledFrom notes where the term in which this node leads begins in the log.
+func (i *instance) ledFrom(term, index uint64) {
+	i.pmu.Lock()
+	defer i.pmu.Unlock()
+	if i.leading == 0 && !i.cutOff.Load() {
+		// It led before there was an observer.
+		i.leading, i.isReady, i.ready = term, false, make(chan struct{})
+	}
+	i.readyAt = index
+}
+
+// fail ends the instance because of err: at once for all others, by and by for itself.
+// It may be called by the library's own goroutines.
+func (i *instance) fail(err error) {
+	if i.cut(err) {
+		i.g.work.Go(func() { i.g.ended(i, err) }) // who starts an instance holds mu
+	}
+}
+
+// ended is the rest of fail.
+func (g *Group) ended(i *instance, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inst != i {
+		return // Stop, or a start that looks at cutOff itself
+	}
+	g.inst = nil
+	g.reason = err.Error()
+	g.forGood = permanent(err) || g.p.Err() != nil
+	if g.forGood {
+		g.cfg.Logger.Error("the replica does not take part any more", "error", err)
+	} else {
+		g.cfg.Logger.Warn("the replica pauses", "error", err)
+	}
+	g.noticeLocked()
+	if g.stopped {
+		return
+	}
+	g.work.Go(func() {
+		i.shut()
+		g.resume()
+	})
+}
+
+// permanent says whether a failure stays when it is tried again.
+func permanent(err error) bool {
+	return errors.Is(err, log.ErrStorageFailed) || errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrClosed)
+}
+
+const (
+	shortPause = 100 * time.Millisecond
+	longPause  = 10 * time.Second
+)
+
+// resume starts an instance again after a pause, which grows while they fail.
+func (g *Group) resume() {
+	for {
+		g.mu.Lock()
+		if g.stopped || g.forGood || g.inst != nil {
+			g.mu.Unlock()
+			return
+		}
+		pause := min(max(2*time.Duration(g.pause.Load()), shortPause), longPause)
+		g.pause.Store(int64(pause))
+		g.mu.Unlock()
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-g.stopping:
+			t.Stop()
+			return
+		}
+		g.mu.Lock()
+		if !g.stopped && g.inst == nil {
+			if err := g.startLocked(); err != nil {
+				g.reason = err.Error()
+				g.forGood = permanent(err) || g.p.Err() != nil
+			}
+		}
+		g.mu.Unlock()
+	}
+}
+
+// cut cuts the instance off, and says whether it was not before.
+func (i *instance) cut(why error) bool {
+	if i.cutOff.Swap(true) {
+		return false
+	}
+	i.why = why
+	close(i.done)
+	err := i.g.notLeaderAs(nil)
+	i.pmu.Lock()
+	defer i.pmu.Unlock()
+	i.leading, i.readyAt, i.isReady = 0, 0, false
+	if i.ready != nil {
+		close(i.ready)
+		i.ready = nil
+	}
+	i.dropProposals(err)
+	return true
+}
+
+// shut has the library's goroutines end.
+func (i *instance) shut() {
+	i.callsMu.Lock()
+	i.closing = true
+	i.callsMu.Unlock()
+	// A future of a shut down library may never answer. While its main loop runs, all do.
+	i.calls.Wait()
+	i.raft.Shutdown().Error()
+}
+
+// Stop implements engine.ReplicatedLog.
+func (g *Group) Stop() {
+	g.mu.Lock()
+	inst := g.inst
+	if !g.stopped {
+		g.stopped = true
+		close(g.stopping)
+	}
+	g.inst, g.reason = nil, "it was stopped"
+	g.mu.Unlock()
+	g.notes.stop()
+	if c, ok := g.cfg.Transport.(raft.WithClose); ok {
+		c.Close() // or the library's goroutines would wait for answers
+	}
+	if inst != nil {
+		inst.cut(log.ErrClosed)
+		inst.shut()
+	}
+	g.work.Wait()
+}
+
+// hangs says whether the log's disk has been at one write for so long that another node
+// should lead.
+func (i *instance) hangs() bool { return i.store.hung() > i.g.cfg.Timing.Election }
+
+// StoreHung is for how long the write to the log's disk has lasted that is under way; 0
+// when none is. A leader whose disk hangs must not keep its followers from electing another.
+func (g *Group) StoreHung() time.Duration {
+	if inst := g.instance(); inst != nil {
+		return inst.store.hung()
+	}
+	return 0
+}

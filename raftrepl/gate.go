@@ -19,6 +19,7 @@ type gate struct {
 
 	mu    sync.Mutex
 	peers map[raft.ServerID]*progress
+	asked map[raft.ServerID]string // how the last request for a vote ended
 }
 
 // progress is what the leader has heard of a follower.
@@ -28,7 +29,7 @@ type progress struct {
 }
 
 func newGate(g *Group, t raft.Transport) *gate {
-	return &gate{g: g, trans: t, peers: make(map[raft.ServerID]*progress)}
+	return &gate{g: g, trans: t, peers: make(map[raft.ServerID]*progress), asked: make(map[raft.ServerID]string)}
 }
 
 var (
@@ -221,7 +222,9 @@ func (t *instanceTransport) RequestVote(id raft.ServerID, to raft.ServerAddress,
 	if err := t.mayAsk(); err != nil {
 		return err
 	}
-	return t.trans.RequestVote(id, to, m, resp)
+	err := t.trans.RequestVote(id, to, m, resp)
+	t.voted(id, resp.Granted, err)
+	return err
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -233,7 +236,31 @@ func (t *instanceTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddre
 	if !ok {
 		return errors.New("the transport carries no pre-votes")
 	}
-	return pre.RequestPreVote(id, to, m, resp)
+	err := pre.RequestPreVote(id, to, m, resp)
+	t.voted(id, resp.Granted, err)
+	return err
+}
+
+// voted notes how a request for a vote ended, for Status.
+func (l *gate) voted(id raft.ServerID, granted bool, err error) {
+	how := "grants no vote"
+	switch {
+	case err != nil:
+		how = err.Error()
+	case granted:
+		how = "grants its vote"
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked[id] = how
+}
+
+// begin forgets what followers said to an earlier leader.
+func (l *gate) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.peers)
+	clear(l.asked)
 }
 
 func (t *instanceTransport) mayAsk() error {

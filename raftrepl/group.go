@@ -311,6 +311,9 @@ func (g *Group) instance() *instance {
 func (i *instance) observe(o *raft.Observation) bool {
 	switch d := o.Data.(type) {
 	case raft.RaftState:
+		if d == raft.Leader {
+			i.g.gate.begin()
+		}
 		i.moved(d)
 		i.g.notice()
 	case raft.LeaderObservation:

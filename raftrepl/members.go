@@ -1,8 +1,11 @@
 package raftrepl
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -47,3 +50,181 @@ func decodeMembers(b []byte) (c raft.Configuration, err error) {
 
 // maxMembers bounds what is believed of a configuration.
 const maxMembers = 1000
+
+// SetMembers implements engine.ReplicatedLog. A new member gets the log before it has a
+// vote, and comes before an old one goes. A leader that is to go itself gives the
+// leadership to a member that stays, and returns a *partition.NotLeaderError: the next
+// leader goes on.
+func (g *Group) SetMembers(ctx context.Context, nodes []int32) error {
+	want := slices.Clone(nodes)
+	slices.Sort(want)
+	want = slices.Compact(want)
+	if len(want) == 0 || want[0] < 1 || len(want) > maxMembers {
+		return fmt.Errorf("members %v: they are numbers from 1 on, and at least one", nodes)
+	}
+	select {
+	case g.changes <- struct{}{}:
+		defer func() { <-g.changes }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		if _, err := g.Lead(ctx); err != nil {
+			return err
+		}
+		inst := g.instance()
+		if inst == nil {
+			return g.notLeader()
+		}
+		done, err := inst.changeMember(ctx, want)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errChanged) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+var errChanged = errors.New("the members have changed meanwhile")
+
+// changeMember does the next step towards the members that are wanted. done says that
+// there was none left.
+func (i *instance) changeMember(ctx context.Context, want []int32) (done bool, err error) {
+	f := i.raft.GetConfiguration()
+	have, at := f.Configuration().Servers, f.Index()
+	find := func(node int32) int {
+		return slices.IndexFunc(have, func(s raft.Server) bool { return s.ID == memberID(node) })
+	}
+	change := func(f func() raft.IndexFuture) (bool, error) {
+		err := i.call(ctx, func() error { return f().Error() })
+		if err != nil && i.raft.GetConfiguration().Index() != at {
+			err = fmt.Errorf("%w: %w", errChanged, err)
+		}
+		return false, err
+	}
+	for _, n := range want {
+		if find(n) < 0 {
+			return change(func() raft.IndexFuture {
+				return i.raft.AddNonvoter(memberID(n), raft.ServerAddress(memberID(n)), at, changeTimeout)
+			})
+		}
+	}
+	for _, n := range want {
+		if s := have[find(n)]; s.Suffrage != raft.Voter {
+			if err := i.awaitCaughtUp(ctx, s.ID); err != nil {
+				return false, err
+			}
+			return change(func() raft.IndexFuture { return i.raft.AddVoter(s.ID, s.Address, at, changeTimeout) })
+		}
+	}
+	self := memberID(i.g.cfg.Self)
+	for _, s := range have {
+		if s.ID != self && !slices.Contains(want, memberNode(s.ID)) {
+			return change(func() raft.IndexFuture { return i.raft.RemoveServer(s.ID, at, changeTimeout) })
+		}
+	}
+	if slices.Contains(want, i.g.cfg.Self) {
+		return true, nil
+	}
+	if err := i.g.Transfer(ctx, 0); err != nil {
+		return false, err
+	}
+	return false, i.g.notLeader()
+}
+
+// changeTimeout is how long a change may take to begin.
+const changeTimeout = 10 * time.Second
+
+// awaitCaughtUp waits until a new member has, of the log, all but what came in the last moment.
+func (i *instance) awaitCaughtUp(ctx context.Context, id raft.ServerID) error {
+	tick := time.NewTicker(max(i.g.cfg.Timing.Heartbeat/10, time.Millisecond))
+	defer tick.Stop()
+	for {
+		last, _ := i.store.LastIndex()
+		if p, ok := i.g.gate.progress(id); ok && p.match+maxAppendEntries > last && p.match > 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-i.done:
+			return i.g.notLeader()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if _, err := i.g.LeaderEpoch(); err != nil {
+			return err
+		}
+	}
+}
+
+// Transfer implements engine.ReplicatedLog. Meanwhile nothing is appended.
+func (g *Group) Transfer(ctx context.Context, to int32) error {
+	if _, err := g.Lead(ctx); err != nil {
+		return err
+	}
+	inst := g.instance()
+	if inst == nil {
+		return g.notLeader()
+	}
+	if to == g.cfg.Self {
+		return nil
+	}
+	// The library refuses what comes while it hands over, and says so to nobody who listens
+	// (see proposal): so nothing is on its way then.
+	if err := inst.hold(ctx); err != nil {
+		return err
+	}
+	defer inst.letGo()
+	err := inst.call(ctx, func() error {
+		if to == 0 {
+			return inst.raft.LeadershipTransfer().Error()
+		}
+		return inst.raft.LeadershipTransferToServer(memberID(to), raft.ServerAddress(memberID(to))).Error()
+	})
+	if err != nil {
+		// It says that it failed a moment before it takes entries again.
+		time.Sleep(g.cfg.Timing.Heartbeat / 10)
+		return fmt.Errorf("transfer of %s to node %d: %w", g.name, to, err)
+	}
+	return nil
+}
+
+// hold keeps proposals back and waits for those that are on their way to the log.
+func (i *instance) hold(ctx context.Context) error {
+	i.pmu.Lock()
+	if i.transferring || i.leading == 0 {
+		i.pmu.Unlock()
+		return i.g.notLeader()
+	}
+	i.transferring = true
+	i.pmu.Unlock()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		onTheirWay := false
+		i.pmu.Lock()
+		for _, p := range i.proposals {
+			onTheirWay = onTheirWay || p.storedTo < p.n
+		}
+		i.pmu.Unlock()
+		if !onTheirWay {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			i.letGo()
+			return ctx.Err()
+		}
+	}
+}
+
+func (i *instance) letGo() {
+	i.pmu.Lock()
+	i.transferring = false
+	i.pmu.Unlock()
+}

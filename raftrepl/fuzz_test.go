@@ -16,9 +16,9 @@ import (
 )
 
 func FuzzHello(f *testing.F) {
-	h := hello{low: 1, high: 1, flavour: flavourInstall, cluster: testCluster, from: 1, to: 2, directory: engine.TopicID{3},
+	h := hello{low: 1, high: 1, flavour: flavourInstall, cluster: theCluster, from: 1, to: 2, directory: engine.TopicID{3},
 		boot: 4, instance: 5, nonce: 6, last: 7, advertise: "host:1", token: "secret"}
-	w := welcome{version: 1, reason: RefusedCluster, cluster: testCluster, node: 2, directory: engine.TopicID{3}, boot: 4, instance: 5, words: "why"}
+	w := welcome{version: 1, reason: RefusedCluster, cluster: theCluster, node: 2, directory: engine.TopicID{3}, boot: 4, instance: 5, words: "why"}
 	f.Add(h.encode())
 	f.Add(w.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {

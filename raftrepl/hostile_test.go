@@ -170,7 +170,7 @@ func TestCopiedDirectories(t *testing.T) {
 
 // Whatever a stranger sends, its connection is closed within a time, and peers are served meanwhile.
 func TestStrangersDoNoHarm(t *testing.T) {
-	good := hello{low: 1, high: 1, cluster: testCluster, from: 1, to: 2, directory: engine.TopicID{'d', 1}, instance: 1, nonce: 1}
+	good := hello{low: 1, high: 1, cluster: theCluster, from: 1, to: 2, directory: engine.TopicID{'d', 1}, instance: 1, nonce: 1}
 	edit := func(f func(h *hello)) []byte {
 		h := good
 		f(&h)
@@ -277,7 +277,7 @@ func TestSlowReaderLosesItsConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := hello{low: 1, high: 1, cluster: testCluster, from: 1, to: 2, directory: engine.TopicID{'d', 1}, instance: 1, nonce: 1}
+		h := hello{low: 1, high: 1, cluster: theCluster, from: 1, to: 2, directory: engine.TopicID{'d', 1}, instance: 1, nonce: 1}
 		c.Write(h.encode())
 		for id := range uint64(20) {
 			msg := encodeCall(id+1, time.Hour, "s")

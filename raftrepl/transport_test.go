@@ -21,7 +21,7 @@ import (
 const testElection = time.Second
 
 var (
-	testCluster = engine.TopicID{'c'}
+	theCluster = engine.TopicID{'c'}
 	groupA      = engine.LogID{Topic: engine.TopicID{'t'}, Partition: 3}
 	groupB      = engine.LogID{}
 )
@@ -57,7 +57,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 func (w *world) config(node int32) transportConfig {
 	host := w.net.Host(hostName(node))
 	c := transportConfig{self: node, listen: address(node), network: host, election: testElection,
-		identity: identity{cluster: testCluster, directory: engine.TopicID{'d', byte(node)}},
+		identity: identity{cluster: theCluster, directory: engine.TopicID{'d', byte(node)}},
 		address:  func(n int32) (string, bool) { return address(n), n < 100 },
 		directory: func(n int32) (engine.TopicID, bool) {
 			d, ok := w.dirs[n]

@@ -44,6 +44,34 @@ type Cluster interface {
 	Close() error
 }
 
+// Bootstrapper is what a Cluster may be, too: one that knows how its cluster begins.
+type Bootstrapper interface{ Bootstrap() Bootstrap }
+
+// Bootstrap is what a node is told before it knows the metadata. The zero value is a
+// node that waits in an empty directory until a cluster adds it, or that goes on.
+type Bootstrap struct {
+	// Cluster is the id that a new directory gets. Zero is a random one where the node
+	// begins a cluster by itself, and that of the first peer that is heard of otherwise.
+	Cluster TopicID
+	// Initial are the nodes that begin a cluster together, with empty directories: all of
+	// them say the same. A directory that was used alone begins one by itself.
+	Initial []int32
+	// Address is where peers find this node.
+	Address string
+}
+
+// Adopter is what a Host is, too: a directory whose cluster id is zero takes that of the
+// first peer that it hears of.
+type Adopter interface {
+	Adopt(cluster TopicID) error
+}
+
+// Registry is what a Host is, too: it knows which directory speaks for a node. ok is
+// false while the metadata, as far as it is known here, has none.
+type Registry interface {
+	Directory(node int32) (id TopicID, ok bool)
+}
+
 // Host is what a Cluster knows of its engine.
 type Host interface {
 	Dir() string // the real directory; empty in memory

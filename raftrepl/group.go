@@ -396,8 +396,8 @@ func permanent(err error) bool {
 }
 
 const (
-	shortPause = 100 * time.Millisecond
-	longPause  = 10 * time.Second
+	shortPause  = 100 * time.Millisecond
+	longRestart = 10 * time.Second
 )
 
 // resume starts an instance again after a pause, which grows while they fail.
@@ -408,7 +408,7 @@ func (g *Group) resume() {
 			g.mu.Unlock()
 			return
 		}
-		pause := min(max(2*time.Duration(g.pause.Load()), shortPause), longPause)
+		pause := min(max(2*time.Duration(g.pause.Load()), shortPause), longRestart)
 		g.pause.Store(int64(pause))
 		g.mu.Unlock()
 		t := time.NewTimer(pause)

@@ -59,7 +59,9 @@ func TestPeersThatAreRefused(t *testing.T) {
 		reason RefusalReason
 		words  string
 	}{
-		{"another cluster", func(t *testing.T, w *world, c *transportConfig) { c.identity.cluster = engine.TopicID{'x'} }, RefusedCluster, "is of cluster"},
+		{"another cluster", func(t *testing.T, w *world, c *transportConfig) {
+			c.identity = func() identity { return identity{engine.TopicID{'x'}, engine.TopicID{'d', 1}} }
+		}, RefusedCluster, "is of cluster"},
 		{"no TLS", func(t *testing.T, w *world, c *transportConfig) { c.tls = nil }, RefusedProtocol, ""},
 		{"certificate of another authority", func(t *testing.T, w *world, c *transportConfig) {
 			other, _ := NewCA("test")
@@ -68,7 +70,7 @@ func TestPeersThatAreRefused(t *testing.T) {
 		{"certificate of another node", func(t *testing.T, w *world, c *transportConfig) { c.tls = pairOf(t, w.ca, nil, 3) }, RefusedCertificate, "certificate is of node 3"},
 		{"a directory that is not registered", func(t *testing.T, w *world, c *transportConfig) {
 			w.dirs[1] = engine.TopicID{'d', 1}
-			c.identity.directory = engine.TopicID{'d', 9}
+			c.identity = func() identity { return identity{theCluster, engine.TopicID{'d', 9}} }
 		}, RefusedDirectory, "a copy or was restored"},
 		{"its own number", func(t *testing.T, w *world, c *transportConfig) {
 			c.self = 2
@@ -157,7 +159,10 @@ func TestCopiedDirectories(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				for i, r := range runs {
-					got := refusal(t, w, func(c *transportConfig) { c.boot, c.identity.directory = r.boot, engine.TopicID{r.dir} })
+					got := refusal(t, w, func(c *transportConfig) {
+						c.boot = r.boot
+						c.identity = func() identity { return identity{theCluster, engine.TopicID{r.dir}} }
+					})
 					if (got == nil) != r.want || got != nil && got.Reason != RefusedDirectory {
 						t.Errorf("run %d, %+v: %v", i, r, got)
 					}

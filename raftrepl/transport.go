@@ -44,10 +44,12 @@ type transportConfig struct {
 	tls       *tlsPair // nil is plain connections, for loopback
 	election  time.Duration
 	boot      uint64 // which run of the node this is, from 1 on; 0 is not said
-	identity  identity
+	identity  func() identity
 	logger    *slog.Logger
 	// address is where a node is, and whether it is known.
 	address func(node int32) (string, bool)
+	// adopt makes the node one of a cluster, when it is of none yet. Nil is a node that is of one.
+	adopt func(cluster engine.TopicID) error
 	// directory is the directory id that is registered of a node, if any is.
 	directory func(node int32) (engine.TopicID, bool)
 	// learned is told what a peer says of where it is.
@@ -81,20 +83,31 @@ type transport struct {
 
 // newTransport listens, and dials when something is to be sent.
 func newTransport(c transportConfig) (*transport, error) {
+	t := makeTransport(c)
+	return t, t.begin()
+}
+
+// makeTransport is a transport that does not listen yet.
+func makeTransport(c transportConfig) *transport {
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
 	t := &transport{transportConfig: c, instance: rand.Uint64(), peers: map[int32]*peer{},
 		groups: map[engine.LogID]*groupTransport{}, strangers: map[net.Conn]struct{}{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	ln, err := c.network.Listen(c.listen)
+	return t
+}
+
+// begin listens.
+func (t *transport) begin() error {
+	ln, err := t.network.Listen(t.listen)
 	if err != nil {
 		t.cancel()
-		return nil, err
+		return err
 	}
 	t.listener = ln
 	t.run(t.accept)
-	return t, nil
+	return nil
 }
 
 // Close leaves: what waits for answers fails, and all goroutines have ended when it returns.
@@ -118,7 +131,10 @@ func (t *transport) Close() error {
 		c.Close()
 	}
 	t.mu.Unlock()
-	err := t.listener.Close()
+	var err error
+	if t.listener != nil {
+		err = t.listener.Close()
+	}
 	for _, g := range groups {
 		g.Close()
 	}
@@ -229,9 +245,10 @@ func (t *transport) welcome(raw net.Conn) error {
 	if err != nil {
 		return &PeerRefusedError{Address: where, Reason: RefusedProtocol, Detail: err.Error()}
 	}
+	own := t.identity()
 	answer := t.judge(h, named)
 	var l *wire
-	if answer == nil {
+	if answer == nil && h.flavour != flavourKnock {
 		p := t.peer(h.from)
 		l = newWire(t, p, h.flavour, conn)
 		l.instance, l.nonce, l.directory, l.address = h.instance, h.nonce, h.directory, where
@@ -244,11 +261,14 @@ func (t *transport) welcome(raw net.Conn) error {
 			t.learned(h.from, h.advertise)
 		}
 	}
-	answer.version, answer.cluster, answer.node = min(protocolVersion, h.high), t.identity.cluster, t.self
-	answer.directory, answer.boot, answer.instance = t.identity.directory, t.boot, t.instance
+	answer.version, answer.cluster, answer.node = min(protocolVersion, h.high), t.identity().cluster, t.self
+	answer.directory, answer.boot, answer.instance = own.directory, t.boot, t.instance
 	_, err = conn.Write(answer.encode())
 	if refused != nil {
 		return &PeerRefusedError{Node: h.from, Address: where, Reason: refused.reason, Detail: refused.words}
+	}
+	if l == nil {
+		return conn.Close()
 	}
 	if err != nil {
 		l.fail(err)
@@ -265,13 +285,16 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 	no := func(r RefusalReason, format string, args ...any) *welcome {
 		return &welcome{reason: r, words: fmt.Sprintf(format, args...)}
 	}
+	own := t.identity()
 	switch {
 	case h.low > protocolVersion || h.high < protocolVersion:
 		return no(RefusedVersion, "it speaks versions %d to %d, this node %d", h.low, h.high, protocolVersion)
 	case t.tls != nil && named != h.from:
 		return no(RefusedCertificate, "it says to be node %d, its certificate is of node %d", h.from, named)
-	case !h.cluster.IsZero() && h.cluster != t.identity.cluster:
-		return no(RefusedCluster, "it is of cluster %s, this node of %s", h.cluster, t.identity.cluster)
+	case !h.cluster.IsZero() && !own.cluster.IsZero() && h.cluster != own.cluster:
+		return no(RefusedCluster, "it is of cluster %s, this node of %s", h.cluster, own.cluster)
+	case h.cluster.IsZero() && own.cluster.IsZero():
+		return no(RefusedCluster, "neither of the two is of a cluster")
 	case h.from == t.self:
 		return no(RefusedNode, "it has the number of this node, %d: each node has its own", t.self)
 	case h.to != 0 && h.to != t.self:
@@ -289,6 +312,22 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 	if d, ok := t.directory(h.from); ok && d != h.directory {
 		return no(RefusedDirectory, "node %d is registered with directory %s, this one is %s: it is a copy or was restored; "+
 			"remove the node and join with an empty directory", h.from, d, h.directory)
+	}
+	if own.cluster.IsZero() {
+		if err := t.joins(h.cluster); err != nil {
+			return no(RefusedCluster, "%v", err)
+		}
+	}
+	return nil
+}
+
+// joins makes this node one of a cluster of which it heard.
+func (t *transport) joins(cluster engine.TopicID) error {
+	if t.adopt == nil {
+		return errors.New("this node is of no cluster, and does not join one")
+	}
+	if err := t.adopt(cluster); err != nil {
+		return fmt.Errorf("this node cannot join the cluster: %w", err)
 	}
 	return nil
 }
@@ -345,8 +384,9 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 	if err != nil {
 		return no(RefusedCertificate, "%v", err)
 	}
-	h := hello{low: protocolVersion, high: protocolVersion, flavour: f, cluster: t.identity.cluster, from: t.self, to: node,
-		directory: t.identity.directory, boot: t.boot, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token}
+	own := t.identity()
+	h := hello{low: protocolVersion, high: protocolVersion, flavour: f, cluster: own.cluster, from: t.self, to: node,
+		directory: own.directory, boot: t.boot, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token}
 	if _, err := conn.Write(h.encode()); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", engine.ErrPeerUnreachable, err)
 	}
@@ -366,11 +406,16 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 		return no(RefusedVersion, "it chose version %d, this node speaks %d", w.version, protocolVersion)
 	case node != 0 && w.node != node || w.node == t.self || w.node == 0:
 		return no(RefusedNode, "it is node %d", w.node)
-	case !t.identity.cluster.IsZero() && w.cluster != t.identity.cluster:
-		return no(RefusedCluster, "it is of cluster %s, this node of %s", w.cluster, t.identity.cluster)
+	case !own.cluster.IsZero() && w.cluster != own.cluster:
+		return no(RefusedCluster, "it is of cluster %s, this node of %s", w.cluster, own.cluster)
 	}
 	if d, ok := t.directory(w.node); ok && d != w.directory {
 		return no(RefusedDirectory, "it is registered with directory %s, this one is %s: it is a copy or was restored", d, w.directory)
+	}
+	if own.cluster.IsZero() {
+		if err := t.joins(w.cluster); err != nil {
+			return no(RefusedCluster, "%v", err)
+		}
 	}
 	conn.SetDeadline(time.Time{})
 	l := newWire(t, nil, f, conn)

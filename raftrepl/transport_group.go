@@ -91,11 +91,20 @@ func (t *transport) group(id engine.LogID, hooks groupHooks) (*groupTransport, e
 	return g, nil
 }
 
+// noGroup is for a group of a transport that is closed.
+func (t *transport) noGroup(id engine.LogID) *groupTransport {
+	g := &groupTransport{t: t, id: id, consume: make(chan raft.RPC)}
+	g.ctx, g.cancel = context.WithCancel(t.ctx)
+	return g
+}
+
 // Close stops the group's messages. It does not wait.
 func (g *groupTransport) Close() error {
 	g.once.Do(func() {
 		g.t.mu.Lock()
-		delete(g.t.groups, g.id)
+		if g.t.groups[g.id] == g {
+			delete(g.t.groups, g.id)
+		}
 		g.t.mu.Unlock()
 		g.cancel()
 	})

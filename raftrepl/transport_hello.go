@@ -29,6 +29,8 @@ const (
 	flavourMain flavour = iota
 	flavourInstall
 	flavours
+	// flavourKnock asks who is there, and says where the one who asks is: no connection stays.
+	flavourKnock = flavours
 )
 
 func (f flavour) String() string {
@@ -181,7 +183,7 @@ func decodeHello(b []byte) (*hello, error) {
 	d.magic()
 	h := &hello{low: d.byte(), high: d.byte(), flavour: flavour(d.byte()), cluster: d.id(), from: d.node(), to: d.node(), directory: d.id(),
 		boot: d.uint64(), instance: d.uint64(), nonce: d.uint64(), last: d.uint64(), advertise: d.shortString(), token: d.shortString()}
-	if d.err == nil && h.low <= protocolVersion && (h.flavour >= flavours || h.from == 0) {
+	if d.err == nil && h.low <= protocolVersion && (h.flavour > flavourKnock || h.from == 0) {
 		d.fail("flavour %d, from %d", h.flavour, h.from)
 	}
 	if d.err == nil && h.high > protocolVersion {

@@ -22,8 +22,8 @@ const testElection = time.Second
 
 var (
 	theCluster = engine.TopicID{'c'}
-	groupA      = engine.LogID{Topic: engine.TopicID{'t'}, Partition: 3}
-	groupB      = engine.LogID{}
+	groupA     = engine.LogID{Topic: engine.TopicID{'t'}, Partition: 3}
+	groupB     = engine.LogID{}
 )
 
 // world is transports on a simulated network, in a bubble.
@@ -57,7 +57,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 func (w *world) config(node int32) transportConfig {
 	host := w.net.Host(hostName(node))
 	c := transportConfig{self: node, listen: address(node), network: host, election: testElection,
-		identity: identity{cluster: theCluster, directory: engine.TopicID{'d', byte(node)}},
+		identity: func() identity { return identity{theCluster, engine.TopicID{'d', byte(node)}} },
 		address:  func(n int32) (string, bool) { return address(n), n < 100 },
 		directory: func(n int32) (engine.TopicID, bool) {
 			d, ok := w.dirs[n]

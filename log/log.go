@@ -21,7 +21,7 @@ import (
 // TryLock): the methods that say "writer" need it. A log that failed or found
 // damage goes on being read.
 //
-// Lock order: maint, then writer, then syncing, then mu. No file is touched while mu is held.
+// Lock order: maint, then writer, then syncing, then switching, then mu. No file is touched while mu is held.
 type Log struct {
 	fs       vfs.FS
 	ownFS    bool
@@ -42,6 +42,7 @@ type Log struct {
 	next  atomic.Int64 // log end offset
 	start atomic.Int64 // log start offset
 
+	switching  sync.Mutex  // held while an install puts other files in the place of all
 	syncing    sync.Mutex  // held while data is being synced
 	namesDirty atomic.Bool // the directory holds names that were not synced
 	reserve    sync.Mutex  // held while the reserve is laid or taken

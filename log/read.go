@@ -136,7 +136,7 @@ func (r *Reader) Next() (*Frame, error) {
 			return nil, ErrClosed
 		}
 		// Retention or compaction took the file away: what it held is elsewhere, or gone.
-		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced)) && r.l.segs.Load() != r.segs && try < 16 {
+		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced)) && r.l.switched(r.segs) && try < 16 {
 			if err := r.seek(r.at.offset, 0); err != nil {
 				return nil, err
 			}
@@ -144,6 +144,16 @@ func (r *Reader) Next() (*Frame, error) {
 		}
 		return nil, err
 	}
+}
+
+// switched says whether the log has other segments than those by now. It waits for an
+// install, which takes the files away before it has others to show.
+func (l *Log) switched(segs *[]*segment) bool {
+	if l.segs.Load() == segs {
+		l.switching.Lock()
+		defer l.switching.Unlock()
+	}
+	return l.segs.Load() != segs
 }
 
 func (r *Reader) next() (*Frame, error) {
@@ -303,7 +313,7 @@ func (r *Reader) seek(offset int64, index uint64) error {
 		if l.closed.Load() {
 			return ErrClosed
 		}
-		if l.segs.Load() == segs || try == 16 {
+		if !l.switched(segs) || try == 16 {
 			return err
 		}
 	}

@@ -78,6 +78,9 @@ func (l *Log) recover(mustExist bool) error {
 // read lists the directory and reads what is needed to know what is there.
 func (r *recovery) read() error {
 	l := r.l
+	if err := finishInstall(l.fs); err != nil {
+		return err
+	}
 	infos, err := l.fs.List(".")
 	if err != nil {
 		return err
@@ -357,7 +360,9 @@ func (r *recovery) finish() error {
 		l.w.marked = t.end
 		l.w.runway.set(t.end + markLen)
 	}
+	l.mu.Lock()
 	l.durable = durability{base: last.baseOffset, pos: t.end, offset: t.at.offset}
+	l.mu.Unlock()
 	if !clean {
 		l.w.marked = 0
 		l.mark()
@@ -478,6 +483,8 @@ func (r *recovery) rewrite(i int) error {
 func (r *recovery) settle() {
 	l := r.l
 	first := r.segs[0]
+	l.mu.Lock() // readers may be there: see Install
+	defer l.mu.Unlock()
 	l.boundary = Boundary{Index: first.baseIndex - 1, Epoch: first.prevEpoch}
 	l.firstComplete = first.baseIndex
 	l.start.Store(first.baseOffset)
@@ -509,7 +516,9 @@ func (r *recovery) publish(pos int64, at place, maxTimestamp int64) {
 		l.start.Store(at.offset)
 	}
 	r.report.LogEnd = at.offset
+	l.mu.Lock()
 	l.recovered = r.report
+	l.mu.Unlock()
 }
 
 // removeSegment unlinks a segment's files, the data last: without its data an

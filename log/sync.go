@@ -137,11 +137,14 @@ func (l *Log) remark() {
 
 // putEndMark encodes the mark that belongs behind the last frame.
 func (l *Log) putEndMark(b []byte) {
-	w := &l.w
-	binary.BigEndian.PutUint64(b[frameHeaderLen:], uint64(w.at.offset))
+	putMark(b, l.w.seg.tag, l.w.pos, l.w.at)
+}
+
+func putMark(b []byte, tag uint64, pos int64, at place) {
+	binary.BigEndian.PutUint64(b[frameHeaderLen:], uint64(at.offset))
 	putFrame(b, &frameHeader{
-		kind: kindMark, length: markHeadLen, pos: uint32(w.pos), durable: uint32(w.pos),
-		tag: w.seg.tag, index: w.at.index - 1, epoch: w.at.epoch,
+		kind: kindMark, length: markHeadLen, pos: uint32(pos), durable: uint32(pos),
+		tag: tag, index: at.index - 1, epoch: at.epoch,
 	})
 }
 

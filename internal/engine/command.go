@@ -40,7 +40,15 @@ const (
 	deleteACLsCommand           commandKind = 10 // acls
 	alterQuotaCommand           commandKind = 11 // quota to set, uvarint count, names to unset, ascending
 	securitySnapshotCommand     commandKind = 12 // 1 flags (2: last part), uvarint count, users by name, acls, uvarint count, quotas by entity
-	lastCommandKind                         = securitySnapshotCommand
+	registerNodeCommand         commandKind = 13 // node
+	removeNodeCommand           commandKind = 14 // uvarint node id
+	drainNodeCommand            commandKind = 15 // uvarint node id, 1 flags (1: draining)
+	createReplicatedCommand     commandKind = 16 // topic, uvarint replication factor, nodes of each partition
+	addReplicatedCommand        commandKind = 17 // id, uvarint total, uvarint count, nodes of each partition that is added
+	assignCommand               commandKind = 18 // id, uvarint replication factor (0: as it is), uvarint count, uvarint partition, uvarint epoch and nodes of each, ascending
+	topicGoneCommand            commandKind = 19 // id, uvarint node id
+	clusterSnapshotCommand      commandKind = 20 // 1 flags (2: last part), uvarint count, nodes, uvarint count, placements, uvarint count, of deleted topics id and nodes
+	lastCommandKind                         = clusterSnapshotCommand
 	snapshotFirst, snapshotLast             = 1, 2
 )
 
@@ -75,6 +83,13 @@ type command struct {
 	mechanisms []scram.Mechanism // alterUser: to take away
 	acls       []*acl.ACL        // createACLs, deleteACLs, securitySnapshot
 	quotas     []Quota           // alterQuota: one, what to set; securitySnapshot
+
+	node       nodeMeta    // registerNode; its id alone where the command is about a node
+	factor     int         // createReplicated, assign
+	placed     []placed    // createReplicated, addReplicated, assign; by partition
+	nodes      []*nodeMeta // clusterSnapshot
+	placements []placement // clusterSnapshot
+	waiting    []waiting   // clusterSnapshot
 }
 
 // topicMeta is what the metadata says of a topic. It is never changed: an altered
@@ -85,6 +100,11 @@ type topicMeta struct {
 	partitions int
 	internal   bool
 	settings   map[string]string // what was set explicitly
+
+	// In a cluster, and nothing alone: see node_state.go.
+	factor   int          // how many replicas a partition is to have
+	replicas []assignment // of each partition
+	waiting  []int32      // of a deleted topic: the nodes that may have files of it
 }
 
 func appendString(b []byte, s string) []byte {
@@ -136,6 +156,8 @@ func (c *command) encode() []byte {
 				b = t.appendTo(b)
 			}
 		}
+	case registerNodeCommand, removeNodeCommand, drainNodeCommand, createReplicatedCommand, addReplicatedCommand, assignCommand, topicGoneCommand, clusterSnapshotCommand:
+		b = c.encodeCluster(b)
 	default:
 		b = c.encodeSecurity(b)
 	}
@@ -179,6 +201,8 @@ func decodeCommand(b []byte) (*command, error) {
 		c.topics, c.deleting = d.topics(), d.topics()
 	case alterUserCommand, createACLsCommand, deleteACLsCommand, alterQuotaCommand, securitySnapshotCommand:
 		d.security(c)
+	case registerNodeCommand, removeNodeCommand, drainNodeCommand, createReplicatedCommand, addReplicatedCommand, assignCommand, topicGoneCommand, clusterSnapshotCommand:
+		d.cluster(c)
 	default:
 		return nil, errCommand
 	}

@@ -16,6 +16,7 @@ type metadata struct {
 	alike    map[string]string // alikeName of each topic's name, to the name
 	deleting map[TopicID]*topicMeta
 	nextID   int64 // the next producer id that is given to nobody
+	nodes    map[int32]*nodeMeta
 	security security
 	// bytes is about what the topics take in a snapshot.
 	bytes int
@@ -28,7 +29,7 @@ func newMetadata() *metadata {
 	return &metadata{
 		byName: make(map[string]*topicMeta), byID: make(map[TopicID]*topicMeta),
 		alike: make(map[string]string), deleting: make(map[TopicID]*topicMeta),
-		security: newSecurity(),
+		nodes: make(map[int32]*nodeMeta), security: newSecurity(),
 	}
 }
 
@@ -98,17 +99,12 @@ func (m *metadata) check(c *command) error {
 		if err != nil {
 			return err
 		}
-		if err := checkPartitions(t.name, c.total); err != nil {
-			return err
-		}
-		if c.total <= t.partitions {
-			return &InvalidTopicError{Name: t.name, Reason: fmt.Sprintf("it has %d partitions: their number can only grow, to %d it cannot", t.partitions, c.total)}
-		}
+		return checkGrows(t, c.total)
 	case deleteTopicCommand:
 		_, err := m.topic(c.topic.id)
 		return err
 	case topicDeletedCommand:
-		if m.deleting[c.topic.id] == nil {
+		if t := m.deleting[c.topic.id]; t == nil || len(t.waiting) > 0 {
 			return &UnknownTopicError{ID: c.topic.id}
 		}
 	case allocateIDsCommand:
@@ -123,7 +119,21 @@ func (m *metadata) check(c *command) error {
 		}
 		return m.parts.security.checkSnapshotPart(c)
 	default:
+		if c.kind >= registerNodeCommand {
+			return m.checkCluster(c)
+		}
 		return m.security.check(c)
+	}
+	return nil
+}
+
+// checkGrows says why a topic cannot have so many partitions.
+func checkGrows(t *topicMeta, total int) error {
+	if err := checkPartitions(t.name, total); err != nil {
+		return err
+	}
+	if total <= t.partitions {
+		return &InvalidTopicError{Name: t.name, Reason: fmt.Sprintf("it has %d partitions: their number can only grow, to %d it cannot", t.partitions, total)}
 	}
 	return nil
 }
@@ -219,6 +229,12 @@ func (m *metadata) apply(c *command) (firstID int64, err error) {
 	case deleteTopicCommand:
 		t := m.byID[c.topic.id]
 		m.remove(t)
+		if len(m.nodes) > 0 {
+			// Whoever has had a replica may have files of it.
+			gone := *t
+			gone.factor, gone.replicas, gone.waiting = 0, nil, m.nodeIDs()
+			t = &gone
+		}
 		m.deleting[t.id] = t
 		m.bytes += t.bytes()
 	case topicDeletedCommand:
@@ -227,17 +243,21 @@ func (m *metadata) apply(c *command) (firstID int64, err error) {
 	case allocateIDsCommand:
 		firstID = m.nextID
 		m.nextID += int64(c.count)
-	case snapshotCommand, securitySnapshotCommand:
+	case snapshotCommand, securitySnapshotCommand, clusterSnapshotCommand:
 		m.applySnapshot(c)
 	default:
-		m.security.apply(c)
+		if c.kind >= registerNodeCommand {
+			m.applyCluster(c)
+		} else {
+			m.security.apply(c)
+		}
 	}
 	return firstID, nil
 }
 
 // continuesSnapshot says that c is a part of a snapshot that has begun.
 func (c *command) continuesSnapshot() bool {
-	return c.kind == snapshotCommand && c.flags&snapshotFirst == 0 || c.kind == securitySnapshotCommand
+	return c.kind == snapshotCommand && c.flags&snapshotFirst == 0 || c.kind == securitySnapshotCommand || c.kind == clusterSnapshotCommand
 }
 
 func (m *metadata) applySnapshot(c *command) {
@@ -245,9 +265,12 @@ func (m *metadata) applySnapshot(c *command) {
 		m.parts = newMetadata()
 	}
 	to := m.parts
-	if c.kind == securitySnapshotCommand {
+	switch c.kind {
+	case securitySnapshotCommand:
 		to.security.addSnapshotPart(c)
-	} else {
+	case clusterSnapshotCommand:
+		to.addClusterPart(c)
+	default:
 		to.nextID = c.nextID
 	}
 	for _, t := range c.topics {
@@ -292,7 +315,10 @@ func (t *topicMeta) bytes() int {
 	for name, value := range t.settings {
 		n += 4 + len(name) + len(value)
 	}
-	return n
+	for i := range t.replicas {
+		n += t.replicas[i].bytes()
+	}
+	return n + len(t.waiting)
 }
 
 // snapshot is the whole state as commands that replace it: as many parts as are
@@ -319,6 +345,7 @@ func (m *metadata) snapshot() (parts []*command) {
 	if !m.security.empty() {
 		parts = append(parts, m.security.snapshot()...)
 	}
+	parts = append(parts, m.clusterSnapshot()...)
 	parts[len(parts)-1].flags |= snapshotLast
 	return parts
 }

@@ -57,7 +57,7 @@ func (s *security) after(kind commandKind, old *securityView) *securityView {
 	if old != nil {
 		*v = *old
 	}
-	all := old == nil || kind == snapshotCommand || kind == securitySnapshotCommand
+	all := old == nil || kind == snapshotCommand || kind == securitySnapshotCommand || kind == clusterSnapshotCommand
 	if all || kind == alterUserCommand {
 		v.users = maps.Clone(s.users)
 		v.summarize()
@@ -76,7 +76,7 @@ func (s *security) after(kind commandKind, old *securityView) *securityView {
 
 // changesSecurity says whether a command of the kind changes what views show.
 func (k commandKind) changesSecurity() bool {
-	return k >= alterUserCommand && k <= securitySnapshotCommand || k == snapshotCommand
+	return k >= alterUserCommand && k <= securitySnapshotCommand || k == snapshotCommand || k == clusterSnapshotCommand
 }
 
 // check says why a command about users, ACLs or quotas does not hold.

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Endpoint is where a node takes calls of Kafka clients.
+type Endpoint struct {
+	Listener string // its name, such as PLAINTEXT
+	Host     string
+	Port     uint16
+}
+
+// nodeMeta is what the metadata says of a node. It is never changed: a node that is
+// registered again is another one.
+type nodeMeta struct {
+	id        int32
+	directory TopicID // zero until the node was there
+	address   string  // where peers find it; empty where they know by themselves
+	endpoints []Endpoint
+	draining  bool // it gets no new replicas
+}
+
+func (n *nodeMeta) bytes() int {
+	size := 32 + len(n.address)
+	for _, p := range n.endpoints {
+		size += 8 + len(p.Listener) + len(p.Host)
+	}
+	return size
+}
+
+// assignment says which nodes have a partition. The first is the preferred leader.
+// It is never changed.
+type assignment struct {
+	// epoch is 1 when the partition is made, and grows with each assignment. Replicas of
+	// the first one begin the group together; whoever comes later waits for its leader.
+	epoch int32
+	nodes []int32
+}
+
+func (a *assignment) has(node int32) bool { return slices.Contains(a.nodes, node) }
+
+func (a *assignment) bytes() int { return 2 + len(a.nodes) }
+
+// What there may be of nodes: a decoder allocates no more than these allow.
+const (
+	maxNodes     = 1000
+	maxNodeID    = 1<<31 - 1
+	maxReplicas  = 15
+	maxAddress   = 255
+	maxEndpoints = 16
+)
+
+var (
+	// ErrUnknownNode is matched by *UnknownNodeError.
+	ErrUnknownNode = errors.New("embedlog: unknown node")
+	// ErrInvalidNode is matched by *InvalidNodeError. Nothing was changed.
+	ErrInvalidNode = errors.New("embedlog: invalid node")
+	// ErrInvalidReplicationFactor is matched by *ReplicationFactorError. Nothing was changed.
+	ErrInvalidReplicationFactor = errors.New("embedlog: invalid replication factor")
+	// ErrInvalidAssignment is matched by *InvalidAssignmentError. Nothing was changed.
+	ErrInvalidAssignment = errors.New("embedlog: invalid replica assignment")
+)
+
+// UnknownNodeError is a node that the metadata does not know.
+type UnknownNodeError struct{ Node int32 }
+
+func (e *UnknownNodeError) Error() string { return fmt.Sprintf("node %d is not registered", e.Node) }
+
+// Is matches ErrUnknownNode.
+func (e *UnknownNodeError) Is(target error) bool { return target == ErrUnknownNode }
+
+// InvalidNodeError says why a node cannot be registered, removed, or take part.
+type InvalidNodeError struct {
+	Node   int32
+	Reason string
+}
+
+func (e *InvalidNodeError) Error() string { return fmt.Sprintf("node %d: %s", e.Node, e.Reason) }
+
+// Is matches ErrInvalidNode.
+func (e *InvalidNodeError) Is(target error) bool { return target == ErrInvalidNode }
+
+// ReplicationFactorError is a number of replicas that there cannot be.
+type ReplicationFactorError struct {
+	Factor int
+	Nodes  int // how many could have a replica
+}
+
+func (e *ReplicationFactorError) Error() string {
+	if e.Nodes > maxReplicas {
+		return fmt.Sprintf("replication factor %d: want 1 to %d", e.Factor, maxReplicas)
+	}
+	return fmt.Sprintf("replication factor %d: there are %d nodes that can have a replica", e.Factor, e.Nodes)
+}
+
+// Is matches ErrInvalidReplicationFactor.
+func (e *ReplicationFactorError) Is(target error) bool { return target == ErrInvalidReplicationFactor }
+
+// InvalidAssignmentError says why nodes cannot be the replicas of a partition.
+type InvalidAssignmentError struct {
+	Topic     string
+	Partition int32
+	Reason    string
+}
+
+func (e *InvalidAssignmentError) Error() string {
+	return fmt.Sprintf("replicas of %s/%d: %s", e.Topic, e.Partition, e.Reason)
+}
+
+// Is matches ErrInvalidAssignment.
+func (e *InvalidAssignmentError) Is(target error) bool { return target == ErrInvalidAssignment }

@@ -62,6 +62,17 @@ var (
 	ErrInvalidTopic = engine.ErrInvalidTopic
 	// ErrInvalidSetting is matched by *InvalidSettingError. Nothing was changed.
 	ErrInvalidSetting = engine.ErrInvalidSetting
+	// ErrInvalidReplicationFactor is matched by *ReplicationFactorError. Nothing was changed.
+	ErrInvalidReplicationFactor = engine.ErrInvalidReplicationFactor
+	// ErrInvalidAssignment is matched by *InvalidAssignmentError. Nothing was changed.
+	ErrInvalidAssignment = engine.ErrInvalidAssignment
+	// ErrUnknownNode is matched by *UnknownNodeError.
+	ErrUnknownNode = engine.ErrUnknownNode
+	// ErrInvalidNode is matched by *InvalidNodeError.
+	ErrInvalidNode = engine.ErrInvalidNode
+	// ErrPeerUnreachable says that another node of the cluster could not be reached, and
+	// was asked nothing.
+	ErrPeerUnreachable = engine.ErrPeerUnreachable
 	// ErrFencedInstance says that another member has taken the instance id over.
 	ErrFencedInstance = engine.ErrFencedInstance
 	// ErrInvalidMember is matched by *InvalidMemberError.
@@ -130,6 +141,14 @@ type (
 	TopicExistsError = engine.TopicExistsError
 	// InvalidTopicError is a name that cannot be one, or a change that is not allowed.
 	InvalidTopicError = engine.InvalidTopicError
+	// ReplicationFactorError is a number of replicas that there cannot be.
+	ReplicationFactorError = engine.ReplicationFactorError
+	// InvalidAssignmentError says why nodes cannot be the replicas of a partition.
+	InvalidAssignmentError = engine.InvalidAssignmentError
+	// UnknownNodeError is a node that the cluster does not know.
+	UnknownNodeError = engine.UnknownNodeError
+	// InvalidNodeError says why a node cannot take part, or cannot be removed.
+	InvalidNodeError = engine.InvalidNodeError
 	// InvalidSettingError is one setting or option that is not valid, and why.
 	InvalidSettingError = engine.InvalidSettingError
 
@@ -192,5 +211,5 @@ func retriable(err error) bool {
 }
 
 // retriableErrors can pass by themselves: when there is room, another leader, the
-// holder of a lock or an instance id is gone, or a transaction has ended.
-var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrInstanceInUse, ErrUnstableOffset, ErrConcurrentTransactions}
+// holder of a lock or an instance id is gone, a transaction has ended, or a peer is back.
+var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrInstanceInUse, ErrUnstableOffset, ErrConcurrentTransactions, ErrPeerUnreachable}

@@ -26,6 +26,10 @@ var codes = []struct {
 	{embedlog.ErrTopicDiffers, codeTopicAlreadyExists},
 	{embedlog.ErrInvalidTopic, codeInvalidTopicException},
 	{embedlog.ErrInvalidSetting, codeInvalidConfig},
+	{embedlog.ErrInvalidReplicationFactor, codeInvalidReplicationFactor},
+	{embedlog.ErrInvalidAssignment, codeInvalidReplicaAssignment},
+	{embedlog.ErrUnknownNode, codeInvalidReplicaAssignment},
+	{embedlog.ErrInvalidNode, codeInvalidRequest},
 
 	{embedlog.ErrOffsetOutOfRange, codeOffsetOutOfRange},
 	{embedlog.ErrPositionLost, codeOffsetOutOfRange},
@@ -35,6 +39,7 @@ var codes = []struct {
 	{embedlog.ErrBadBatch, codeCorruptMessage},
 	{embedlog.ErrOutOfOrderSequence, codeOutOfOrderSequenceNumber},
 	{embedlog.ErrNotLeader, codeNotLeaderOrFollower},
+	{embedlog.ErrPeerUnreachable, codeNotLeaderOrFollower}, // another one leads before long, or it is back
 
 	{embedlog.ErrTxnAborted, codeProducerFenced},
 	{embedlog.ErrFenced, codeInvalidProducerEpoch},

@@ -41,6 +41,8 @@ var sentinels = map[string]error{
 	"ErrUnknownTopic": embedlog.ErrUnknownTopic, "ErrUnstableOffset": embedlog.ErrUnstableOffset,
 	"ErrWrongDirectory": embedlog.ErrWrongDirectory, "ErrUnknownUser": embedlog.ErrUnknownUser, "ErrInvalidUser": embedlog.ErrInvalidUser,
 	"ErrInvalidACL": embedlog.ErrInvalidACL, "ErrInvalidQuota": embedlog.ErrInvalidQuota, "ErrReentrant": embedlog.ErrReentrant,
+	"ErrInvalidReplicationFactor": embedlog.ErrInvalidReplicationFactor, "ErrInvalidAssignment": embedlog.ErrInvalidAssignment,
+	"ErrUnknownNode": embedlog.ErrUnknownNode, "ErrInvalidNode": embedlog.ErrInvalidNode, "ErrPeerUnreachable": embedlog.ErrPeerUnreachable,
 }
 
 // Every sentinel that the root's files declare has a code of its own choosing, also

@@ -17,14 +17,16 @@ import (
 
 // Net is the cluster. Its methods may be called from several goroutines.
 type Net struct {
-	mu     sync.Mutex
-	nodes  map[int32]*Node
-	groups map[engine.LogID]*group
+	initial []int32
+	mu      sync.Mutex
+	nodes   map[int32]*Node
+	groups  map[engine.LogID]*group
 }
 
-// New is a cluster of nobody.
-func New() *Net {
-	return &Net{nodes: map[int32]*Node{}, groups: map[engine.LogID]*group{}}
+// New is a cluster of nobody, that the initial nodes begin together. Others wait to be
+// added.
+func New(initial ...int32) *Net {
+	return &Net{initial: initial, nodes: map[int32]*Node{}, groups: map[engine.LogID]*group{}}
 }
 
 // Node is one peer: an engine.Cluster to open one engine with, after which the engine
@@ -109,12 +111,31 @@ func (g *group) append(entries []partition.Entry) error {
 		entries[i].Index, entries[i].Epoch = g.last()+1, uint64(g.epoch)
 		g.entries = append(g.entries, entries[i])
 	}
-	for _, l := range g.running {
-		if err := g.bring(l); err != nil {
-			return err
+	for _, m := range g.members {
+		if l := g.running[m]; l != nil {
+			if err := g.bring(l); err != nil {
+				return err
+			}
 		}
 	}
 	g.commit()
+	return nil
+}
+
+// begin takes over the entries of the first member's log.
+func (g *group) begin(p *partition.Partition) error {
+	p.Log().Lock()
+	next := p.Log().NextIndex()
+	g.epoch = int32(p.Log().LastEpoch())
+	p.Log().Unlock()
+	for g.first = p.Log().FirstCompleteIndex(); g.last()+1 < next; {
+		f, err := p.Log().Entry(g.last() + 1)
+		if err != nil {
+			return err
+		}
+		g.entries = append(g.entries, partition.Entry{Kind: f.Kind, Index: f.Index, Epoch: f.Epoch, Data: slices.Clone(f.Payload)})
+	}
+	g.committed = g.last()
 	return nil
 }
 
@@ -141,8 +162,10 @@ func (g *group) commit() {
 		return
 	}
 	g.committed = g.last()
-	for _, l := range g.running {
-		l.part.Commit(g.committed)
+	for _, m := range g.members {
+		if l := g.running[m]; l != nil {
+			l.part.Commit(g.committed)
+		}
 	}
 	g.moved.Broadcast()
 }
@@ -171,6 +194,16 @@ type Node struct {
 var _ engine.Cluster = (*Node)(nil)
 
 func (n *Node) Self() int32 { return n.id }
+
+// Bootstrap names the nodes that New was told, for those alone, and an address that
+// says who it is.
+func (n *Node) Bootstrap() engine.Bootstrap {
+	b := engine.Bootstrap{Address: fmt.Sprintf("node-%d", n.id)}
+	if slices.Contains(n.net.initial, n.id) {
+		b.Initial = slices.Clone(n.net.initial)
+	}
+	return b
+}
 
 func (n *Node) Start(h engine.Host) error {
 	n.mu.Lock()
@@ -240,12 +273,10 @@ func (l *Log) Run(p *partition.Partition) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l.part = p
-	if g.first == 0 {
-		p.Log().Lock()
-		g.first = p.Log().NextIndex()
-		g.epoch = int32(p.Log().LastEpoch())
-		p.Log().Unlock()
-		g.committed = g.last()
+	if g.first == 0 && slices.Contains(g.members, l.node.id) {
+		if err := g.begin(p); err != nil {
+			return err
+		}
 	}
 	g.running[l.node.id] = l
 	if !slices.Contains(g.members, l.node.id) {
@@ -387,10 +418,14 @@ func (l *Log) Confirm(context.Context) error {
 // SetMembers brings new members that run up to date; others come when they run.
 func (l *Log) SetMembers(_ context.Context, nodes []int32) error {
 	g := l.g
+	defer g.tell()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !l.leads() {
 		return l.notLeader()
+	}
+	if slices.Equal(slices.Sorted(slices.Values(g.members)), slices.Sorted(slices.Values(nodes))) {
+		return nil
 	}
 	g.members = slices.Clone(nodes)
 	if err := g.append([]partition.Entry{{Kind: log.KindConfiguration, Data: []byte(fmt.Sprint(nodes))}}); err != nil {

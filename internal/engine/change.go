@@ -84,11 +84,15 @@ func (e *Engine) checkCreateTopic(ctx context.Context, spec TopicSpec) (Settings
 	if err != nil {
 		return Settings{}, err
 	}
-	if err := e.beginAdmin(ctx); err != nil {
+	if err := e.beginChange(ctx); err != nil {
 		return Settings{}, err
 	}
-	defer e.endAdmin()
-	return t.settings, e.meta.holds(&command{kind: createTopicCommand, topic: *t.meta})
+	defer e.endChange()
+	c, err := e.creation(t, spec)
+	if err != nil {
+		return Settings{}, err
+	}
+	return t.settings, e.meta.holds(c)
 }
 
 // checkUserTopic refuses names of internal topics.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // Options are what Open takes. They are copied. Nil is all defaults.
@@ -59,6 +60,11 @@ type Options struct {
 	MaintenanceInterval time.Duration
 	// Hooks are called on what happens; nil ones cost nothing.
 	Hooks *Hooks
+	// Cluster replicates the database on its peers. Nil is alone. It is closed by Close.
+	Cluster Cluster
+	// ReplicationFactor is how many replicas a partition gets where nobody says it. Zero
+	// means 3, or as many as there are nodes. (default.replication.factor)
+	ReplicationFactor int
 }
 
 // Hooks are functions that are called on what happens. They are called by whoever
@@ -107,6 +113,17 @@ type Engine struct {
 	shares *Shares
 	txns   *Txns
 
+	cluster     Cluster // nil alone
+	services    services
+	peers       atomic.Pointer[map[int32]string]  // addresses of the nodes
+	directories atomic.Pointer[map[int32]TopicID] // those that are registered
+	adopting    sync.Mutex                        // guards identity.cluster while the engine is open
+	started     bool                              // cluster.Start was called
+	initial     []int32                           // the nodes that begin the cluster
+	address     string                            // where peers find this node
+	changes     chan struct{}                     // in a cluster: holds a token while topics are being changed by this node
+	replicas    replicas
+
 	closed  atomic.Bool
 	closing sync.Once
 	life    context.Context // ends with Close
@@ -125,7 +142,7 @@ type Engine struct {
 // *log.CorruptionError when the metadata is damaged; none of these changes
 // anything. Damage to a partition is the error of that partition alone.
 func Open(dir string, options *Options) (opened *Engine, err error) {
-	e := &Engine{dir: dir, admin: make(chan struct{}, 1)}
+	e := &Engine{dir: dir, admin: make(chan struct{}, 1), changes: make(chan struct{}, 1)}
 	if options != nil {
 		e.options = *options
 	}
@@ -144,6 +161,7 @@ func Open(dir string, options *Options) (opened *Engine, err error) {
 	if _, err := ParseSettings(nil, e.defaults); err != nil {
 		return nil, fmt.Errorf("open %s: default settings: %w", dir, err)
 	}
+	e.cluster, e.services.opened = o.Cluster, make(chan struct{})
 	e.files = log.NewFileCache(o.OpenFiles)
 	e.cleaner = newCleaner(e)
 	e.life, e.die = context.WithCancel(context.Background())
@@ -176,10 +194,16 @@ func (e *Engine) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if e.cluster != nil {
+		return e.openReplicated(found)
+	}
+	if found && e.identity.node != 0 {
+		return &InvalidNodeError{e.identity.node, "its directory is a part of a cluster, and was opened without one"}
+	}
 	if found {
-		err = e.openMeta(true)
+		err = e.openMeta(true, nil)
 	} else {
-		err = e.create()
+		err = e.create(identity{cluster: newID(), directory: newID()})
 	}
 	if err != nil {
 		return err
@@ -187,11 +211,17 @@ func (e *Engine) open() (err error) {
 	if err := e.openTopics(); err != nil {
 		return err
 	}
+	return e.openRest()
+}
+
+// openRest opens what stands on topics, and begins what goes on by itself.
+func (e *Engine) openRest() error {
 	if err := e.openParts(); err != nil {
 		return err
 	}
 	e.cleaner.start()
 	e.ticker.start(e)
+	close(e.services.opened)
 	return nil
 }
 
@@ -213,9 +243,9 @@ func (e *Engine) bound() (err error) {
 
 // openMeta opens the metadata, which may take what is kept back under a cap: without
 // it not even a topic could be deleted.
-func (e *Engine) openMeta(mustExist bool) (err error) {
+func (e *Engine) openMeta(mustExist bool, replicator partition.Replicator) (err error) {
 	fsys, _ := e.cap.view(e.fs, vfs.QuotaEssential)
-	e.meta, err = openMetaLog(vfs.Sub(fsys, metaName), mustExist, e.files, e.logger, e.now)
+	e.meta, err = openMetaLog(vfs.Sub(fsys, metaName), mustExist, e.files, e.logger, e.now, replicator)
 	return err
 }
 
@@ -237,19 +267,19 @@ func (e *Engine) identify() (found bool, err error) {
 
 // create makes a database. A crash before FORMAT is durable leaves a directory in
 // which it is made again.
-func (e *Engine) create() (err error) {
+func (e *Engine) create(id identity) (err error) {
 	for _, name := range []string{metaName, topicsName} {
 		if err := e.fs.Mkdir(name); err != nil {
 			return err
 		}
 	}
-	if err = e.openMeta(false); err != nil {
+	if err = e.openMeta(false, nil); err != nil {
 		return err
 	}
 	if e.meta.part.LogEnd() > 0 {
 		return damaged(formatName, errors.New("the file is missing, and there is metadata"))
 	}
-	e.identity = identity{cluster: newID(), directory: newID()}
+	e.identity = id
 	if err := e.fs.SyncDir("."); err != nil {
 		return err
 	}
@@ -285,8 +315,13 @@ func (e *Engine) Close() (err error) {
 // release gives back what open took, in the opposite order.
 func (e *Engine) release() error {
 	e.die()
+	e.services.close()
+	e.replicas.stop()
 	e.ticker.stop()
 	e.cleaner.running.Wait()
+	if e.meta != nil && e.meta.group != nil {
+		e.meta.group.running.Wait()
+	}
 	e.admin <- struct{}{} // whoever changes topics comes to an end; who comes later finds it closed
 	defer e.endAdmin()
 	var errs []error
@@ -300,6 +335,9 @@ func (e *Engine) release() error {
 	errs = append(errs, e.closeTopics()...)
 	if e.meta != nil {
 		errs = append(errs, e.meta.close())
+	}
+	if e.started {
+		errs = append(errs, e.cluster.Close())
 	}
 	if e.lock != nil {
 		errs = append(errs, e.lock.Close())
@@ -339,6 +377,41 @@ func (e *Engine) beginAdmin(ctx context.Context) error {
 }
 
 func (e *Engine) endAdmin() { <-e.admin }
+
+// beginChange makes the caller the only one who asks for changes of topics on this node,
+// until endChange. In a cluster it fails with a *partition.NotLeaderError where this
+// node does not lead the metadata; then what readers see is the newest there is.
+func (e *Engine) beginChange(ctx context.Context) error {
+	if e.cluster == nil {
+		return e.beginAdmin(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case e.changes <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.life.Done():
+		return log.ErrClosed
+	}
+	err := e.closedError()
+	if err == nil {
+		err = e.leadMeta(ctx)
+	}
+	if err != nil {
+		<-e.changes
+	}
+	return err
+}
+
+func (e *Engine) endChange() {
+	if e.cluster == nil {
+		e.endAdmin()
+		return
+	}
+	<-e.changes
+}
 
 // Now is the wall clock.
 func (e *Engine) Now() time.Time { return e.now() }

@@ -20,6 +20,7 @@ type metaLog struct {
 	part     *partition.Partition
 	logger   *slog.Logger
 	security atomic.Pointer[securityView]
+	group    *metaGroup // nil alone
 
 	mu    sync.Mutex // held from the check of a command until it is applied
 	state *metadata
@@ -39,12 +40,13 @@ const (
 // snapshotAfter is in bytes. Tests lower it.
 var snapshotAfter = 1 << 20
 
-// openMetaLog opens the log in meta/ and replays it. Damage makes it fail with a
+// openMetaLog opens the log in meta/ and replays it, with a replicator up to the high
+// watermark. Damage makes it fail with a
 // *log.CorruptionError, a command of a newer version with log.ErrNewerFormat, and
 // neither changes anything.
-func openMetaLog(dir vfs.FS, mustExist bool, files *log.FileCache, logger *slog.Logger, now func() time.Time) (m *metaLog, err error) {
+func openMetaLog(dir vfs.FS, mustExist bool, files *log.FileCache, logger *slog.Logger, now func() time.Time, replicator partition.Replicator) (m *metaLog, err error) {
 	part, err := partition.Open("", &partition.Options{
-		FS: dir, Files: files, NoLock: true, MustExist: mustExist, Logger: logger, Now: now,
+		FS: dir, Files: files, NoLock: true, MustExist: mustExist, Logger: logger, Now: now, Replicator: replicator,
 		Config: partition.Config{
 			// A change is a few hundred bytes, and rare: zeros ahead of it would be most of
 			// what a small database takes.
@@ -110,6 +112,11 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 
 // change is do, which says also what became of users and ACLs by it.
 func (m *metaLog) change(ctx context.Context, c *command) (firstID int64, change SecurityChange, err error) {
+	if m.group != nil {
+		// Whoever watches users and ACLs was told as it was applied, on every node.
+		r, err := m.group.change(ctx, c)
+		return r.firstID, SecurityChange{}, err
+	}
 	if err := ctx.Err(); err != nil {
 		return 0, change, err
 	}
@@ -119,7 +126,7 @@ func (m *metaLog) change(ctx context.Context, c *command) (firstID int64, change
 		return 0, change, err
 	}
 	b := c.encode()
-	if err := m.append(b); err != nil {
+	if _, err := m.append(context.Background(), b, anywhere); err != nil {
 		return 0, change, err
 	}
 	firstID, err = m.state.apply(c)
@@ -131,7 +138,7 @@ func (m *metaLog) change(ctx context.Context, c *command) (firstID int64, change
 		m.security.Store(m.state.security.after(c.kind, m.security.Load()))
 	}
 	m.since += len(b)
-	if m.held == 0 && m.since > snapshotAfter && m.since > snapshotTimes*(m.state.bytes+m.state.security.bytes) {
+	if m.snapshotDue() {
 		if err := m.snapshotLocked(); err != nil {
 			// The commands are all there. It is tried again when as much has been added.
 			m.logger.Warn("no metadata snapshot was written", "error", err)
@@ -141,12 +148,21 @@ func (m *metaLog) change(ctx context.Context, c *command) (firstID int64, change
 	return firstID, change, nil
 }
 
-func (m *metaLog) append(b []byte) error {
-	_, err := m.part.Append(context.Background(), []log.Record{{Timestamp: -1, Value: b}}, &partition.AppendOptions{Internal: true})
+// snapshotDue is called with mu held.
+func (m *metaLog) snapshotDue() bool {
+	return m.held == 0 && m.since > snapshotAfter && m.since > snapshotTimes*(m.state.bytes+m.state.security.bytes)
+}
+
+// anywhere is for a command that may stand at any offset.
+const anywhere = -1
+
+func (m *metaLog) append(ctx context.Context, b []byte, expect int64) (at int64, err error) {
+	o := &partition.AppendOptions{Internal: true, Expect: expect != anywhere, ExpectedOffset: max(expect, 0)}
+	res, err := m.part.Append(ctx, []log.Record{{Timestamp: -1, Value: b}}, o)
 	if err != nil {
-		return fmt.Errorf("metadata: %w", err)
+		return 0, fmt.Errorf("metadata: %w", err)
 	}
-	return nil
+	return res.BaseOffset, nil
 }
 
 // snapshotLocked writes the state and lets go of what lies before it. After a crash
@@ -162,7 +178,7 @@ func (m *metaLog) snapshotLocked() error {
 	}
 	start := m.part.LogEnd()
 	for _, c := range m.state.snapshot() {
-		if err := m.append(c.encode()); err != nil {
+		if _, err := m.append(context.Background(), c.encode(), anywhere); err != nil {
 			return err
 		}
 	}
@@ -180,7 +196,12 @@ func (m *metaLog) holds(c *command) error {
 	return m.part.Err()
 }
 
-func (m *metaLog) close() error { return m.part.Close() }
+func (m *metaLog) close() error {
+	if m.group != nil {
+		m.group.stop()
+	}
+	return m.part.Close()
+}
 
 // view calls f with the state, which f must not change or keep.
 func (m *metaLog) view(f func(*metadata)) {

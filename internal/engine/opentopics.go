@@ -280,6 +280,7 @@ func (e *Engine) closeTopics() []error {
 		if parts[i] == nil {
 			return
 		}
+		parts[i].stop()
 		if err := parts[i].Partition.Close(); err != nil && !errors.Is(err, log.ErrClosed) {
 			errs[i] = fmt.Errorf("%s: %w", parts[i], err)
 		}

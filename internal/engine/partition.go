@@ -22,6 +22,54 @@ type Partition struct {
 	id      int32
 	space   *space      // what its files may take under the database's cap
 	gone    atomic.Bool // the topic was deleted
+
+	// In a cluster: nil where this node has no replica.
+	repl    ReplicatedLog
+	unwatch func()
+	// elsewhere says that other nodes have it; the hints are who leads it, as far as it
+	// was heard.
+	elsewhere             bool
+	hintLeader, hintEpoch int32
+}
+
+// Leader is the node that leads the partition, as far as this node knows, and in which
+// epoch: -1 when nobody is known to. Alone it is this node.
+func (p *Partition) Leader() (node, epoch int32) {
+	switch {
+	case p.repl != nil:
+		return p.repl.Leader()
+	case p.elsewhere:
+		return p.hintLeader, p.hintEpoch
+	case p.engine.cluster != nil:
+		return -1, -1 // its replica here does not open
+	}
+	return p.engine.identity.node, p.LeaderEpoch()
+}
+
+// Leads says whether this node leads the partition, as far as it knows.
+func (p *Partition) Leads() bool {
+	if p.engine.cluster == nil {
+		return true
+	}
+	node, _ := p.Leader()
+	return p.repl != nil && node == p.engine.identity.node
+}
+
+// Replicated is the partition's log as a member of its group; nil alone, and where
+// this node has no replica.
+func (p *Partition) Replicated() ReplicatedLog { return p.repl }
+
+// Elsewhere says that other nodes have the partition, and this one does not.
+func (p *Partition) Elsewhere() bool { return p.elsewhere }
+
+// Watch has f called after another node leads the partition, with no lock held, until
+// cancel is called. Where this node has no replica it is never called: the topic is
+// then another one when the leader is (Engine.OnMetadata).
+func (p *Partition) Watch(f func()) (cancel func()) {
+	if p.repl == nil {
+		return func() {}
+	}
+	return p.repl.Watch(f)
 }
 
 // Topic is the name of the topic.

@@ -199,7 +199,7 @@ func (r *repairer) metadata() error {
 			return err
 		}
 	}
-	m, err := openMetaLog(dir, true, log.NewFileCache(8), r.Logger, r.Now)
+	m, err := openMetaLog(dir, true, log.NewFileCache(8), r.Logger, r.Now, nil)
 	if err != nil {
 		// What is left of the commands does not fit together: which topics there were, the
 		// directories tell a person, and nothing is guessed.

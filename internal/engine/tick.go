@@ -107,6 +107,10 @@ func (e *Engine) hasDeletions() (has bool) {
 // removeDeletedLocked removes the files of deleted topics. What fails is tried again
 // at the next tick.
 func (e *Engine) removeDeletedLocked(ctx context.Context) {
+	if e.cluster != nil {
+		e.replicas.look() // it takes a leader to say that they are gone
+		return
+	}
 	var list []*topicMeta
 	e.meta.view(func(m *metadata) {
 		if len(m.deleting) > 0 {

@@ -30,6 +30,13 @@ func (t *Topic) ID() TopicID { return t.meta.id }
 // Internal says that the engine keeps it for itself.
 func (t *Topic) Internal() bool { return t.meta.internal }
 
+// ReplicationFactor is how many replicas its partitions are to have: 1 alone.
+func (t *Topic) ReplicationFactor() int { return max(t.meta.factor, 1) }
+
+// Replicas are the nodes that partition n is assigned to, the preferred leader first;
+// nil alone. The caller does not change the slice.
+func (t *Topic) Replicas(n int32) []int32 { return t.meta.replicasOf(int(n)).nodes }
+
 // Settings are the topic's settings.
 func (t *Topic) Settings() Settings { return t.settings }
 
@@ -55,6 +62,12 @@ type TopicSpec struct {
 	Name       string
 	Partitions int               // 0 means 1
 	Settings   map[string]string // under Kafka's names, as text
+	// ReplicationFactor is how many replicas each partition has in a cluster. Zero means
+	// Options.ReplicationFactor. Alone, 1 is all there can be.
+	ReplicationFactor int
+	// Replicas are the nodes of each partition, chosen by the caller; nil leaves it to the
+	// engine. Partitions and ReplicationFactor are then 0, or what it says.
+	Replicas [][]int32
 }
 
 // Topic returns the topic of that name, or an *UnknownTopicError. It takes no lock.
@@ -168,11 +181,20 @@ func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool)
 		return nil, err
 	}
 	meta := t.meta
-	if err := e.beginAdmin(ctx); err != nil {
+	if err := e.beginChange(ctx); err != nil {
 		return nil, err
 	}
-	defer e.endAdmin()
-	c := &command{kind: createTopicCommand, topic: *meta}
+	defer e.endChange()
+	c, err := e.creation(t, spec)
+	if err != nil {
+		return nil, err
+	}
+	if e.cluster != nil {
+		if _, err := e.meta.do(ctx, c); err != nil {
+			return nil, err
+		}
+		return e.TopicByID(meta.id) // it was made as the command was applied
+	}
 	if err := e.meta.holds(c); err != nil {
 		return nil, err
 	}
@@ -270,9 +292,9 @@ func (e *Engine) change(ctx context.Context, what, name string, id TopicID, f fu
 			called = t.meta.name
 		}
 	}
-	err := e.beginAdmin(ctx)
+	err := e.beginChange(ctx)
 	if err == nil {
-		defer e.endAdmin()
+		defer e.endChange()
 		var t *Topic
 		if t, err = find(); err == nil {
 			err = f(t)
@@ -321,7 +343,7 @@ func (e *Engine) alterTopic(ctx context.Context, t *Topic, set map[string]string
 	if err != nil {
 		return err
 	}
-	if _, err := e.meta.do(ctx, a.command); err != nil {
+	if _, err := e.meta.do(ctx, a.command); err != nil || e.cluster != nil {
 		return err
 	}
 	config := e.partitionConfig(a.settings, a.meta.internal)
@@ -373,7 +395,10 @@ func (e *Engine) addition(t *Topic, total int) (*command, error) {
 		return nil, &InvalidTopicError{Name: t.meta.name, Reason: "the partitions of an internal topic cannot be changed: what is in them is found by their number"}
 	}
 	c := &command{kind: addPartitionsCommand, topic: topicMeta{id: t.meta.id}, total: total}
-	return c, e.meta.holds(c)
+	if err := e.meta.holds(c); err != nil || e.cluster == nil {
+		return c, err
+	}
+	return e.replicatedAddition(t, total)
 }
 
 // addPartitions is AddPartitions within change.
@@ -381,6 +406,10 @@ func (e *Engine) addPartitions(ctx context.Context, t *Topic, total int) error {
 	name := t.meta.name
 	c, err := e.addition(t, total)
 	if err != nil {
+		return err
+	}
+	if e.cluster != nil {
+		_, err := e.meta.do(ctx, c)
 		return err
 	}
 	// What an attempt that failed has left is in the way.
@@ -427,6 +456,10 @@ func (e *Engine) DeleteTopicByID(ctx context.Context, id TopicID) error {
 func (e *Engine) deleteTopic(ctx context.Context, t *Topic) error {
 	if t.meta.internal {
 		return &InvalidTopicError{Name: t.meta.name, Reason: "an internal topic cannot be deleted"}
+	}
+	if e.cluster != nil {
+		_, err := e.meta.do(ctx, &command{kind: deleteTopicCommand, topic: topicMeta{id: t.meta.id}})
+		return err
 	}
 	// Its files stay until its partitions are closed: an append that is under way must
 	// not find them gone, and take that for a disk that fails.

@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+)
+
+// defaultReplicationFactor is what a topic gets where nobody says it and there are so
+// many nodes.
+const defaultReplicationFactor = 3
+
+// place chooses the replicas of n partitions as Kafka does without racks: first replicas
+// go round the nodes, from a start that goes on from topic to topic; the others follow at a
+// distance that grows with each round, so that a node's followers are spread.
+//
+//	3 nodes, 2 replicas, start 0:   0 -> 1,2   1 -> 2,3   2 -> 3,1   3 -> 1,3   4 -> 2,1
+func place(nodes []int32, factor, n, start int) []placed {
+	list := make([]placed, n)
+	shift := start / len(nodes)
+	for i := range list {
+		at := start + i
+		if i > 0 && at%len(nodes) == 0 {
+			shift++
+		}
+		first := at % len(nodes)
+		replicas := []int32{nodes[first]}
+		for j := range factor - 1 {
+			replicas = append(replicas, nodes[(first+1+(shift+j)%(len(nodes)-1))%len(nodes)])
+		}
+		list[i] = placed{i, assignment{1, replicas}}
+	}
+	return list
+}
+
+// able are the nodes that get new replicas, ascending. A node that was not there yet
+// gets none: which directory speaks for it has to be known before it begins a group.
+func (m *metadata) able() (nodes []int32) {
+	for _, id := range m.nodeIDs() {
+		if n := m.nodes[id]; !n.draining && !n.directory.IsZero() {
+			nodes = append(nodes, id)
+		}
+	}
+	return nodes
+}
+
+// wanted is how many replicas a partition gets where nobody says it: those of nodes that
+// are still expected are not forgone.
+func (m *metadata) wanted() int {
+	n := 0
+	for _, node := range m.nodes {
+		if !node.draining {
+			n++
+		}
+	}
+	return min(defaultReplicationFactor, max(n, 1))
+}
+
+// place chooses replicas for n new partitions, or says why there cannot be so many.
+func (m *metadata) place(factor, n int) ([]placed, error) {
+	nodes := m.able()
+	if factor < 1 || factor > min(len(nodes), maxReplicas) {
+		return nil, &ReplicationFactorError{factor, len(nodes)}
+	}
+	start := 0
+	for _, t := range m.byID {
+		start += t.partitions
+	}
+	return place(nodes, factor, n, start), nil
+}
+
+// creation is the command that makes a topic. In a cluster it says which nodes have it.
+func (e *Engine) creation(t *Topic, spec TopicSpec) (c *command, err error) {
+	c = &command{kind: createTopicCommand, topic: *t.meta}
+	if e.cluster == nil {
+		if f := spec.ReplicationFactor; f < 0 || f > 1 {
+			return nil, &ReplicationFactorError{f, 1}
+		}
+		if spec.Replicas != nil {
+			return nil, &InvalidAssignmentError{t.meta.name, 0, "the database is not replicated"}
+		}
+		return c, nil
+	}
+	c.kind, c.factor = createReplicatedCommand, spec.ReplicationFactor
+	e.meta.view(func(m *metadata) {
+		if spec.Replicas != nil {
+			c.placed, err = given(t.meta, spec)
+			c.factor = len(spec.Replicas[0])
+			return
+		}
+		if c.factor == 0 {
+			c.factor = e.options.ReplicationFactor
+		}
+		if c.factor == 0 {
+			c.factor = m.wanted()
+		}
+		c.placed, err = m.place(c.factor, t.meta.partitions)
+	})
+	return c, err
+}
+
+// given are the replicas that the caller has chosen, the same number for each partition.
+func given(meta *topicMeta, spec TopicSpec) (list []placed, err error) {
+	if len(spec.Replicas) != meta.partitions {
+		return nil, &InvalidAssignmentError{meta.name, 0, fmt.Sprintf("for %d partitions, the topic has %d", len(spec.Replicas), meta.partitions)}
+	}
+	for i, nodes := range spec.Replicas {
+		if len(nodes) != len(spec.Replicas[0]) || spec.ReplicationFactor != 0 && len(nodes) != spec.ReplicationFactor {
+			return nil, &InvalidAssignmentError{meta.name, int32(i), fmt.Sprintf("%d of them, other partitions have %d", len(nodes), len(spec.Replicas[0]))}
+		}
+		list = append(list, placed{i, assignment{1, slices.Clone(nodes)}})
+	}
+	return list, nil
+}
+
+// replicatedAddition is the command that gives a topic more partitions in a cluster.
+func (e *Engine) replicatedAddition(t *Topic, total int) (c *command, err error) {
+	c = &command{kind: addReplicatedCommand, topic: topicMeta{id: t.meta.id}, total: total}
+	e.meta.view(func(m *metadata) { c.placed, err = m.place(max(t.meta.factor, 1), total-t.meta.partitions) })
+	for i := range c.placed {
+		c.placed[i].partition += t.meta.partitions
+	}
+	return c, err
+}

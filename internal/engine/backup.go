@@ -115,7 +115,11 @@ func (e *Engine) backup(ctx context.Context, dst vfs.FS, o *BackupOptions, still
 
 func (e *Engine) allPartitions() (parts []*Partition) {
 	for _, t := range e.Topics() {
-		parts = append(parts, t.partitions...)
+		for _, p := range t.partitions {
+			if !p.elsewhere {
+				parts = append(parts, p)
+			}
+		}
 	}
 	return parts
 }

@@ -241,7 +241,7 @@ func (c *diskCap) oldest(except map[*Partition]bool) (best *Partition) {
 			continue
 		}
 		for _, p := range t.partitions {
-			if except[p] || p.Err() != nil {
+			if except[p] || p.Err() != nil || !p.Leads() { // what goes is decided by the leader
 				continue
 			}
 			s, err := p.Log().Oldest()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // cleaner deletes and compacts by the topics' settings, one partition at a time. It
@@ -181,7 +182,15 @@ func (c *cleaner) retain(ctx context.Context, s Settings, p *Partition, now time
 	if bytes := s.RetentionBytes(); bytes >= 0 {
 		policy.Bytes = max(bytes, 1)
 	}
-	deleted, freed, err := p.Retain(ctx, policy)
+	var deleted int
+	var freed int64
+	var err error
+	if p.Leads() { // followers delete what the leader says: the log start offset is replicated
+		deleted, freed, err = p.Retain(ctx, policy)
+	}
+	if errors.Is(err, partition.ErrNotLeader) {
+		err = nil // not any more
+	}
 	if deleted > 0 {
 		c.count(func(s *MaintenanceStats) { s.RetainedSegments += int64(deleted); s.RetainedBytes += freed })
 		c.e.logger.Debug("segments deleted", "partition", p.String(), "segments", deleted, "bytes", freed, "log_start", p.LogStart())
@@ -340,6 +349,9 @@ func (e *Engine) CompactTopic(ctx context.Context, name string) (sum log.Compact
 	defer done()
 	var errs []error
 	for _, p := range t.partitions {
+		if p.elsewhere {
+			continue // whoever has it compacts it
+		}
 		report, err := e.cleaner.compactWhole(ctx, t.settings, p)
 		if err != nil {
 			errs = append(errs, p.failed("compact", err))

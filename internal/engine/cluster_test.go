@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/x/embedlog/internal/clustertest"
 	. "github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 var ctx = context.Background()
@@ -88,11 +90,14 @@ func (p *peers) stopAll() {
 // until waits for something that nodes do by themselves.
 func (p *peers) until(what string, f func() bool) {
 	p.t.Helper()
-	for range 3000 {
+	for range 20_000 {
 		if f() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+	for id, e := range p.open {
+		p.t.Logf("node %d: %+v", id, e.ClusterStatus())
 	}
 	p.t.Fatalf("it does not come: %s", what)
 }
@@ -128,10 +133,9 @@ func (p *peers) leader() *Engine {
 // agree waits until all open nodes have applied what the leader has, and compares them.
 func (p *peers) agree() {
 	p.t.Helper()
-	offset := p.leader().MetadataOffset()
 	want := ""
 	for id, e := range p.open {
-		if err := e.AwaitMetadata(ctx, offset); err != nil {
+		if err := e.SyncMetadata(ctx); err != nil {
 			p.t.Fatal(err)
 		}
 		got := topics(e)
@@ -191,7 +195,9 @@ func isNotExist(err error) bool { return err != nil && errors.Is(err, fs.ErrNotE
 
 // What the leader makes is made on all nodes, and what one replica takes is on the
 // others.
-func TestTopicsOnAllNodes(t *testing.T) {
+func TestTopicsOnAllNodes(t *testing.T) { synctest.Test(t, testTopicsOnAllNodes) }
+
+func testTopicsOnAllNodes(t *testing.T) {
 	p := newPeers(t, 3)
 	p.create("orders", 4, 0)
 	p.create("small", 3, 1)
@@ -240,5 +246,268 @@ func TestTopicsOnAllNodes(t *testing.T) {
 	})
 	if _, err := lead.CreateTopic(ctx, TopicSpec{Name: "many", ReplicationFactor: 4}); !errors.Is(err, ErrInvalidReplicationFactor) {
 		t.Errorf("four replicas on three nodes: %v", err)
+	}
+}
+
+// A change that is under way when another node becomes the leader holds, or it does
+// not, or is said to be unknown; all nodes say the same.
+func TestLeaderMovesWithinAChange(t *testing.T) { synctest.Test(t, testLeaderMovesWithinAChange) }
+
+func testLeaderMovesWithinAChange(t *testing.T) {
+	p := newPeers(t, 3)
+	for i := range 3 {
+		lead := p.leader()
+		release := p.net.Hold(meta)
+		done := make(chan error)
+		name := fmt.Sprint("t", i)
+		go func() {
+			_, err := lead.CreateTopic(ctx, TopicSpec{Name: name})
+			done <- err
+		}()
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond) // before, or in the middle
+		next := lead.NodeID()%3 + 1
+		if err := p.net.Elect(meta, next); err != nil {
+			t.Fatal(err)
+		}
+		release()
+		err := <-done
+		if err != nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, partition.ErrUnknownOutcome) {
+			t.Fatal(err)
+		}
+		p.agree()
+		_, there := p.leader().Topic(name)
+		if (err == nil) != (there == nil) && !errors.Is(err, partition.ErrUnknownOutcome) {
+			t.Errorf("create says %v, and the topic %v", err, there)
+		}
+		if _, err := lead.CreateTopic(ctx, TopicSpec{Name: name}); !errors.Is(err, partition.ErrNotLeader) {
+			t.Errorf("a change at a follower: %v", err)
+		}
+		var lost *partition.NotLeaderError
+		if _, err := lead.AllocateProducerID(ctx); !errors.As(err, &lost) || lost.Leader != next {
+			t.Errorf("producer ids from a follower: %v", err)
+		}
+	}
+}
+
+// Without a majority a change does not end before its context, and what became of it is
+// unknown.
+func TestChangeWithoutAMajority(t *testing.T) { synctest.Test(t, testChangeWithoutAMajority) }
+
+func testChangeWithoutAMajority(t *testing.T) {
+	p := newPeers(t, 3)
+	lead := p.leader()
+	release := p.net.Hold(meta)
+	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	if _, err := lead.CreateTopic(short, TopicSpec{Name: "t"}); !errors.Is(err, partition.ErrUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	release()
+	p.until("the topic", func() bool {
+		_, err := lead.Topic("t")
+		return err == nil
+	})
+	p.agree()
+}
+
+// A node that was away when topics were made, altered and deleted agrees when it is back,
+// and files of topics that were deleted wait for it.
+func TestNodeThatWasAway(t *testing.T) { synctest.Test(t, testNodeThatWasAway) }
+
+func testNodeThatWasAway(t *testing.T) {
+	p := newPeers(t, 3)
+	gone := p.create("gone", 2, 3)
+	kept := p.create("kept", 2, 3)
+	p.agree()
+	p.stop(3)
+	lead := p.leader()
+	for _, do := range []func() error{
+		func() error { return lead.DeleteTopic(ctx, "gone") },
+		func() error { return lead.AddPartitions(ctx, "kept", 3) },
+		func() error { return lead.AlterTopic(ctx, "kept", map[string]string{"retention.ms": "9"}, nil) },
+		func() error { _, err := lead.CreateTopic(ctx, TopicSpec{Name: "gone", Partitions: 3}); return err },
+		func() error { _, err := lead.CreateTopic(ctx, TopicSpec{Name: "brief"}); return err },
+		func() error { return lead.DeleteTopic(ctx, "brief") },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(lead.Info().Deleting) != 2 {
+		t.Errorf("files that wait: %+v", lead.Info().Deleting)
+	}
+	if len(p.dirs(3, gone.ID())) != 2 || len(p.dirs(3, kept.ID())) != 2 {
+		t.Error("a node that is closed changed its files")
+	}
+	p.start(3)
+	p.until("all is gone", func() bool {
+		return len(lead.Info().Deleting) == 0 && len(p.dirs(3, gone.ID())) == 0 && len(p.dirs(3, kept.ID())) == 3
+	})
+	p.agree()
+	for _, id := range []int32{1, 2, 3} {
+		if orphans := p.orphans(id); len(orphans) > 0 {
+			t.Errorf("node %d: moved aside: %v", id, orphans)
+		}
+	}
+}
+
+func (p *peers) orphans(id int32) (names []string) {
+	infos, err := p.files[id].List("topics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, info := range infos {
+		if _, err := ParseTopicID(info.Name); err != nil {
+			names = append(names, info.Name)
+		}
+	}
+	return names
+}
+
+// A directory that was used alone becomes the first node, with its id and all that it
+// holds; the others get it, and then it may go.
+func TestFromOneToThree(t *testing.T) { synctest.Test(t, testFromOneToThree) }
+
+func testFromOneToThree(t *testing.T) {
+	files := vfs.NewMem()
+	e, err := Open("alone", &Options{FS: files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := e.CreateTopic(ctx, TopicSpec{Name: "orders", Partitions: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if _, err := top.Partitions()[i%2].Append(ctx, []log.Record{{Value: []byte{byte(i)}}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cluster := e.Info().ClusterID
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := &peers{t: t, net: clustertest.New(), files: map[int32]vfs.FS{1: files, 2: vfs.NewMem(), 3: vfs.NewMem()}, open: map[int32]*Engine{}, nodes: map[int32]*clustertest.Node{}}
+	t.Cleanup(p.stopAll)
+	p.start(1)
+	p.registered(1)
+	first := p.open[1]
+	if i := first.Info(); i.ClusterID != cluster || i.NodeID != 1 {
+		t.Errorf("cluster %s, node %d; it was %s", i.ClusterID, i.NodeID, cluster)
+	}
+	if at, err := first.Topic("orders"); err != nil || at.ID() != top.ID() || !slices.Equal(at.Replicas(1), []int32{1}) {
+		t.Fatal(at, err)
+	}
+	for id := int32(2); id <= 3; id++ {
+		p.start(id)
+		if err := first.AddNode(ctx, id, fmt.Sprint("node-", id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.registered(1, 2, 3)
+	if err := first.SetReplicationFactor(ctx, "orders", 3); err != nil {
+		t.Fatal(err)
+	}
+	p.agree()
+	p.until("all have it", func() bool { return p.everywhere("orders", 5, 1, 2, 3) })
+	if _, err := Open("node1", &Options{FS: files}); !errors.Is(err, vfs.ErrLocked) {
+		t.Errorf("opened twice: %v", err)
+	}
+	// And the first one goes.
+	if err := first.DrainNode(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	p.until("node 1 has no replica", func() bool {
+		at, err := first.Topic("orders")
+		return err == nil && at.Partitions()[0].Elsewhere() && at.Partitions()[1].Elsewhere() && len(p.dirs(1, top.ID())) == 0
+	})
+	p.agree()
+	p.until("node 1 knows who leads", func() bool {
+		at, _ := first.Topic("orders")
+		node, _ := at.Partitions()[0].Leader()
+		return node == 2 || node == 3
+	})
+	at, _ := first.Topic("orders")
+	var lost *partition.NotLeaderError
+	if _, err := at.Partitions()[0].Append(ctx, []log.Record{{Value: []byte("v")}}, nil); !errors.As(err, &lost) || lost.Leader < 2 {
+		t.Errorf("append where there is no replica: %v", err)
+	}
+	if err := first.RemoveNode(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	p.stop(1)
+	p.until("two nodes", func() bool { lead := p.leader(); return lead != nil && len(lead.Nodes()) == 2 })
+	if !p.everywhere("orders", 5, 2, 3) {
+		t.Error("records are lost")
+	}
+	if _, err := Open("node1", &Options{FS: files}); !errors.Is(err, ErrInvalidNode) {
+		t.Errorf("a node's directory opened alone: %v", err)
+	}
+}
+
+// everywhere says whether nodes have so many records in each partition of a topic.
+func (p *peers) everywhere(name string, records int64, nodes ...int32) bool {
+	for _, id := range nodes {
+		top, err := p.open[id].Topic(name)
+		if err != nil {
+			return false
+		}
+		for _, part := range top.Partitions() {
+			if part.HighWatermark() != records || part.Elsewhere() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Replicas that are assigned anew begin empty and get the log; those that are not go when
+// the group has let them.
+func TestReassign(t *testing.T) { synctest.Test(t, testReassign) }
+
+func testReassign(t *testing.T) {
+	p := newPeers(t, 3)
+	top, err := p.leader().CreateTopic(ctx, TopicSpec{Name: "t", Replicas: [][]int32{{1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.open[1].Topics()[0].Partitions()[0].Append(ctx, []log.Record{{Value: []byte("v")}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, nodes := range [][]int32{{2, 3}, {1, 2, 3}, {3}, {2, 1}} {
+		if err := p.leader().Reassign(ctx, "t", 0, nodes); err != nil {
+			t.Fatal(err)
+		}
+		p.until(fmt.Sprint("replicas are ", nodes), func() bool {
+			for id := range p.open {
+				at, err := p.open[id].Topic("t")
+				if err != nil {
+					return false
+				}
+				part, mine := at.Partitions()[0], slices.Contains(nodes, id)
+				if mine != (len(p.dirs(id, top.ID())) == 1) || mine == part.Elsewhere() || mine && part.HighWatermark() != 1 {
+					return false
+				}
+				if leader, _ := part.Leader(); !slices.Contains(nodes, leader) {
+					return false
+				}
+			}
+			return true
+		})
+		p.agree()
+	}
+	for _, row := range []struct {
+		nodes []int32
+		want  error
+	}{{nil, ErrInvalidAssignment}, {[]int32{1, 1}, ErrInvalidAssignment}, {[]int32{4}, ErrInvalidAssignment}} {
+		if err := p.leader().Reassign(ctx, "t", 0, row.nodes); !errors.Is(err, row.want) {
+			t.Errorf("replicas %v: %v", row.nodes, err)
+		}
+	}
+	if err := p.leader().Reassign(ctx, "t", 1, []int32{1}); !errors.Is(err, ErrUnknownPartition) {
+		t.Error(err)
+	}
+	if err := p.leader().RemoveNode(ctx, 1); !errors.Is(err, ErrInvalidNode) {
+		t.Errorf("a node with a replica removed: %v", err)
 	}
 }

@@ -177,6 +177,16 @@ func (e *Engine) currentMeta(ctx context.Context) error {
 	return g.await(ctx, int64(offset))
 }
 
+// SyncMetadata returns when this node has applied all changes of topics, nodes, users
+// and the like that were acknowledged before the call, on whatever node. Alone that
+// is always so.
+func (e *Engine) SyncMetadata(ctx context.Context) error {
+	if e.cluster == nil {
+		return e.closedError()
+	}
+	return e.currentMeta(ctx)
+}
+
 // leadMeta returns when this node leads the metadata, has applied all of it, and is
 // registered itself, with those that begin the cluster with it.
 func (e *Engine) leadMeta(ctx context.Context) error {
@@ -206,12 +216,17 @@ func (e *Engine) leadMeta(ctx context.Context) error {
 	return nil
 }
 
-// self is this node as it is to be registered.
+// self is this node as it is to be registered. Who does not know his own address leaves
+// it as somebody else has said it.
 func (e *Engine) self() nodeMeta {
 	r := &e.replicas
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return nodeMeta{id: e.identity.node, directory: e.identity.directory, address: e.address, endpoints: slices.Clone(r.endpoints)}
+	n := nodeMeta{id: e.identity.node, directory: e.identity.directory, address: e.address, endpoints: slices.Clone(r.endpoints)}
+	r.mu.Unlock()
+	if n.address == "" {
+		n.address = e.addressOf(n.id)
+	}
+	return n
 }
 
 // Advertise says where this node takes calls of Kafka clients. The cluster hears of it

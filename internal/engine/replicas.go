@@ -265,6 +265,8 @@ func (e *Engine) openReplica(t *Topic, n int, failed error) (*Partition, error) 
 	var initial []int32
 	if a := t.meta.replicasOf(n); a.epoch == 1 && a.has(e.identity.node) {
 		initial = a.nodes // whoever is assigned later waits for the leader
+	} else if a.epoch == 0 {
+		initial = []int32{e.identity.node} // it was made alone, and this is the first node
 	}
 	options, space := e.partitionOptions(t, n, false)
 	repl := e.cluster.Log(LogID{t.meta.id, int32(n)}, initial)

@@ -1,0 +1,369 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/x/embedlog/partition"
+)
+
+// errAlone is what administration of a cluster says without one.
+var errAlone = errors.New("the database is not replicated")
+
+// administer runs f on the node that leads the metadata, alone among those who change
+// topics here. Elsewhere it fails with a *partition.NotLeaderError.
+func (e *Engine) administer(ctx context.Context, what string, f func() error) error {
+	err := errAlone
+	if e.cluster != nil {
+		if err = e.beginChange(ctx); err == nil {
+			defer e.endChange()
+			err = f()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// AddNode makes a node known, before it was there: where peers find it. It then gets the
+// metadata, and replicas of what is made later; Reassign gives it those of what there is.
+// It may be called again with another address.
+func (e *Engine) AddNode(ctx context.Context, id int32, address string) error {
+	return e.administer(ctx, fmt.Sprint("add node ", id), func() error {
+		n := nodeMeta{id: id, address: address}
+		e.meta.view(func(m *metadata) {
+			if has := m.nodes[id]; has != nil {
+				n.directory, n.endpoints = has.directory, has.endpoints
+			}
+		})
+		_, err := e.meta.do(ctx, &command{kind: registerNodeCommand, node: n})
+		return err
+	})
+}
+
+// RemoveNode forgets a node that has no replicas any more: see DrainNode. It fails with
+// an *InvalidNodeError while it has some.
+func (e *Engine) RemoveNode(ctx context.Context, id int32) error {
+	return e.administer(ctx, fmt.Sprint("remove node ", id), func() error {
+		_, err := e.meta.do(ctx, &command{kind: removeNodeCommand, node: nodeMeta{id: id}})
+		return err
+	})
+}
+
+// DrainNode gives the replicas of a node to others, and none to it from now on. Where
+// there is no other node for it, a partition has one replica less; the only one is moved, or
+// it fails with a *ReplicationFactorError. It returns when all is assigned: the data
+// follows in the background, see ClusterStatus. Undrain takes the node back.
+func (e *Engine) DrainNode(ctx context.Context, id int32) error {
+	return e.administer(ctx, fmt.Sprint("drain node ", id), func() error {
+		if _, err := e.meta.do(ctx, &command{kind: drainNodeCommand, node: nodeMeta{id: id}, flags: nodeDraining}); err != nil {
+			return err
+		}
+		list, err := e.drained(id)
+		for _, c := range list {
+			if _, failed := e.meta.do(ctx, c); failed != nil && !errors.Is(failed, ErrUnknownTopic) {
+				return failed
+			}
+		}
+		return err
+	})
+}
+
+// Undrain lets a node that was drained have replicas again.
+func (e *Engine) Undrain(ctx context.Context, id int32) error {
+	return e.administer(ctx, fmt.Sprint("undrain node ", id), func() error {
+		_, err := e.meta.do(ctx, &command{kind: drainNodeCommand, node: nodeMeta{id: id}})
+		return err
+	})
+}
+
+// drained are the commands that take a node's replicas away, a topic each.
+func (e *Engine) drained(id int32) (list []*command, err error) {
+	e.meta.view(func(m *metadata) {
+		load := m.load()
+		able := m.able()
+		for _, t := range inOrder(m.byID) {
+			c := &command{kind: assignCommand, topic: topicMeta{id: t.id}}
+			for n := range t.replicas {
+				a := t.replicas[n]
+				at := slices.Index(a.nodes, id)
+				if at < 0 {
+					continue
+				}
+				nodes := slices.Clone(a.nodes)
+				if other, ok := least(able, load, nodes); ok {
+					nodes[at] = other
+					load[other]++
+				} else if nodes = slices.Delete(nodes, at, at+1); len(nodes) == 0 {
+					err = &ReplicationFactorError{1, len(able)}
+					continue
+				}
+				c.placed = append(c.placed, placed{n, assignment{a.epoch + 1, nodes}})
+			}
+			if len(c.placed) > 0 {
+				list = append(list, c)
+			}
+		}
+	})
+	return list, err
+}
+
+// load is how many replicas each node has.
+func (m *metadata) load() map[int32]int {
+	load := make(map[int32]int)
+	for _, t := range m.byID {
+		for i := range t.replicas {
+			for _, n := range t.replicas[i].nodes {
+				load[n]++
+			}
+		}
+	}
+	return load
+}
+
+// least is the node with the fewest replicas that is none of except.
+func least(nodes []int32, load map[int32]int, except []int32) (best int32, ok bool) {
+	for _, n := range nodes {
+		if !slices.Contains(except, n) && (!ok || load[n] < load[best]) {
+			best, ok = n, true
+		}
+	}
+	return best, ok
+}
+
+// Reassign gives a partition other replicas, the preferred leader first. It returns when
+// that is decided: new replicas get the log in the background, and those that are not
+// named go when the others have it. (AlterPartitionReassignments)
+func (e *Engine) Reassign(ctx context.Context, topic string, n int32, replicas []int32) error {
+	return e.administer(ctx, fmt.Sprintf("reassign %s/%d", topic, n), func() error {
+		t, err := e.Topic(topic)
+		if err != nil {
+			return err
+		}
+		if _, err := t.Partition(n); err != nil {
+			return err
+		}
+		a := t.meta.replicasOf(int(n))
+		c := &command{kind: assignCommand, topic: topicMeta{id: t.meta.id}}
+		c.placed = []placed{{int(n), assignment{a.epoch + 1, slices.Clone(replicas)}}}
+		_, err = e.meta.do(ctx, c)
+		return err
+	})
+}
+
+// SetReplicationFactor gives every partition of a topic so many replicas, and those that
+// are added later. Replicas stay where they are as far as possible: the last ones go, and
+// new ones are where there are the fewest.
+func (e *Engine) SetReplicationFactor(ctx context.Context, topic string, factor int) error {
+	return e.administer(ctx, "set replication factor of "+topic, func() error {
+		t, err := e.Topic(topic)
+		if err != nil {
+			return err
+		}
+		c := &command{kind: assignCommand, topic: topicMeta{id: t.meta.id}, factor: factor}
+		e.meta.view(func(m *metadata) { c.placed, err = m.resized(m.byID[t.meta.id], factor) })
+		if err != nil {
+			return err
+		}
+		_, err = e.meta.do(ctx, c)
+		return err
+	})
+}
+
+// resized are the assignments of a topic with another number of replicas.
+func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) {
+	able := m.able()
+	if t == nil {
+		return nil, &UnknownTopicError{}
+	}
+	if factor < 1 || factor > maxReplicas {
+		return nil, &ReplicationFactorError{factor, len(able)}
+	}
+	load := m.load()
+	for n := range t.replicas {
+		a := t.replicas[n]
+		if len(a.nodes) == factor {
+			continue
+		}
+		nodes := slices.Clone(a.nodes[:min(factor, len(a.nodes))])
+		for len(nodes) < factor {
+			other, ok := least(able, load, nodes)
+			if !ok {
+				return nil, &ReplicationFactorError{factor, len(able)}
+			}
+			nodes = append(nodes, other)
+			load[other]++
+		}
+		list = append(list, placed{n, assignment{a.epoch + 1, nodes}})
+	}
+	return list, nil
+}
+
+// TransferLeadership has another replica lead a partition: node to, or with 0 one that the
+// group chooses. It is done by the node that leads the partition, and fails with a
+// *partition.NotLeaderError elsewhere.
+func (e *Engine) TransferLeadership(ctx context.Context, topic string, n, to int32) error {
+	err := errAlone
+	if e.cluster != nil {
+		var t *Topic
+		var p *Partition
+		if t, err = e.Topic(topic); err == nil {
+			p, err = t.Partition(n)
+		}
+		if err == nil {
+			err = p.transfer(ctx, to)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("transfer leadership of %s/%d: %w", topic, n, err)
+	}
+	return nil
+}
+
+func (p *Partition) transfer(ctx context.Context, to int32) error {
+	if !p.Leads() {
+		node, epoch := p.Leader()
+		return &partition.NotLeaderError{Leader: node, LeaderEpoch: epoch, Address: p.engine.addressOf(node)}
+	}
+	return p.repl.Transfer(ctx, to)
+}
+
+// ElectPreferred has the first replica of every partition lead that this node leads in its
+// stead, where it is in sync, and returns how many were given away. Those that
+// failed are joined in the error. (ElectLeaders)
+func (e *Engine) ElectPreferred(ctx context.Context) (moved int, err error) {
+	if e.cluster == nil {
+		return 0, nil
+	}
+	var errs []error
+	for _, t := range e.Topics() {
+		for n, p := range t.partitions {
+			a := t.meta.replicasOf(n)
+			if len(a.nodes) == 0 || a.nodes[0] == e.identity.node || !p.Leads() {
+				continue
+			}
+			ready := slices.ContainsFunc(p.repl.Status().Members, func(m MemberStatus) bool { return m.Node == a.nodes[0] && m.Voter && m.InSync })
+			if !ready {
+				continue
+			}
+			if err := p.repl.Transfer(ctx, a.nodes[0]); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", p, err))
+				continue
+			}
+			moved++
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return moved, fmt.Errorf("elect preferred leaders: %w", err)
+	}
+	return moved, nil
+}
+
+// ReplicaStatus describes one replicated log as this node sees it.
+type ReplicaStatus struct {
+	Topic         string // empty for the metadata
+	Partition     int32
+	Replicas      []int32 // those assigned, the preferred leader first
+	Leader, Epoch int32   // -1 when nobody is known to lead
+	// Members are those of the group: while replicas are being moved, others than Replicas.
+	// It is empty where this node has no replica.
+	Members []MemberStatus
+	// InSync are the nodes that have what was committed a short while ago. Only the leader
+	// knows; it is nil elsewhere.
+	InSync []int32
+	// Reason says in words what is not well; empty when all is.
+	Reason string
+}
+
+// ClusterStatus describes the metadata's log and those of all topics, by name, as this
+// node sees them. What is known of others is what each node says of its own logs.
+func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
+	if e.cluster == nil {
+		return nil
+	}
+	var nodes []int32
+	e.meta.view(func(m *metadata) { nodes = m.nodeIDs() })
+	list = append(list, replicaStatus("", 0, nodes, e.meta.group.log.Status(), e.identity.node))
+	e.meta.group.mu.Lock()
+	failed := e.meta.group.failed
+	e.meta.group.mu.Unlock()
+	if failed != nil {
+		list[0].Reason = "metadata is not applied any more: " + failed.Error()
+	}
+	for _, t := range e.Topics() {
+		for n, p := range t.partitions {
+			list = append(list, e.partitionStatus(t, n, p))
+		}
+	}
+	return list
+}
+
+// Status describes the partition's group: see ClusterStatus. Alone there is none.
+func (p *Partition) Status() ReplicaStatus {
+	t, err := p.engine.TopicByID(p.topicID)
+	if err != nil {
+		return ReplicaStatus{Topic: p.topic, Partition: p.id, Leader: -1, Epoch: -1, Reason: err.Error()}
+	}
+	return p.engine.partitionStatus(t, int(p.id), p)
+}
+
+func (e *Engine) partitionStatus(t *Topic, n int, p *Partition) ReplicaStatus {
+	replicas := t.meta.replicasOf(n).nodes
+	if p.repl != nil {
+		s := replicaStatus(t.meta.name, int32(n), replicas, p.repl.Status(), e.identity.node)
+		if err := p.Err(); err != nil {
+			s.Reason = "the replica on this node failed: " + err.Error()
+		}
+		return s
+	}
+	node, epoch := p.Leader()
+	s := ReplicaStatus{Topic: t.meta.name, Partition: int32(n), Replicas: replicas, Leader: node, Epoch: epoch}
+	switch {
+	case e.cluster == nil:
+	case !p.elsewhere:
+		s.Reason = "the replica on this node does not open: " + p.Err().Error()
+	case node < 0:
+		s.Reason = "this node has no replica, and has heard of nobody who leads"
+	}
+	return s
+}
+
+func replicaStatus(topic string, n int32, replicas []int32, l LogStatus, self int32) ReplicaStatus {
+	s := ReplicaStatus{Topic: topic, Partition: n, Replicas: replicas, Leader: l.Leader, Epoch: l.Epoch, Members: l.Members, Reason: l.Reason}
+	if l.Leader != self {
+		return s
+	}
+	voters := 0
+	for _, m := range l.Members {
+		if m.InSync {
+			s.InSync = append(s.InSync, m.Node)
+		}
+		if m.Voter {
+			voters++
+		}
+	}
+	if s.Reason != "" {
+		return s
+	}
+	for _, node := range replicas {
+		at := slices.IndexFunc(l.Members, func(m MemberStatus) bool { return m.Node == node })
+		switch {
+		case at < 0:
+			s.Reason = fmt.Sprintf("node %d is assigned and is no member yet", node)
+		case !l.Members[at].InSync:
+			s.Reason = fmt.Sprintf("node %d is %d entries behind; the leader heard of it %v ago", node, l.Members[at].Lag, l.Members[at].Contact)
+		case !l.Members[at].Voter:
+			s.Reason = fmt.Sprintf("node %d gets the log, and has no vote yet", node)
+		default:
+			continue
+		}
+		return s
+	}
+	if len(l.Members) > len(replicas) && len(replicas) > 0 {
+		s.Reason = "a member that is not assigned any more is about to go"
+	}
+	return s
+}

@@ -112,10 +112,15 @@ func (g *group) append(entries []partition.Entry) error {
 		g.entries = append(g.entries, entries[i])
 	}
 	for _, m := range g.members {
-		if l := g.running[m]; l != nil {
-			if err := g.bring(l); err != nil {
+		l := g.running[m]
+		if l == nil {
+			continue
+		}
+		if err := g.bring(l); err != nil {
+			if m == g.leader {
 				return err
 			}
+			delete(g.running, m) // its disk failed: it comes back when it is opened again
 		}
 	}
 	g.commit()

@@ -30,6 +30,7 @@ type peers struct {
 	files map[int32]vfs.FS
 	open  map[int32]*Engine
 	nodes map[int32]*clustertest.Node
+	quiet bool // what is logged is not wanted
 }
 
 // newPeers opens nodes 1 to n, which begin a cluster together, and waits until all of
@@ -51,14 +52,16 @@ func newPeers(t testing.TB, n int32) *peers {
 
 func (p *peers) options(id int32) *Options {
 	p.nodes[id] = p.net.Node(id)
-	return &Options{FS: p.files[id], Cluster: p.nodes[id], MaintenanceInterval: -1, Logger: slog.New(slog.NewTextHandler(logTo{p.t}, nil)).With("node", id)}
+	return &Options{FS: p.files[id], Cluster: p.nodes[id], MaintenanceInterval: -1, Logger: slog.New(slog.NewTextHandler(logTo{p}, nil)).With("node", id)}
 }
 
 // logTo writes what engines log where a test that fails shows it.
-type logTo struct{ t testing.TB }
+type logTo struct{ p *peers }
 
 func (l logTo) Write(b []byte) (int, error) {
-	l.t.Logf("%s", b[:len(b)-1])
+	if !l.p.quiet {
+		l.p.t.Logf("%s", b[:len(b)-1])
+	}
 	return len(b), nil
 }
 

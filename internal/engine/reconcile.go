@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
 
@@ -173,7 +174,7 @@ func (r *replicas) task(name string, f func(ctx context.Context) error) {
 		t.busy = false
 		t.pause = min(max(2*t.pause, replicaMinPause), replicaMaxPause)
 		t.after = time.Now().Add(t.pause)
-		if r.e.life.Err() == nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrPeerUnreachable) {
+		if r.e.life.Err() == nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrPeerUnreachable) && !errors.Is(err, log.ErrClosed) {
 			r.e.logger.Warn("not done; tried again", "what", name, "after", t.pause, "error", err)
 		}
 	})

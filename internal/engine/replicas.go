@@ -151,7 +151,13 @@ func (e *Engine) bringTopic(id TopicID) error {
 	if t.settings, err = e.parseSettings(meta.settings, meta.internal); err != nil {
 		return err
 	}
-	var missing []int
+	var missing, there []int
+	if old == nil || len(old.partitions) < len(t.partitions) {
+		// What lies here of an earlier run takes part until its group has let it go.
+		if there, err = e.partitionsThere(meta); err != nil {
+			return err
+		}
+	}
 	for n := range t.partitions {
 		var has *Partition
 		if old != nil && n < len(old.partitions) {
@@ -161,7 +167,7 @@ func (e *Engine) bringTopic(id TopicID) error {
 		switch {
 		case has != nil && has.repl != nil, has != nil && !(ours && mine.has(e.identity.node)) && has.elsewhere:
 			t.partitions[n] = has
-		case ours && mine.has(e.identity.node):
+		case ours && (mine.has(e.identity.node) || slices.Contains(there, n)):
 			missing = append(missing, n)
 		default:
 			t.partitions[n] = e.elsewhere(t, n)

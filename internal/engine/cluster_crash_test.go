@@ -105,7 +105,12 @@ func crashWhileApplying(t *testing.T, k int) (crashed bool) {
 	}
 	for _, top := range p.open[3].Topics() {
 		for _, part := range top.Partitions() {
-			node, _ := part.Leader()
+			var node int32
+			p.until("a leader is known", func() bool {
+				top, _ := p.open[3].Topic(top.Name())
+				node, _ = top.Partitions()[part.ID()].Leader()
+				return node > 0
+			})
 			at, err := p.open[node].Topic(top.Name())
 			if err != nil {
 				t.Fatal(err)

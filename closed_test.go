@@ -49,6 +49,7 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 	must(err)
 	txn, err := db.Begin(ctx, nil)
 	must(err)
+	cluster := db.Cluster()
 	if used {
 		_, err = topic.Produce(ctx, rec)
 		must(err)
@@ -99,6 +100,7 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 			"Compact":            func() error { return db.Compact(ctx) },
 			"Consumer":           func() error { return first(db.Consumer(&ConsumerConfig{Topics: []string{"t"}})) },
 			"CreateACLs":         func() error { return db.CreateACLs(ctx) },
+			"Cluster":            quiet(func() { db.Cluster() }),
 			"CreateTopic":        func() error { return first(db.CreateTopic(ctx, "new", nil)) },
 			"DefaultPartitions":  quiet(func() { db.DefaultPartitions() }),
 			"DeleteACLs":         func() error { return first(db.DeleteACLs(ctx, ACLFilter{})) },
@@ -146,6 +148,20 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 			"Flush":   func() error { return p.Flush(ctx) },
 			"Produce": func() error { return first(p.Produce(ctx, rec)) },
 			"Send":    func() error { return p.Send(ctx, rec, nil) },
+		}},
+		{cluster, table{
+			"AddNode":              func() error { return cluster.AddNode(ctx, 2, "") },
+			"Advertise":            quiet(func() { cluster.Advertise() }),
+			"DrainNode":            func() error { return cluster.DrainNode(ctx, 1) },
+			"ElectPreferred":       func() error { return first(cluster.ElectPreferred(ctx)) },
+			"Node":                 quiet(func() { cluster.Node() }),
+			"Nodes":                quiet(func() { cluster.Nodes() }),
+			"Reassign":             func() error { return cluster.Reassign(ctx, "t", 0, []int32{1}) },
+			"RemoveNode":           func() error { return cluster.RemoveNode(ctx, 1) },
+			"SetReplicationFactor": func() error { return cluster.SetReplicationFactor(ctx, "t", 2) },
+			"Status":               quiet(func() { cluster.Status() }),
+			"TransferLeadership":   func() error { return cluster.TransferLeadership(ctx, "t", 0, 0) },
+			"UndrainNode":          func() error { return cluster.UndrainNode(ctx, 1) },
 		}},
 		{c, table{
 			"Assignment": quiet(func() { c.Assignment() }),

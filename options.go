@@ -58,6 +58,14 @@ type Options struct {
 	// MaintenanceInterval is how often retention, compaction and MaxBytes are looked
 	// after. Zero means 30 s, negative never by itself.
 	MaintenanceInterval time.Duration
+	// Replication keeps copies of the database on other nodes: a *raftrepl.Node. It is for
+	// one DB, and closed with it. A directory that was used without becomes the first node
+	// of a cluster, with all that it holds; then it cannot be opened without any more. Nil
+	// is no replication, and costs nothing.
+	Replication Replication
+	// ReplicationFactor is how many nodes have a partition where its topic says nothing.
+	// Zero means 3, or as many as there are nodes. (default.replication.factor)
+	ReplicationFactor int
 }
 
 // Cleanup says what becomes of old records.
@@ -89,6 +97,10 @@ func (c Cleanup) String() string {
 type TopicConfig struct {
 	// Partitions is how many the topic has. Zero means 1. More can be added later.
 	Partitions int
+	// ReplicationFactor is how many nodes have each partition. Zero means
+	// Options.ReplicationFactor. It counts when the topic is created;
+	// Cluster.SetReplicationFactor changes it.
+	ReplicationFactor int
 	// Durability is when a record is acknowledged. (embedlog.durability)
 	Durability Durability
 	// SyncInterval is within what time Interval syncs. Zero means 100 ms. (embedlog.sync.interval.ms)
@@ -166,6 +178,9 @@ func (c *TopicConfig) settings() (map[string]string, []error) {
 	}
 	if c.Partitions < 0 {
 		invalid("partitions", strconv.Itoa(c.Partitions), "must be 1 or more")
+	}
+	if c.ReplicationFactor < 0 {
+		invalid("replication.factor", strconv.Itoa(c.ReplicationFactor), "must be 1 or more")
 	}
 	if int(c.Durability) >= len(durabilityNames) {
 		invalid("embedlog.durability", c.Durability.String(), "must be Durable, Interval or OS")
@@ -259,6 +274,12 @@ func (o *Options) engine() (*engine.Options, error) {
 	if o.GroupMaxSize < 0 || o.GroupMaxSize > math.MaxInt32 {
 		invalid("GroupMaxSize", strconv.Itoa(o.GroupMaxSize), "must be between 0 and 2147483647")
 	}
+	if o.ReplicationFactor < 0 {
+		invalid("ReplicationFactor", strconv.Itoa(o.ReplicationFactor), "must not be negative")
+	}
+	if o.TopicDefaults.ReplicationFactor != 0 {
+		invalid("TopicDefaults.ReplicationFactor", strconv.Itoa(o.TopicDefaults.ReplicationFactor), "is Options.ReplicationFactor")
+	}
 	if _, err := engine.ParseSettings(defaults, nil); err != nil {
 		bad = append(bad, err)
 	}
@@ -271,5 +292,6 @@ func (o *Options) engine() (*engine.Options, error) {
 		Defaults: defaults, OffsetsRetention: o.OffsetsRetention, MaintenanceInterval: o.MaintenanceInterval,
 		GroupInitialDelay: o.GroupInitialDelay, GroupMinSessionTimeout: o.GroupMinSessionTimeout,
 		GroupMaxSessionTimeout: o.GroupMaxSessionTimeout, GroupMaxSize: o.GroupMaxSize,
+		Cluster: o.Replication, ReplicationFactor: o.ReplicationFactor,
 	}, nil
 }

@@ -50,6 +50,14 @@ type PartitionInfo struct {
 	// Err is why the partition takes no records: nil, or an error that matches
 	// ErrCorrupt or ErrStorageFailed.
 	Err error
+	// Of a database that is replicated: Leader is the node that leads the partition, as
+	// far as this one knows, -1 where it does not; Replicas are the nodes that have it, the
+	// preferred leader first. Where this node is none of them, offsets and sizes are 0.
+	Leader   int32
+	Replicas []int32
+	// InSync are those of them that have what was acknowledged a short while ago. Only the
+	// leader knows; it is nil elsewhere.
+	InSync []int32
 }
 
 // Describe says how the topic is now.
@@ -88,6 +96,14 @@ func partitionInfos(top *engine.Topic) []PartitionInfo {
 		list[i] = PartitionInfo{
 			Partition: p.ID(), LogStart: p.LogStart(), LastStable: p.LastStable(), HighWatermark: p.HighWatermark(), LogEnd: p.LogEnd(),
 			DurableOffset: p.Log().DurableOffset(), LeaderEpoch: p.LeaderEpoch(), Bytes: p.Log().AllocatedBytes(), Err: p.Err(),
+			Replicas: top.Replicas(p.ID()),
+		}
+		list[i].Leader, _ = p.Leader()
+		if p.Elsewhere() {
+			list[i].Err, list[i].Bytes = nil, 0
+		}
+		if list[i].Replicas != nil && p.Leads() {
+			list[i].InSync = p.Status().InSync
 		}
 	}
 	return list

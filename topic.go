@@ -111,7 +111,11 @@ func (db *DB) createTopic(ctx context.Context, name string, c *TopicConfig) (*en
 	if c != nil && c.Partitions > 0 {
 		n = c.Partitions
 	}
-	return db.engine.CreateTopic(ctx, engine.TopicSpec{Name: name, Partitions: n, Settings: settings})
+	spec := engine.TopicSpec{Name: name, Partitions: n, Settings: settings}
+	if c != nil {
+		spec.ReplicationFactor = c.ReplicationFactor
+	}
+	return db.engine.CreateTopic(ctx, spec)
 }
 
 // EnsureTopic returns the topic of that name, and makes it where there is none. A
@@ -153,6 +157,9 @@ func differs(top *engine.Topic, c *TopicConfig) error {
 	e := &TopicDiffersError{Topic: top.Name()}
 	if n := len(top.Partitions()); c != nil && c.Partitions > 0 && c.Partitions != n {
 		e.Differences = append(e.Differences, SettingDifference{"partitions", strconv.Itoa(c.Partitions), strconv.Itoa(n)})
+	}
+	if n := top.ReplicationFactor(); c != nil && c.ReplicationFactor > 0 && c.ReplicationFactor != n {
+		e.Differences = append(e.Differences, SettingDifference{"replication.factor", strconv.Itoa(c.ReplicationFactor), strconv.Itoa(n)})
 	}
 	have := top.Settings()
 	for _, name := range slices.Sorted(maps.Keys(want)) {
@@ -285,6 +292,9 @@ func (db *DB) eachPartition(ctx context.Context, what string, f func(*engine.Par
 		for _, p := range top.Partitions() {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("%s: %w", what, errors.Join(append(bad, err)...))
+			}
+			if p.Elsewhere() {
+				continue // other nodes have it
 			}
 			if err := f(p); err != nil && !errors.Is(err, ErrUnknownTopic) {
 				bad = append(bad, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func TestStatsAndSync(t *testing.T) {
 	}
 	for i, p := range s.Topics[0].Partitions {
 		want := PartitionInfo{Partition: int32(i), LogStart: int64(2 * i), LogEnd: 3, HighWatermark: 3, LastStable: 3, DurableOffset: 3, Bytes: p.Bytes}
-		if p != want {
+		if !reflect.DeepEqual(p, want) {
 			t.Errorf("%+v, want %+v", p, want)
 		}
 	}

@@ -9,14 +9,22 @@ import (
 	"github.com/x/embedlog/partition"
 )
 
-// errAlone is what administration of a cluster says without one.
-var errAlone = errors.New("the database is not replicated")
+// replicatedError is what administration of a cluster says after Close, and without one.
+func (e *Engine) replicatedError() error {
+	if err := e.closedError(); err != nil {
+		return err
+	}
+	if e.cluster == nil {
+		return &InvalidNodeError{0, "the database is not replicated"}
+	}
+	return nil
+}
 
 // administer runs f on the node that leads the metadata, alone among those who change
 // topics here. Elsewhere it fails with a *partition.NotLeaderError.
 func (e *Engine) administer(ctx context.Context, what string, f func() error) error {
-	err := errAlone
-	if e.cluster != nil {
+	err := e.replicatedError()
+	if err == nil {
 		if err = e.beginChange(ctx); err == nil {
 			defer e.endChange()
 			err = f()
@@ -206,8 +214,8 @@ func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) 
 // group chooses. It is done by the node that leads the partition, and fails with a
 // *partition.NotLeaderError elsewhere.
 func (e *Engine) TransferLeadership(ctx context.Context, topic string, n, to int32) error {
-	err := errAlone
-	if e.cluster != nil {
+	err := e.replicatedError()
+	if err == nil {
 		var t *Topic
 		var p *Partition
 		if t, err = e.Topic(topic); err == nil {
@@ -235,8 +243,8 @@ func (p *Partition) transfer(ctx context.Context, to int32) error {
 // stead, where it is in sync, and returns how many were given away. Those that
 // failed are joined in the error. (ElectLeaders)
 func (e *Engine) ElectPreferred(ctx context.Context) (moved int, err error) {
-	if e.cluster == nil {
-		return 0, nil
+	if err := e.replicatedError(); err != nil {
+		return 0, fmt.Errorf("elect preferred leaders: %w", err)
 	}
 	var errs []error
 	for _, t := range e.Topics() {

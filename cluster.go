@@ -1,0 +1,94 @@
+package embedlog
+
+import (
+	"context"
+
+	"github.com/x/embedlog/internal/engine"
+)
+
+// Replication keeps copies of a database on several nodes: see Options.Replication.
+// Package raftrepl of this module has one.
+type Replication = engine.Cluster
+
+// Cluster is the database as one of the nodes that share it. All methods may be called
+// from several goroutines. Those that change something are done by the node that leads
+// the metadata; on another one they fail with a *NotLeaderError unless its peers can be
+// asked to do it. Of a database that is not replicated there are no nodes, and changes fail.
+type Cluster struct{ db *DB }
+
+// Cluster is the handle of the nodes.
+func (db *DB) Cluster() *Cluster { return &Cluster{db} }
+
+type (
+	// NodeInfo describes a node.
+	NodeInfo = engine.NodeInfo
+	// NodeEndpoint is where a node takes calls of Kafka clients.
+	NodeEndpoint = engine.Endpoint
+	// ReplicaStatus describes the replicas of one partition, or of the metadata.
+	ReplicaStatus = engine.ReplicaStatus
+	// MemberStatus is one replica of a partition, as its leader sees it.
+	MemberStatus = engine.MemberStatus
+)
+
+// Node is the number of this node; 0 when the database is not replicated.
+func (c *Cluster) Node() int32 { return c.db.engine.NodeID() }
+
+// Nodes are all nodes, by number.
+func (c *Cluster) Nodes() []NodeInfo { return c.db.engine.Nodes() }
+
+// Status says for the metadata, and then for each partition, who leads it, which nodes
+// have it, how far they are behind, and in words what is not well. Who leads a
+// partition knows most about it: other nodes do not see how far its replicas are.
+func (c *Cluster) Status() []ReplicaStatus { return c.db.engine.ClusterStatus() }
+
+// AddNode lets a node take part that has an empty directory: peers find it at address. It
+// gets replicas of topics that are created later; Reassign and SetReplicationFactor
+// give it more.
+func (c *Cluster) AddNode(ctx context.Context, node int32, address string) error {
+	return c.db.engine.AddNode(ctx, node, address)
+}
+
+// DrainNode gives the replicas of a node to others, and no new ones to it. It returns when
+// that is decided: the records follow in the background, see Status. Where there is no
+// node left for a replica the partition has one less; its only one must have a place.
+func (c *Cluster) DrainNode(ctx context.Context, node int32) error {
+	return c.db.engine.DrainNode(ctx, node)
+}
+
+// UndrainNode lets a node that was drained have replicas again.
+func (c *Cluster) UndrainNode(ctx context.Context, node int32) error {
+	return c.db.engine.Undrain(ctx, node)
+}
+
+// RemoveNode forgets a node that has no replicas any more. It fails with an
+// *InvalidNodeError while it has some: drain it first.
+func (c *Cluster) RemoveNode(ctx context.Context, node int32) error {
+	return c.db.engine.RemoveNode(ctx, node)
+}
+
+// Reassign gives a partition other replicas, the preferred leader first. It returns when
+// that is decided: those that go do so when the others have all records.
+func (c *Cluster) Reassign(ctx context.Context, topic string, partition int32, replicas []int32) error {
+	return c.db.engine.Reassign(ctx, topic, partition, replicas)
+}
+
+// SetReplicationFactor gives every partition of a topic so many replicas, and leaves those
+// where they are that need not move.
+func (c *Cluster) SetReplicationFactor(ctx context.Context, topic string, factor int) error {
+	return c.db.engine.SetReplicationFactor(ctx, topic, factor)
+}
+
+// TransferLeadership has another replica lead a partition: node to, or the best one
+// with 0. The leader itself is to be asked.
+func (c *Cluster) TransferLeadership(ctx context.Context, topic string, partition, to int32) error {
+	return c.db.engine.TransferLeadership(ctx, topic, partition, to)
+}
+
+// ElectPreferred has the preferred leader of each partition lead that this node leads
+// instead, where it is in sync, and returns how many were handed over.
+func (c *Cluster) ElectPreferred(ctx context.Context) (moved int, err error) {
+	return c.db.engine.ElectPreferred(ctx)
+}
+
+// Advertise tells the cluster where this node takes calls of Kafka clients.
+func (c *Cluster) Advertise(endpoints ...NodeEndpoint) { c.db.engine.Advertise(endpoints) }

@@ -228,6 +228,8 @@ func (n *testNode) tryStart() (err error) {
 	}
 	n.g = NewGroup(GroupConfig{
 		ID: testLog, Self: n.id, Initial: initial, Transport: n.c.net.transport(n.id), Votes: n.v,
+		// Small, so that what a follower lacks is read from the log.
+		Cache:  NewCache(4 << 10),
 		Timing: FastTiming, Logger: n.c.logger.With("at", n.id),
 	})
 	if n.p, err = partition.Open("", &partition.Options{FS: n.vfs, Replicator: n.g, Config: n.c.cfg, Logger: n.c.logger}); err != nil {
@@ -368,8 +370,13 @@ func (c *testCluster) settle() *testNode {
 	l := c.leader()
 	for range 2000 {
 		same := true
+		last, _ := l.p.LastEntry()
 		for _, n := range c.nodes {
-			same = same && (!n.up || n.p.HighWatermark() == l.p.LogEnd())
+			if n.up {
+				st, _ := n.p.Group()
+				mine, _ := n.p.LastEntry()
+				same = same && mine == last && st.Index == last && n.p.HighWatermark() == l.p.LogEnd()
+			}
 		}
 		if same {
 			return l

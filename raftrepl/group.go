@@ -78,7 +78,7 @@ type Group struct {
 	work     sync.WaitGroup
 
 	changes    chan struct{} // held by who changes the members; has room for one
-	installing sync.Mutex    // held by the install that is received
+	installing installing
 	doubt      doubt
 	notes      notes
 }

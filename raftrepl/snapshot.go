@@ -1,11 +1,16 @@
 package raftrepl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/x/embedlog/partition"
 )
 
 // snapshots is the library's SnapshotStore. There are no snapshots: the one that it lists
@@ -21,6 +26,14 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	if !ok || st.Index == 0 {
 		return nil, nil
 	}
+	m, err := metaOf(st)
+	if err != nil {
+		return nil, err
+	}
+	return []*raft.SnapshotMeta{m}, nil
+}
+
+func metaOf(st partition.GroupState) (*raft.SnapshotMeta, error) {
 	m := &raft.SnapshotMeta{
 		Version: 1, ID: fmt.Sprintf("%d-%d", st.Epoch, st.Index), Index: st.Index, Term: st.Epoch, ConfigurationIndex: st.MembersIndex,
 	}
@@ -30,12 +43,55 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 			return nil, err
 		}
 	}
-	return []*raft.SnapshotMeta{m}, nil
+	return m, nil
 }
 
-// Open implements raft.SnapshotStore: what is committed by now, whichever was listed.
+// holdAfter is for how long after an install nothing is compacted: the follower is to
+// find the entries behind it.
+const holdAfter = 30 * time.Second
+
+// Open implements raft.SnapshotStore: what is committed by now, whichever was listed. The
+// content is made while it is read.
 func (s *snapshots) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return nil, nil, errors.New("install: not yet")
+	if s.inst.cutOff.Load() {
+		return nil, nil, errCutOff
+	}
+	p := s.inst.store.p
+	release := p.Log().Hold()
+	c, st, err := p.CaptureCommitted()
+	var meta *raft.SnapshotMeta
+	if err == nil {
+		meta, err = metaOf(st)
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	meta.Size = installBytes(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	r, w := io.Pipe()
+	out := &outgoing{PipeReader: r, cancel: func() {
+		cancel()
+		time.AfterFunc(holdAfter, release)
+	}}
+	if !s.inst.goCall(func() { w.CloseWithError(sendInstall(ctx, w, c, st)) }) {
+		out.Close()
+		return nil, nil, errCutOff
+	}
+	return meta, out, nil
+}
+
+// outgoing is an install that is read.
+type outgoing struct {
+	*io.PipeReader
+	once   sync.Once
+	cancel func()
+}
+
+// Close ends the making of what was not read.
+func (o *outgoing) Close() error {
+	o.once.Do(o.cancel)
+	return o.PipeReader.Close()
 }
 
 // Create implements raft.SnapshotStore: the library makes none, and installs do not come

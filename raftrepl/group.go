@@ -173,8 +173,8 @@ func (g *Group) join(p *partition.Partition) error {
 	}
 	if !member {
 		term := max(known.term, epoch)
-		if last == 0 && len(g.cfg.Initial) > 0 {
-			term = max(term, 1)
+		if last > 0 || len(g.cfg.Initial) > 0 {
+			term = max(term, 1) // the entry of a new log has it, and a term of 0 is what nobody has heard of
 		}
 		if err := v.change(g.cfg.ID, func(x *vote) { x.term = max(x.term, term) }); err != nil {
 			return err
@@ -466,7 +466,10 @@ func (g *Group) Stop() {
 		g.stopped = true
 		close(g.stopping)
 	}
-	g.inst, g.reason = nil, "it was stopped"
+	g.inst = nil
+	if !g.forGood {
+		g.reason = "it was stopped"
+	}
 	g.mu.Unlock()
 	g.notes.stop()
 	if c, ok := g.cfg.Transport.(raft.WithClose); ok {

@@ -387,7 +387,10 @@ func (c *testCluster) settle() *testNode {
 	for _, n := range c.nodes {
 		if n.up {
 			g, _ := n.p.Group()
-			c.t.Logf("node %d: high watermark %d, log end %d, %+v, %+v", n.id, n.p.HighWatermark(), n.p.LogEnd(), n.g.Status(), g)
+			last, epoch := n.p.LastEntry()
+			g.Members = nil
+			c.t.Logf("node %d: high watermark %d, log end %d, last entry %d of %d, first complete %d, boundary %+v, %+v, %+v", n.id, n.p.HighWatermark(), n.p.LogEnd(), last, epoch,
+				n.p.Log().FirstCompleteIndex(), n.p.Log().Boundary(), n.g.Status(), g)
 		}
 	}
 	c.t.Fatal("the replicas do not become the same")

@@ -214,6 +214,11 @@ func (m *groupModel) check() {
 			n.start()
 		}
 	}
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("seed %d, operations: %q", m.seed, m.ops)
+		}
+	}()
 	l := m.settle()
 	m.watermarks()
 	m.same()

@@ -28,5 +28,9 @@ func (l *Log) RetentionPoint(p RetentionPolicy) (start int64, err error) {
 	return max(l.start.Load(), (*l.segs.Load())[n].baseOffset), nil
 }
 
+// HasRoom says whether so many bytes may be appended, as far as is known: not beyond the
+// byte cap, and not while the reserve is not whole. The error matches ErrNoSpace.
+func (l *Log) HasRoom(bytes int64) error { return l.allow(bytes) }
+
 // Segments is how many segments there are.
 func (l *Log) Segments() int { return len(*l.segs.Load()) }

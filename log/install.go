@@ -238,10 +238,10 @@ func (l *Log) reopen() error {
 
 // installPlan is what a log is to be.
 //
-//	 0  8  "embedins"
-//	 8  4  number of segments, then for each: 8 base offset  8 tag  8 bytes
-//	    4  length of the checkpoint, and the checkpoint
-//	    4  CRC32C of all before
+//	0  8  "embedins"
+//	8  4  number of segments, then for each: 8 base offset  8 tag  8 bytes
+//	   4  length of the checkpoint, and the checkpoint
+//	   4  CRC32C of all before
 type installPlan struct {
 	segments []CapturedSegment
 	ckpt     []byte

@@ -90,16 +90,44 @@ func (e *storedEntry) apply(s *state) error {
 func (p *Partition) Store(entries []Entry) error {
 	p.log.Lock()
 	defer p.log.Unlock()
+	err := p.storeAll(entries)
+	if errors.Is(err, log.ErrNoSpace) && vital(entries) && p.log.SpendReserve() {
+		err = p.storeAll(entries)
+		p.log.SaveReserve()
+	}
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// maxVitalBytes bounds what may use the reserve of a full disk at once.
+const maxVitalBytes = 64 << 10
+
+// vital says whether the entries are none of a producer's: without the first entry of its
+// term a leader commits nothing, not even the command that would make room.
+func vital(entries []Entry) bool {
+	size := 0
+	for i := range entries {
+		size += len(entries[i].Data)
+		if entries[i].Kind == log.KindData {
+			return false
+		}
+	}
+	return size <= maxVitalBytes
+}
+
+func (p *Partition) storeAll(entries []Entry) error {
 	first := p.log.NextIndex()
-	if err := p.store(entries); err != nil {
+	err := p.store(entries)
+	if err != nil {
 		p.log.Discard()
 		// All or nothing: what went in before a group was full is taken back.
 		if p.log.NextIndex() > first && p.log.Err() == nil {
 			err = errors.Join(err, p.truncateFrom(first))
 		}
-		return fmt.Errorf("store: %w", err)
 	}
-	return nil
+	return err
 }
 
 func (p *Partition) store(entries []Entry) error {

@@ -268,8 +268,14 @@ func TestFullDiskHeals(t *testing.T) {
 				break
 			}
 		}
-		time.Sleep(3 * time.Second)
-		c.leader().mustAppend("goes on")
+		for i := 0; ; i++ {
+			time.Sleep(time.Second)
+			if _, err := c.leader().append("goes on"); err == nil {
+				break
+			} else if i == 20 {
+				t.Fatalf("with two disks that are not full: %v", err)
+			}
+		}
 		l.fs.SetCapacity(-1)
 		c.settle()
 		c.same()

@@ -71,6 +71,8 @@ type Group struct {
 	reason   string       // why no instance runs
 	forGood  bool         // and none will
 	pause    atomic.Int64 // nanoseconds; 0 after a commit
+	handed   atomic.Int64 // when the leadership was last given away because of that
+	full     atomic.Int64 // nothing of producers is proposed before that time, nanoseconds since 1970
 	watchers map[int]func()
 	nextID   int
 	notices  bool // a goroutine calls the watchers
@@ -396,8 +398,8 @@ func permanent(err error) bool {
 }
 
 const (
-	shortPause  = 100 * time.Millisecond
-	longRestart = 10 * time.Second
+	firstRestart = 100 * time.Millisecond
+	longRestart  = 10 * time.Second
 )
 
 // resume starts an instance again after a pause, which grows while they fail.
@@ -408,7 +410,7 @@ func (g *Group) resume() {
 			g.mu.Unlock()
 			return
 		}
-		pause := min(max(2*time.Duration(g.pause.Load()), shortPause), longRestart)
+		pause := min(max(2*time.Duration(g.pause.Load()), firstRestart), longRestart)
 		g.pause.Store(int64(pause))
 		g.mu.Unlock()
 		t := time.NewTimer(pause)

@@ -189,8 +189,11 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("store entries from %d on: %w", logs[0].Index, err)
+		if errors.Is(err, log.ErrNoSpace) {
+			s.inst.g.full.Store(time.Now().Add(fullFor).UnixNano())
+		}
+		s.inst.stored(err) // before they are told that the instance has ended: this says more
 		s.inst.fail(err)
-		s.inst.stored(err)
 		return err
 	}
 	last := logs[len(logs)-1]

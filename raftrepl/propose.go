@@ -48,11 +48,32 @@ type proposal struct {
 // far above what a slow disk takes, and bounds what a lost proposal costs.
 const withdrawAfter = 10 * time.Second
 
+// fullFor is for how long nothing is proposed after the disk was found full.
+const fullFor = 5 * time.Second
+
+// handOver gives the leadership to somebody who may have room, by the side: while the
+// disk was found full once, and then again after fullFor.
+func (g *Group) handOver(inst *instance) {
+	now := time.Now().UnixNano()
+	last := g.handed.Load()
+	if now < last+int64(fullFor) || !g.handed.CompareAndSwap(last, now) {
+		return
+	}
+	inst.goCall(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), fullFor)
+		defer cancel()
+		if err := g.Transfer(ctx, 0); err != nil {
+			g.cfg.Logger.Debug("the disk is full, and nobody takes the leadership", "error", err)
+		}
+	})
+}
+
 // ticketBytes is a proposal's id and the number of the entry within it.
 const ticketBytes = 8 + 4
 
 // Propose implements partition.Replicator.
 func (g *Group) Propose(ctx context.Context, epoch int32, base int64, batches [][]byte) (partition.Proposal, error) {
+	bytes := int64(0)
 	for _, b := range batches {
 		h, err := log.ParseBatchHeader(b)
 		if err != nil {
@@ -60,6 +81,19 @@ func (g *Group) Propose(ctx context.Context, epoch int32, base int64, batches []
 		}
 		log.SetBatchOffset(b, base, epoch)
 		base += int64(h.LastOffsetDelta) + 1
+		bytes += int64(len(b))
+	}
+	if inst := g.instance(); inst != nil {
+		// A store that finds no room costs the leader its instance. It is said before, where
+		// it is known.
+		err := inst.store.p.Log().HasRoom(bytes)
+		if err == nil && time.Now().UnixNano() < g.full.Load() {
+			err = log.ErrNoSpace
+		}
+		if err != nil {
+			g.handOver(inst)
+			return nil, fmt.Errorf("propose: %w", err)
+		}
 	}
 	return g.propose(ctx, epoch, batches, false)
 }
@@ -85,7 +119,8 @@ func (g *Group) propose(ctx context.Context, epoch int32, data [][]byte, command
 		ticket := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(make([]byte, 0, ticketBytes), p.id), uint32(i))
 		inst.raft.ApplyLog(raft.Log{Data: b, Extensions: ticket}, 0) // ends when the instance does
 	}
-	late := time.NewTimer(withdrawAfter)
+	began := time.Now()
+	late := time.NewTimer(g.cfg.Timing.Election)
 	defer late.Stop()
 	for {
 		select {
@@ -100,10 +135,14 @@ func (g *Group) propose(ctx context.Context, epoch int32, data [][]byte, command
 			// It is being stored: that is not called back.
 			ctx = context.WithoutCancel(ctx)
 		case <-late.C:
-			if inst.withdraw(p, g.notLeader()) {
+			hangs := inst.hangs()
+			if (hangs || time.Since(began) > withdrawAfter) && inst.withdraw(p, g.notLeader()) {
 				return p.result()
 			}
-			late.Reset(withdrawAfter)
+			if hangs {
+				return nil, &partition.UnknownOutcomeError{BaseOffset: -1, LastOffset: -1, Err: errHung}
+			}
+			late.Reset(g.cfg.Timing.Election)
 		}
 	}
 }

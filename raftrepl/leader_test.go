@@ -1,0 +1,171 @@
+package raftrepl
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/x/embedlog/internal/vfs"
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
+)
+
+// A leader whose disk hangs lets go: others lead, and who waits for it is told that the
+// outcome is not known.
+func TestHungDiskMovesTheLeader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3)
+		faults := map[int32]*vfs.Fault{}
+		for _, n := range c.nodes {
+			faults[n.id] = vfs.NewFault(n.fs)
+			n.vfs = faults[n.id]
+		}
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		l.mustAppend("a")
+		c.settle()
+		goOn := make(chan struct{})
+		faults[l.id].Add(vfs.Rule{Op: vfs.OpDatasync, Glob: "*.log", Count: 1, Effect: vfs.Call(func() { <-goOn })})
+		var wg sync.WaitGroup
+		began := time.Now()
+		wg.Go(func() {
+			if _, err := l.p.Append(context.Background(), record("hangs"), nil); !errors.Is(err, partition.ErrUnknownOutcome) {
+				t.Errorf("append on a disk that hangs: %v", err)
+			}
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("it was told after %v", took)
+			}
+		})
+		time.Sleep(3 * time.Second)
+		if _, err := l.g.LeaderEpoch(); err == nil {
+			t.Error("it says that it leads")
+		}
+		if l.g.StoreHung() < time.Second || !strings.Contains(l.g.Status().Reason, "one write") {
+			t.Errorf("hung for %v, %+v", l.g.StoreHung(), l.g.Status())
+		}
+		wg.Wait()
+		next := c.leader()
+		if next == l {
+			t.Fatal("it leads")
+		}
+		next.mustAppend("b")
+		close(goOn)
+		c.settle()
+		c.same()
+	})
+}
+
+// Followers' readers see a record a round trip after its append, not when Raft next says
+// something.
+func TestCommitNotesReachFollowers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		l.mustAppend("a")
+		c.settle()
+		for range 5 {
+			l.mustAppend("b")
+			time.Sleep(10 * time.Millisecond)
+			for _, n := range c.nodes {
+				if n.p.HighWatermark() != l.p.HighWatermark() {
+					t.Errorf("node %d: high watermark %d, the leader's %d", n.id, n.p.HighWatermark(), l.p.HighWatermark())
+				}
+			}
+			time.Sleep(3 * time.Second)
+		}
+	})
+}
+
+// Retention is decided by the leader, and every replica follows.
+func TestRetentionIsReplicated(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		l.mustAppend(numbered("a", 150)...)
+		c.settle()
+		ctx := context.Background()
+		policy := log.RetentionPolicy{Bytes: 6 << 10}
+		follower := c.node(l.id%3 + 1)
+		if n, _, err := follower.p.Retain(ctx, policy); n != 0 || err != nil || follower.p.LogStart() != 0 {
+			t.Errorf("a follower deletes %d segments by itself: %v", n, err)
+		}
+		n, freed, err := l.p.Retain(ctx, policy)
+		if err != nil || n == 0 || freed == 0 || l.p.LogStart() == 0 {
+			t.Fatalf("%d segments, %d bytes, %v, log start %d", n, freed, err, l.p.LogStart())
+		}
+		c.settle()
+		time.Sleep(10 * time.Millisecond)
+		for _, n := range c.nodes {
+			if n.p.LogStart() != l.p.LogStart() || n.p.Log().Boundary() != l.p.Log().Boundary() {
+				t.Errorf("node %d: log start %d, boundary %+v; the leader's %d, %+v", n.id, n.p.LogStart(), n.p.Log().Boundary(), l.p.LogStart(), l.p.Log().Boundary())
+			}
+		}
+		if _, err := follower.p.DeleteRecords(ctx, follower.p.HighWatermark()); !errors.Is(err, partition.ErrNotLeader) {
+			t.Errorf("records are deleted at a follower: %v", err)
+		}
+		for _, n := range c.nodes {
+			n.kill()
+			n.start()
+		}
+		c.settle()
+		c.same()
+	})
+}
+
+// On a disk without room a leader leads on, from the reserve, and refuses records.
+func TestFullDiskRefusesBeforeItStores(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 1)
+		c.cfg.Log.ReserveBytes = 64 << 10
+		n := c.node(1)
+		n.start()
+		defer c.stop()
+		c.leader().mustAppend("a")
+		fill(t, n.fs)
+		var err error
+		for range 100 {
+			if _, err = n.append(strings.Repeat("x", 1000)); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, log.ErrNoSpace) {
+			t.Errorf("append on a full disk: %v", err)
+		}
+		time.Sleep(time.Second)
+		c.leader() // its first entry is in the reserve
+		for range 3 {
+			if _, err := n.append("y"); !errors.Is(err, log.ErrNoSpace) {
+				t.Errorf("append on a full disk: %v", err)
+			}
+		}
+		if _, err := n.g.LeaderEpoch(); err != nil {
+			t.Errorf("it leads no more: %v", err)
+		}
+		if _, err := n.p.DeleteRecords(context.Background(), -1); err != nil {
+			t.Errorf("nothing can be deleted on a full disk: %v", err)
+		}
+		n.fs.SetCapacity(-1)
+		time.Sleep(fullFor)
+		n.mustAppend("b")
+	})
+}
+
+// fill makes a disk have no more room than what is taken.
+func fill(t *testing.T, fs *vfs.Mem) {
+	t.Helper()
+	infos, err := fs.List(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := int64(0)
+	for _, info := range infos {
+		used += info.Allocated
+	}
+	fs.SetCapacity(used)
+}

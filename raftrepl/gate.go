@@ -273,12 +273,26 @@ func (t *instanceTransport) mayAsk() error {
 	return nil
 }
 
-// InstallSnapshot implements raft.Transport.
+// InstallSnapshot implements raft.Transport. It may take minutes: an instance that ends does
+// not wait for it, and two that send to each other would wait for ever.
 func (t *instanceTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, m *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	if t.inst.cutOff.Load() {
+	var answer raft.InstallSnapshotResponse
+	done := make(chan error, 1)
+	g := t.g
+	g.mu.Lock()
+	if t.inst.cutOff.Load() || g.stopped {
+		g.mu.Unlock()
 		return errCutOff
 	}
-	return t.trans.InstallSnapshot(id, to, m, resp, data)
+	g.work.Go(func() { done <- t.trans.InstallSnapshot(id, to, m, &answer, data) })
+	g.mu.Unlock()
+	select {
+	case err := <-done:
+		*resp = answer
+		return err
+	case <-t.inst.done:
+		return errCutOff // the library closes data, which ends the call
+	}
 }
 
 // TimeoutNow implements raft.Transport.

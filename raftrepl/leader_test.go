@@ -3,9 +3,11 @@ package raftrepl
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/x/embedlog/internal/vfs"
@@ -168,4 +170,22 @@ func fill(t *testing.T, fs *vfs.Mem) {
 		used += info.Allocated
 	}
 	fs.SetCapacity(used)
+}
+
+// A replica costs so many goroutines, whatever it holds.
+func TestGoroutines(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		before := runtime.NumGoroutine()
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		c.leader().mustAppend(numbered("a", 10)...)
+		c.settle()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		// The leader has 9, and 1 for each heartbeat that is under way; a follower has 4.
+		if n := runtime.NumGoroutine() - before; n > 9+2+2*4 {
+			buf := make([]byte, 1<<16)
+			t.Errorf("%d goroutines for three replicas\n%s", n, buf[:runtime.Stack(buf, true)])
+		}
+	})
 }

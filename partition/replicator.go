@@ -124,10 +124,40 @@ func (p *Partition) storeAll(entries []Entry) error {
 		p.log.Discard()
 		// All or nothing: what went in before a group was full is taken back.
 		if p.log.NextIndex() > first && p.log.Err() == nil {
-			err = errors.Join(err, p.truncateFrom(first))
+			back := p.truncateFrom(first)
+			if back != nil && p.log.Err() == nil {
+				back = errors.Join(back, p.takeIn(first))
+			}
+			err = errors.Join(err, back)
 		}
 	}
 	return err
+}
+
+// takeIn has the state follow entries that are in the log against our will: a full disk has
+// no room to take them back. The log's owner goes on with what the log says, so whoever sends
+// their records again must be told that they are there; and it counts on them, so they are as
+// durable as others. The writer's lock is held.
+func (p *Partition) takeIn(first uint64) error {
+	if p.log.Level() == log.Durable {
+		if err := p.log.Sync(); err != nil {
+			return err
+		}
+	}
+	r, err := p.log.ReadFromIndex(first)
+	if err != nil {
+		return err
+	}
+	var left []storedEntry
+	if err := p.eachEntry(r, func(e *storedEntry) error {
+		left = append(left, *e)
+		return nil
+	}); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.takeInLocked(left)
 }
 
 func (p *Partition) store(entries []Entry) error {
@@ -163,6 +193,11 @@ func (p *Partition) store(entries []Entry) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.takeInLocked(stored)
+}
+
+// takeInLocked has the state follow entries that are in the log.
+func (p *Partition) takeInLocked(stored []storedEntry) error {
 	for i := range stored {
 		e := &stored[i]
 		if err := e.apply(p.state); err != nil {

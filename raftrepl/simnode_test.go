@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -264,15 +265,21 @@ func (c *simCluster) settle(within time.Duration) (*simRun, error) {
 // entries are the log from an index on, as text.
 func (r *simRun) entries(first uint64) (string, error) {
 	var out bytes.Buffer
-	last, _ := r.p.LastEntry()
-	for i := first; i <= last; i++ {
-		f, err := r.p.Log().Entry(i)
+	reader, err := r.p.Log().ReadFromIndex(first)
+	for i := first; err == nil; i++ {
+		var f *log.Frame
+		if f, err = reader.Next(); err == io.EOF {
+			return out.String(), nil
+		}
+		if err == nil && f.Index != i {
+			err = fmt.Errorf("it is entry %d", f.Index)
+		}
 		if err != nil {
 			return "", fmt.Errorf("node %d, entry %d: %w", r.n.id, i, err)
 		}
 		fmt.Fprintf(&out, "%d %d %v %d %x\n", f.Index, f.Epoch, f.Kind, f.Offset, f.Payload)
 	}
-	return out.String(), nil
+	return "", fmt.Errorf("node %d, entry %d: %w", r.n.id, first, err)
 }
 
 // same compares the members' logs byte by byte, above the highest first complete index.

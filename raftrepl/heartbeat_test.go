@@ -126,14 +126,14 @@ func diverge(t *testing.T, transports func(t *testing.T, n *simnet.Net) (list [3
 		synctest.Wait()
 
 		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("2"), Addr: []byte(trans[1].LocalAddr())}
-		beat := &raft.AppendEntriesRequest{RPCHeader: header, Term: term + 1, Leader: header.Addr}
+		beat := &raft.AppendEntriesRequest{RPCHeader: header, Term: term + 1}
 		var resp raft.AppendEntriesResponse
 		if err := trans[1].AppendEntries("1", trans[0].LocalAddr(), beat, &resp); err != nil {
 			t.Fatal(err)
 		}
 		bogus := node.Apply([]byte("BOGUS"), time.Second)
 		synctest.Wait()
-		next := &raft.AppendEntriesRequest{RPCHeader: header, Term: term + 1, Leader: header.Addr, PrevLogEntry: last, PrevLogTerm: term,
+		next := &raft.AppendEntriesRequest{RPCHeader: header, Term: term + 1, PrevLogEntry: last, PrevLogTerm: term,
 			Entries: []*raft.Log{{Index: last + 1, Term: term + 1, Type: raft.LogCommand, Data: []byte("REAL")}}, LeaderCommitIndex: last + 1}
 		if err := trans[1].AppendEntries("1", trans[0].LocalAddr(), next, &resp); err != nil {
 			t.Fatal(err)

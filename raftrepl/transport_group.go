@@ -280,16 +280,15 @@ func (g *groupTransport) TimeoutNow(to raft.ServerID, _ raft.ServerAddress, args
 func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int) error {
 	route := d.route()
 	header := l.header(route)
-	from := header.Addr
 	var command any
 	switch k {
 	case kindAppend:
 		r := d.appendEntries()
-		r.RPCHeader, r.Leader = header, from
+		r.RPCHeader = header
 		command = r
 	case kindVote:
 		r := d.vote()
-		r.RPCHeader, r.Candidate = header, from
+		r.RPCHeader = header
 		command = r
 	case kindPreVote:
 		r := d.preVote()

@@ -164,13 +164,13 @@ func TestRequestsArriveAsTheyWere(t *testing.T) {
 					}
 				}
 				var ar raft.AppendEntriesResponse
-				req := &raft.AppendEntriesRequest{RPCHeader: header, Term: 9, Leader: []byte("1"), PrevLogEntry: 4, PrevLogTerm: 2, LeaderCommitIndex: 4}
+				req := &raft.AppendEntriesRequest{RPCHeader: header, Term: 9, PrevLogEntry: 4, PrevLogTerm: 2, LeaderCommitIndex: 4}
 				compare(a.AppendEntries("2", "", req, &ar), req)
 				if ar.Term != 9 || ar.LastLog != 4 || !ar.Success {
 					t.Errorf("answer %+v", ar)
 				}
 				var vr raft.RequestVoteResponse
-				vote := &raft.RequestVoteRequest{RPCHeader: header, Candidate: []byte("1"), Term: 3, LastLogIndex: 8, LastLogTerm: 2, LeadershipTransfer: true}
+				vote := &raft.RequestVoteRequest{RPCHeader: header, Term: 3, LastLogIndex: 8, LastLogTerm: 2, LeadershipTransfer: true}
 				compare(a.RequestVote("2", "", vote, &vr), vote)
 				if !vr.Granted || vr.Term != 3 {
 					t.Errorf("answer %+v", vr)

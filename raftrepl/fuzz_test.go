@@ -45,9 +45,9 @@ func FuzzHello(f *testing.F) {
 // given.
 func FuzzFrames(f *testing.F) {
 	var b bytes.Buffer
-	o := newOutgoing(laneEntries, []byte("abc"), []byte("defg"))
+	o := newSending(laneEntries, []byte("abc"), []byte("defg"))
 	o.writeFrame(&b, 4, true)
-	newOutgoing(laneUrgent, []byte("now")).writeFrame(&b, 3, true)
+	newSending(laneUrgent, []byte("now")).writeFrame(&b, 3, true)
 	o.writeFrame(&b, 3, false)
 	f.Add(b.Bytes())
 	f.Add([]byte{0x81, 0, 0, 0, 1, 3, 0xff, 0xff, 0xff, 9})
@@ -62,7 +62,7 @@ func FuzzFrames(f *testing.F) {
 				break
 			}
 			var again bytes.Buffer
-			o := newOutgoing(l, msg)
+			o := newSending(l, msg)
 			for sent := 0; sent < o.total; {
 				n := min(o.total-sent, 5)
 				if o.total > 1000 {

@@ -86,7 +86,7 @@ func (t *transport) call(ctx context.Context, node int32, service string, reques
 			return nil, unsent(ctx.Err())
 		}
 		// Behind the request, in its lane.
-		t.run(func() { l.send(t.ctx, newOutgoing(laneCalls, appendHead(nil, kindCancel, q.id))) })
+		t.run(func() { l.send(t.ctx, newSending(laneCalls, appendHead(nil, kindCancel, q.id))) })
 		return nil, fmt.Errorf("call %s of node %d: %w: %w", service, node, ErrCallLost, ctx.Err())
 	}
 }
@@ -140,9 +140,9 @@ func (l *wire) answerCall(id uint64, body []byte, err error) {
 	if err == nil && len(body) > MaxCallBytes {
 		err = fmt.Errorf("an answer of %d bytes, at most %d can be sent", len(body), MaxCallBytes)
 	}
-	o := newOutgoing(laneCalls, append(appendHead(nil, kindAnswer, id), byte(statusOK)), body)
+	o := newSending(laneCalls, append(appendHead(nil, kindAnswer, id), byte(statusOK)), body)
 	if err != nil {
-		o = newOutgoing(laneCalls, encodeFailure(id, statusFailed, err.Error()))
+		o = newSending(laneCalls, encodeFailure(id, statusFailed, err.Error()))
 	}
 	l.send(l.t.ctx, o)
 }

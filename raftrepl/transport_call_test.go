@@ -179,7 +179,7 @@ func installHooks(f func(data io.Reader) error) groupHooks {
 	}}
 }
 
-func sendInstall(g *groupTransport, data io.Reader) error {
+func pourInstall(g *groupTransport, data io.Reader) error {
 	var resp raft.InstallSnapshotResponse
 	err := g.InstallSnapshot("2", "", &raft.InstallSnapshotRequest{SnapshotVersion: 1, Term: 5, LastLogIndex: 77, LastLogTerm: 4,
 		Configuration: []byte("members"), ConfigurationIndex: 3, Size: 10}, &resp, data)
@@ -202,7 +202,7 @@ func TestInstallGoesToTheGroup(t *testing.T) {
 		ga := w.group(w.node(1), groupA, groupHooks{})
 		w.group(w.node(2), groupA, hooks)
 		for range 3 {
-			if err := sendInstall(ga, bytes.NewReader(sent)); err != nil {
+			if err := pourInstall(ga, bytes.NewReader(sent)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -228,7 +228,7 @@ func TestInstallForTheConsumer(t *testing.T) {
 			}
 			rpc.Respond(&raft.InstallSnapshotResponse{Term: 5, Success: true}, nil)
 		}()
-		if err := sendInstall(ga, bytes.NewReader([]byte("data"))); err != nil {
+		if err := pourInstall(ga, bytes.NewReader([]byte("data"))); err != nil {
 			t.Error(err)
 		}
 	})
@@ -273,7 +273,7 @@ func TestInstallsThatFail(t *testing.T) {
 				if row.after != nil {
 					time.AfterFunc(time.Second, func() { row.after(w, ga, gb) })
 				}
-				err := sendInstall(ga, row.data)
+				err := pourInstall(ga, row.data)
 				if err == nil || !bytes.Contains([]byte(err.Error()), []byte(row.want)) {
 					t.Errorf("failed with %v, want %q", err, row.want)
 				}
@@ -303,10 +303,10 @@ func TestInstallsDoNotBlockEachOther(t *testing.T) {
 		gb := w.group(a, groupB, groupHooks{})
 		w.group(b, groupB, installHooks(func(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }))
 		var wg sync.WaitGroup
-		wg.Go(func() { sendInstall(ga, bytes.NewReader(make([]byte, 8<<20))) })
+		wg.Go(func() { pourInstall(ga, bytes.NewReader(make([]byte, 8<<20))) })
 		synctest.Wait()
 		start := time.Now()
-		if err := sendInstall(gb, bytes.NewReader(make([]byte, 8<<20))); err != nil || time.Since(start) > 0 {
+		if err := pourInstall(gb, bytes.NewReader(make([]byte, 8<<20))); err != nil || time.Since(start) > 0 {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		close(stuck)

@@ -142,16 +142,16 @@ func noEOF(err error) error {
 	return err
 }
 
-// outgoing is a message that is sent, or waits to be. Its segments are not written to.
-type outgoing struct {
+// sending is a message that is sent, or waits to be. Its segments are not written to.
+type sending struct {
 	lane     lane
 	segments [][]byte
 	total    int
 	sent     int // bytes that are in frames
 }
 
-func newOutgoing(l lane, segments ...[]byte) *outgoing {
-	o := &outgoing{lane: l, segments: segments}
+func newSending(l lane, segments ...[]byte) *sending {
+	o := &sending{lane: l, segments: segments}
 	for _, s := range segments {
 		o.total += len(s)
 	}
@@ -159,7 +159,7 @@ func newOutgoing(l lane, segments ...[]byte) *outgoing {
 }
 
 // writeFrame sends n bytes more.
-func (o *outgoing) writeFrame(w io.Writer, n int, first bool) error {
+func (o *sending) writeFrame(w io.Writer, n int, first bool) error {
 	var head [9]byte
 	if _, err := w.Write(appendFrameHeader(head[:0], o.lane, n, o.total, first)); err != nil {
 		return err

@@ -143,7 +143,7 @@ func (g *groupTransport) pour(l *wire, p *pending, s *sendStream, data io.Reader
 			}
 			msg := append(appendHead(make([]byte, 0, 16+n), kindChunk, p.id), buf[:n]...)
 			ctx, cancel := context.WithTimeout(g.ctx, installStalls)
-			err = l.send(ctx, newOutgoing(laneEntries, msg))
+			err = l.send(ctx, newSending(laneEntries, msg))
 			cancel()
 			if err != nil {
 				return nil, err
@@ -157,7 +157,7 @@ func (g *groupTransport) pour(l *wire, p *pending, s *sendStream, data io.Reader
 		}
 	}
 	// Behind the chunks, in their lane.
-	if err := l.send(g.ctx, newOutgoing(laneEntries, appendFlag(appendHead(nil, kindEnd, p.id), true))); err != nil {
+	if err := l.send(g.ctx, newSending(laneEntries, appendFlag(appendHead(nil, kindEnd, p.id), true))); err != nil {
 		return nil, err
 	}
 	select {

@@ -37,7 +37,7 @@ type wire struct {
 
 	mu      sync.Mutex
 	err     error
-	queues  [lanes][]*outgoing
+	queues  [lanes][]*sending
 	queued  [lanes]int
 	turn    lane          // which of entries and calls is next
 	room    chan struct{} // closed when something left a queue
@@ -54,7 +54,7 @@ type wire struct {
 // pending is a request whose answer is waited for.
 type pending struct {
 	id     uint64
-	out    *outgoing
+	out    *sending
 	answer chan answer // of one
 }
 
@@ -88,7 +88,7 @@ func (l *wire) fail(err error) {
 	close(l.done)
 	waiting, out, in, serving := l.pending, l.out, l.in, l.serving
 	l.pending, l.out, l.in, l.serving = map[uint64]*pending{}, map[uint64]*sendStream{}, map[uint64]*receiveStream{}, map[uint64]context.CancelFunc{}
-	l.queues, l.queued = [lanes][]*outgoing{}, [lanes]int{}
+	l.queues, l.queued = [lanes][]*sending{}, [lanes]int{}
 	err = l.err
 	l.mu.Unlock()
 	l.conn.Close()
@@ -109,7 +109,7 @@ func (l *wire) fail(err error) {
 
 // send queues a message. It waits for room until ctx ends, except for urgent ones: who does not
 // take those is not there.
-func (l *wire) send(ctx context.Context, o *outgoing) error {
+func (l *wire) send(ctx context.Context, o *sending) error {
 	for {
 		l.mu.Lock()
 		if l.err != nil {
@@ -143,7 +143,7 @@ func (l *wire) send(ctx context.Context, o *outgoing) error {
 
 // urgent sends what is small and awaited. It never waits.
 func (l *wire) urgent(msg []byte) {
-	if err := l.send(context.Background(), newOutgoing(laneUrgent, msg)); errors.Is(err, errQueueFull) {
+	if err := l.send(context.Background(), newSending(laneUrgent, msg)); errors.Is(err, errQueueFull) {
 		l.fail(err)
 	}
 }
@@ -156,7 +156,7 @@ func (l *wire) request(ctx context.Context, ln lane, build func(id uint64) ([][]
 	if err != nil {
 		return nil, err
 	}
-	p.out = newOutgoing(ln, segments...)
+	p.out = newSending(ln, segments...)
 	if p.out.total > laneMax[ln] {
 		return nil, fmt.Errorf("a message of %d bytes, at most %d can be sent", p.out.total, laneMax[ln])
 	}
@@ -203,14 +203,14 @@ func (l *wire) wasSent(p *pending) bool {
 }
 
 // left makes room where a message was.
-func (l *wire) left(o *outgoing) {
+func (l *wire) left(o *sending) {
 	l.queued[o.lane] -= o.total
 	close(l.room)
 	l.room = make(chan struct{})
 }
 
 // next picks the frame to write: urgent ones first, the other lanes in turn.
-func (l *wire) next() (o *outgoing, n int, first bool) {
+func (l *wire) next() (o *sending, n int, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pick := laneUrgent
@@ -265,7 +265,7 @@ func (l *wire) write() error {
 			}
 			msg := appendHead(nil, kindPing, 0)
 			l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
-			if err := newOutgoing(laneUrgent, msg).writeFrame(w, len(msg), true); err != nil {
+			if err := newSending(laneUrgent, msg).writeFrame(w, len(msg), true); err != nil {
 				return err
 			}
 		}

@@ -56,6 +56,7 @@ func (p *Partition) Install(in *log.Incoming, index uint64) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.base, p.state, p.stored = s, s.clone(), nil
+		p.cuts++
 		p.state.group = nil
 		p.epoch.Store(max(p.epoch.Load(), int64(s.epochs.latest()), int64(p.log.LastEpoch())))
 		p.base.txns.advance(s.end)

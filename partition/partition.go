@@ -53,6 +53,7 @@ type Partition struct {
 	state     *state
 	stored    []storedEntry // replicated: what lies above the high watermark
 	base      *state        // replicated: the state of what lies below the high watermark
+	cuts      uint64        // replicated: how often entries were taken back or replaced
 	proposing sync.Mutex    // replicated: held by who proposes
 
 	closed atomic.Bool

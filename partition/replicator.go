@@ -312,6 +312,7 @@ func (p *Partition) truncateFrom(index uint64) error {
 	}
 	before, tail := p.state, p.stored
 	p.state, p.stored = s, p.stored[:n]
+	p.cuts++
 	p.mu.Unlock()
 	if err := p.log.TruncateFrom(index); err != nil {
 		if p.log.Err() == nil {
@@ -357,8 +358,13 @@ func (p *Partition) replicate(ctx context.Context, group []*request, r *request)
 type proposals struct {
 	proposal Proposal
 	requests []*request
-	next     int64 // offset behind the last one
+	next     int64  // offset behind the last one
+	cuts     uint64 // Partition.cuts at the time
 }
+
+// errTakenBack is the outcome of a repetition whose original may be gone: something else can have its
+// offset now.
+var errTakenBack = errors.New("entries were taken back while it was waited for")
 
 // propose checks and encodes the requests of a group and hands them to the
 // replicator. Every request that is not in the result has its answer.
@@ -377,6 +383,7 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 	pending := p.state.begin()
 	base := p.state.end
 	first := base
+	out.cuts = p.cuts
 	now := p.clock.now()
 	var batches [][]byte
 	for _, r := range requests {
@@ -462,7 +469,16 @@ func (o *proposals) wait(ctx context.Context, p *Partition) error {
 			return err
 		}
 	}
-	return p.waitFor(ctx, o.next, ReadUncommitted)
+	if err := p.waitFor(ctx, o.next, ReadUncommitted); err != nil || o.proposal != nil {
+		return err
+	}
+	// The watermark has passed an offset. Another entry may have come there meanwhile.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cuts != o.cuts {
+		return errTakenBack
+	}
+	return nil
 }
 
 func (o *proposals) fail(p *Partition, err error, unknown bool) {

@@ -1,0 +1,93 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/x/embedlog/internal/vfs"
+	"github.com/x/embedlog/log"
+)
+
+// leads stores what is proposed, and never hears of a majority.
+type leads struct{ p *Partition }
+
+func (leads) LeaderEpoch() (int32, error) { return 1, nil }
+
+func (l leads) Propose(_ context.Context, epoch int32, _ int64, batches [][]byte) (Proposal, error) {
+	for _, b := range batches {
+		index, _ := l.p.LastEntry()
+		if err := l.p.Store([]Entry{{Kind: log.KindData, Index: index + 1, Epoch: uint64(epoch), Data: b}}); err != nil {
+			return nil, err
+		}
+	}
+	return never{}, nil
+}
+
+type never struct{}
+
+func (never) Wait(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A repetition waits for its original. When that is taken back, and another leader's records get its
+// offset and are committed, the repetition has not been written.
+// Found by the simulation of package raftrepl.
+func TestRepetitionOfWhatIsTakenBack(t *testing.T) {
+	for name, other := range map[string]bool{"the original stays": false, "another one comes in its place": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &leads{}
+				p, err := Open("", &Options{FS: vfs.NewMem(), Replicator: l, Config: Config{Log: log.Config{SegmentAge: -1}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Close()
+				l.p = p
+				send := func(ctx context.Context) (Result, error) {
+					return p.Append(ctx, []log.Record{{Value: []byte("v"), Timestamp: 1}}, &AppendOptions{Producer: &Producer{ID: 7}})
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				first := make(chan error, 1)
+				go func() {
+					_, err := send(ctx)
+					first <- err
+				}()
+				synctest.Wait()
+				cancel()
+				if err := <-first; !errors.Is(err, ErrUnknownOutcome) {
+					t.Fatalf("the original: %v", err)
+				}
+				type outcome struct {
+					r   Result
+					err error
+				}
+				again := make(chan outcome, 1)
+				go func() {
+					r, err := send(t.Context())
+					again <- outcome{r, err}
+				}()
+				synctest.Wait()
+				if other {
+					h := log.BatchHeader{LeaderEpoch: 2, ProducerID: 8}
+					b, err := log.AppendBatch(nil, &h, []log.Record{{Value: []byte("w"), Timestamp: 1}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := errors.Join(p.TruncateFrom(1), p.Store([]Entry{{Kind: log.KindData, Index: 1, Epoch: 2, Data: b}})); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := p.Commit(1); err != nil {
+					t.Fatal(err)
+				}
+				got := <-again
+				if other && !errors.Is(got.err, ErrUnknownOutcome) || !other && (got.err != nil || !got.r.Duplicate || got.r.BaseOffset != 0) {
+					t.Errorf("the repetition: %+v, %v", got.r, got.err)
+				}
+			})
+		})
+	}
+}

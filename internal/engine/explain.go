@@ -159,6 +159,9 @@ func explainCommand(rec *log.Record) (any, bool) {
 			"topics": explainTopics(c.topics), "deleting": explainTopics(c.deleting),
 		}, true
 	}
+	if c.kind >= registerNodeCommand {
+		return explainCluster(c)
+	}
 	return explainSecurity(c)
 }
 

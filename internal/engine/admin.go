@@ -301,6 +301,9 @@ func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
 	if failed != nil {
 		list[0].Reason = "metadata is not applied any more: " + failed.Error()
 	}
+	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
+		list[0].Reason = fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
+	}
 	for _, t := range e.Topics() {
 		for n, p := range t.partitions {
 			list = append(list, e.partitionStatus(t, n, p))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -512,5 +513,92 @@ func testReassign(t *testing.T) {
 	}
 	if err := p.leader().RemoveNode(ctx, 1); !errors.Is(err, ErrInvalidNode) {
 		t.Errorf("a node with a replica removed: %v", err)
+	}
+}
+
+// A directory that is not the one that is registered for its node has no part in
+// anything, and says why; one of another node, or cluster, is not opened.
+func TestDirectoriesOfOthers(t *testing.T) { synctest.Test(t, testDirectoriesOfOthers) }
+
+func testDirectoriesOfOthers(t *testing.T) {
+	p := newPeers(t, 3)
+	p.quiet = true
+	p.create("t", 1, 3)
+	p.agree()
+	p.stop(2)
+	p.stop(3)
+	two := p.files[2]
+	p.files[2] = vfs.NewMem() // somebody emptied it
+	p.start(2)
+	time.Sleep(10 * time.Second)
+	e := p.open[2]
+	top, err := e.Topic("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !top.Partitions()[0].Elsewhere() || !strings.Contains(e.ClusterStatus()[0].Reason, "registered with") {
+		t.Errorf("an emptied directory takes part: %+v", e.ClusterStatus())
+	}
+	p.stop(2)
+	p.files[2] = two
+	if _, err := Open("node3", &Options{FS: two, Cluster: p.net.Node(3)}); !errors.Is(err, ErrInvalidNode) {
+		t.Errorf("node 2's directory opened as node 3's: %v", err)
+	}
+	if _, err := Open("node2", &Options{FS: two}); !errors.Is(err, ErrInvalidNode) {
+		t.Errorf("opened without its cluster: %v", err)
+	}
+	if _, err := Open("node0", &Options{FS: vfs.NewMem(), Cluster: p.net.Node(0)}); !errors.Is(err, ErrInvalidNode) {
+		t.Errorf("node 0: %v", err)
+	}
+	p.start(2)
+	p.until("node 2 has its replica", func() bool {
+		top, err := p.open[2].Topic("t")
+		return err == nil && !top.Partitions()[0].Elsewhere()
+	})
+}
+
+// A node that is drained gets nothing new, until it is taken back.
+func TestDrain(t *testing.T) { synctest.Test(t, testDrain) }
+
+func testDrain(t *testing.T) {
+	p := newPeers(t, 3)
+	lead := p.leader()
+	if err := lead.DrainNode(ctx, 2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lead.CreateTopic(ctx, TopicSpec{Name: "three", ReplicationFactor: 3}); !errors.Is(err, ErrInvalidReplicationFactor) {
+		t.Errorf("three replicas on two nodes: %v", err)
+	}
+	if top := p.create("t", 4, 0); top.ReplicationFactor() != 2 {
+		t.Errorf("%d replicas", top.ReplicationFactor())
+	}
+	if err := lead.DrainNode(ctx, 9); !errors.Is(err, ErrUnknownNode) {
+		t.Error(err)
+	}
+	if err := lead.Undrain(ctx, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := lead.SetReplicationFactor(ctx, "t", 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := lead.DrainNode(ctx, 3); err != nil { // there is nobody to take them
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Second)
+	p.agree()
+	top, _ := lead.Topic("t")
+	for n := range top.Partitions() {
+		if nodes := top.Replicas(int32(n)); len(nodes) != 2 || slices.Contains(nodes, 3) {
+			t.Errorf("partition %d is on %v", n, nodes)
+		}
+	}
+	if !lead.Nodes()[2].Draining {
+		t.Error("node 3 is not said to be drained")
+	}
+	if err := lead.DrainNode(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := lead.DrainNode(ctx, 2); !errors.Is(err, ErrInvalidReplicationFactor) {
+		t.Errorf("the last one drained: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ var rank = map[string]int{
 	module + "/internal/invariant": 0,
 	module + "/internal/acl":       0,
 	module + "/internal/scram":     0,
+	module + "/internal/wire":      0,
 	module + "/internal/seed":      0, // constants, but for the build that holds bugs on purpose
 	module + "/compress":           0,
 	module + "/internal/vfs":       1,

@@ -52,6 +52,11 @@ type AppendOptions struct {
 	// records of a transaction in this process, which nobody counts on before its end,
 	// and then for all of them. With a replicator it is not looked at.
 	Unsynced bool
+	// LeaderEpoch, if not zero, has the append refused with a *NotLeaderError unless
+	// this node leads in that epoch: what was decided by what the log said in one epoch
+	// is not written in another, in which somebody else may have decided. Without a
+	// replicator it is not looked at.
+	LeaderEpoch int32
 	// FixMaxTimestamp lets AppendBatch put a maximum timestamp right that is not that
 	// of the batch's records, in the caller's bytes, as Kafka does. Without it such a
 	// batch is refused.

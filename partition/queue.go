@@ -24,6 +24,8 @@ type request struct {
 	verified *Verification
 	// unsynced does not wait for a sync.
 	unsynced bool
+	// leaderEpoch, if not zero, is the only one in which it may be proposed.
+	leaderEpoch int32
 
 	// line is what the request is appended in order with, and generation which time of it.
 	line       *Line
@@ -46,13 +48,14 @@ const (
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.recs, r.batch, r.marker, r.origin, r.verified = recs, batch, nil, fromProducer, nil
-	r.line, r.generation = nil, 0
+	r.line, r.generation, r.leaderEpoch = nil, 0, 0
 	r.expect, r.plain, r.internal, r.unsynced = false, true, false, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
 	if o == nil {
 		return
 	}
+	r.leaderEpoch = o.LeaderEpoch
 	if o.Internal {
 		r.internal, r.plain = true, false
 	}

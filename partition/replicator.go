@@ -418,6 +418,9 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 
 // proposeOne checks one request and encodes its batch; nil for a repetition.
 func (p *Partition) proposeOne(r *request, pending *pending, cfg *Config, epoch int32, base, now int64) ([]byte, error) {
+	if r.leaderEpoch != 0 && r.leaderEpoch != epoch {
+		return nil, fmt.Errorf("append in leader epoch %d: %w", r.leaderEpoch, &NotLeaderError{Leader: -1, LeaderEpoch: epoch})
+	}
 	if r.expect && r.offset != base {
 		return nil, &UnexpectedOffsetError{Expected: r.offset, LogEnd: base}
 	}

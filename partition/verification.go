@@ -12,12 +12,14 @@ import "sync"
 // Without it a batch could be appended behind the marker of the transaction that it was
 // verified for, and begin one that no coordinator knows of. (KIP-890, part 1)
 //
-// It lives in memory only: nobody who asked outlives the partition.
+// It lives in memory only: nobody who asked outlives the partition. With a replicator it
+// holds for the leader epoch in which it began.
 type Verification struct {
 	p     *Partition
 	id    int64
-	users int  // who holds it, under verifying.mu
-	ended bool // under verifying.mu
+	epoch int32 // in which this node led then; -1 when it did not, or is alone
+	users int   // who holds it, under verifying.mu
+	ended bool  // under verifying.mu
 }
 
 // verifying are the verifications under way, one for each producer id.
@@ -29,14 +31,24 @@ type verifying struct {
 // BeginVerification is called before the coordinator is asked about a producer id. The
 // result goes into Producer.Verified of the append, and is released after it.
 func (p *Partition) BeginVerification(producerID int64) *Verification {
+	epoch := int32(-1)
+	if p.replicator != nil {
+		if e, err := p.replicator.LeaderEpoch(); err == nil {
+			epoch = e
+		}
+	}
 	p.verifying.mu.Lock()
 	defer p.verifying.mu.Unlock()
 	v := p.verifying.ids[producerID]
+	if v != nil && v.epoch != epoch {
+		v.ended = true // markers may have come here from another leader, which end none of ours
+		v = nil
+	}
 	if v == nil {
 		if p.verifying.ids == nil {
 			p.verifying.ids = make(map[int64]*Verification)
 		}
-		v = &Verification{p: p, id: producerID}
+		v = &Verification{p: p, id: producerID, epoch: epoch}
 		p.verifying.ids[producerID] = v
 	}
 	v.users++
@@ -65,7 +77,11 @@ func (g *verifying) end(producerID int64) {
 	}
 }
 
-func (v *Verification) over() bool {
+// over says that what was verified may not hold any more. epoch is that of the append.
+func (v *Verification) over(epoch int32) bool {
+	if v.p.replicator != nil && v.epoch != epoch {
+		return true
+	}
 	v.p.verifying.mu.Lock()
 	defer v.p.verifying.mu.Unlock()
 	return v.ended
@@ -80,7 +96,7 @@ func (p *Partition) stage(r *request, staged *pending, now int64) (verdict, erro
 	case err != nil, v.duplicate:
 	case r.marker != nil:
 		p.verifying.end(r.header.ProducerID)
-	case r.verified != nil && len(staged.steps) > mark.steps && r.verified.over():
+	case r.verified != nil && len(staged.steps) > mark.steps && r.verified.over(r.header.LeaderEpoch):
 		staged.rollback(mark)
 		return verdict{}, &InvalidTxnStateError{ProducerID: r.header.ProducerID, FirstOffset: -1, Reason: "it ended while a batch of it was on its way"}
 	}

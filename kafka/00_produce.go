@@ -404,7 +404,7 @@ func (p *producePart) verify(r *request, id string) {
 	if s, ok := p.part.ProducerState(p.batch.producerID); ok && s.TxnFirstOffset >= 0 && s.Epoch == p.batch.epoch {
 		return
 	}
-	if err := r.engine.Txns().Verify(id, p.batch.producerID, p.batch.epoch, p.part.TopicID(), p.index); err != nil {
+	if err := r.engine.Txns().Verify(r.life, id, p.batch.producerID, p.batch.epoch, p.part.TopicID(), p.index); err != nil {
 		p.code, p.err = p.codeOf(r, err), err
 	}
 }

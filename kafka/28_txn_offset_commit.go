@@ -101,7 +101,7 @@ func (r *request) commitInTxn(q *kmsg.TxnOffsetCommitRequest, commit *engine.Com
 	if q.Version >= 5 {
 		err = r.engine.Txns().AddOffsets(r.life, q.TransactionalID, q.ProducerID, q.ProducerEpoch, q.Group)
 	} else { // what was committed outside of a transaction would never be decided
-		err = r.engine.Txns().Verify(q.TransactionalID, q.ProducerID, q.ProducerEpoch, part.TopicID(), part.ID())
+		err = r.engine.Txns().Verify(r.life, q.TransactionalID, q.ProducerID, q.ProducerEpoch, part.TopicID(), part.ID())
 	}
 	if err != nil {
 		return r.txnCommitCode(err)

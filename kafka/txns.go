@@ -60,7 +60,7 @@ func (r *request) addToTxn(id string, producerID int64, epoch int16, parts []txn
 	case verify:
 		for _, t := range list {
 			for _, n := range t.Partitions {
-				if err := r.engine.Txns().Verify(id, producerID, epoch, t.Topic, n); err != nil {
+				if err := r.engine.Txns().Verify(r.life, id, producerID, epoch, t.Topic, n); err != nil {
 					answer(r.addCode(err))
 					return
 				}

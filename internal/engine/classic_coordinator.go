@@ -218,6 +218,8 @@ func (g *Groups) await(ctx context.Context, x *group, done <-chan struct{}, wait
 			g.expire(x, g.engine.Now()) // a test's clock may say that it is not time yet
 		case <-ctx.Done():
 			err = ctx.Err()
+		case <-x.shard.tenure.done():
+			err = x.shard.tenure.ended()
 		case <-g.engine.life.Done():
 			err = log.ErrClosed
 		}

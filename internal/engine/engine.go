@@ -124,6 +124,8 @@ type Engine struct {
 	changes     chan struct{}                     // in a cluster: holds a token while topics are being changed by this node
 	replicas    replicas
 
+	coordinators coordinators
+
 	closed  atomic.Bool
 	closing sync.Once
 	life    context.Context // ends with Close
@@ -166,6 +168,7 @@ func Open(dir string, options *Options) (opened *Engine, err error) {
 	e.cleaner = newCleaner(e)
 	e.life, e.die = context.WithCancel(context.Background())
 	e.view.Store(&topicView{})
+	e.coordinators.init(e)
 	if e.fs == nil {
 		if e.fs, err = vfs.OS(dir); err != nil {
 			return nil, fmt.Errorf("open %s: %w", dir, err)
@@ -219,6 +222,7 @@ func (e *Engine) openRest() error {
 	if err := e.openParts(); err != nil {
 		return err
 	}
+	e.coordinators.start()
 	e.cleaner.start()
 	e.ticker.start(e)
 	close(e.services.opened)
@@ -288,7 +292,9 @@ func (e *Engine) create(id identity) (err error) {
 
 // openParts opens what keeps its own state in internal topics.
 func (e *Engine) openParts() (err error) {
-	e.shares = newShares(e)
+	if e.shares == nil {
+		e.shares = newShares(e)
+	}
 	if e.groups, err = openGroups(e); err != nil {
 		return fmt.Errorf("groups: %w", err)
 	}
@@ -318,6 +324,7 @@ func (e *Engine) release() error {
 	e.services.close()
 	e.replicas.stop()
 	e.ticker.stop()
+	e.coordinators.stop()
 	e.cleaner.running.Wait()
 	if e.meta != nil && e.meta.group != nil {
 		e.meta.group.running.Wait()

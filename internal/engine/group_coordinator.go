@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,7 +103,7 @@ func (g *Groups) rebalanced(x *group, changed bool, epoch int32, members int) {
 func (g *Groups) loadedGroups() (list []*group) {
 	for _, s := range g.allShards() {
 		s.mu.Lock()
-		if s.loaded {
+		if s.loaded && s.tenure.ended() == nil {
 			for _, x := range s.groups {
 				list = append(list, x)
 			}
@@ -123,7 +124,7 @@ func (g *Groups) loadAll() {
 		return
 	}
 	for _, s := range shards {
-		if s.isLoaded() {
+		if s.isLoaded() || s.tenure != nil { // in a cluster who leads has read it: see follow
 			continue
 		}
 		if err := s.load(g.engine.life, g); err != nil && g.engine.life.Err() == nil {
@@ -162,6 +163,7 @@ func (g *Groups) prepare(ctx context.Context, create bool) ([]*offsetsShard, err
 	if g.shards == nil {
 		for _, p := range t.Partitions() {
 			g.shards = append(g.shards, newOffsetsShard(p))
+			g.engine.coordinators.follow(p)
 		}
 	}
 	return g.shards, nil
@@ -184,11 +186,75 @@ func (g *Groups) shard(ctx context.Context, group string, create bool) (*offsets
 	if err != nil || shards == nil {
 		return nil, err
 	}
-	s := shards[offsetsPartitionOf(group, len(shards))]
-	if err := s.load(ctx, g); err != nil {
+	s, err := g.loaded(ctx, int(offsetsPartitionOf(group, len(shards))))
+	if err != nil {
 		return nil, fmt.Errorf("group %q: %w", group, err)
 	}
 	return s, nil
+}
+
+// loaded returns a shard that is loaded, and whose tenure goes on.
+func (g *Groups) loaded(ctx context.Context, i int) (*offsetsShard, error) {
+	for {
+		s := g.allShards()[i]
+		patient, stop := s.tenure.patience(ctx)
+		err := s.load(patient, g)
+		stop()
+		if err == nil {
+			return s, nil
+		}
+		if g.replace(i, s) {
+			continue // who led and leads again reads what was written meanwhile
+		}
+		return nil, s.tenure.loading(ctx, err)
+	}
+}
+
+// replace puts a new shard in the place of one whose tenure is over, and wakes who
+// waits for something of the old one. It reports whether it is over.
+func (g *Groups) replace(i int, old *offsetsShard) bool {
+	now, stale := old.tenure.stale(offsetsTopicName)
+	if !stale {
+		return false
+	}
+	if now != old.part {
+		g.engine.coordinators.follow(now)
+	}
+	g.mu.Lock()
+	if g.shards[i] == old {
+		g.shards = slices.Clone(g.shards) // allShards was given to others
+		g.shards[i] = newOffsetsShard(now)
+	}
+	g.mu.Unlock()
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	if !old.loaded {
+		return true // whoever reads it finds out
+	}
+	for _, x := range old.groups {
+		x.mu.Lock()
+		for _, m := range x.roster.server.members {
+			m.notify() // members in this process ask, and are told where the group is now
+		}
+		x.mu.Unlock()
+	}
+	return true
+}
+
+// follow keeps step with who leads: memory of tenures that are over is let go of, and
+// what this node has come to lead is read, so that sessions end and transactions count
+// also where nobody asks.
+func (g *Groups) follow(ctx context.Context) {
+	shards, err := g.prepare(ctx, false)
+	if err != nil {
+		return
+	}
+	for i, s := range shards {
+		g.replace(i, s)
+		if s = g.allShards()[i]; !s.isLoaded() && s.tenure.leads() {
+			g.engine.coordinators.background("read its log", s.part, func() error { return s.load(ctx, g) })
+		}
+	}
 }
 
 // enter returns the group with its gate entered, shared or alone: the caller calls
@@ -305,7 +371,7 @@ func (g *Groups) loadedShard(group string) *offsetsShard {
 	if shards == nil {
 		return nil
 	}
-	if s := shards[offsetsPartitionOf(group, len(shards))]; s.isLoaded() {
+	if s := shards[offsetsPartitionOf(group, len(shards))]; s.isLoaded() && s.tenure.ended() == nil {
 		return s
 	}
 	return nil

@@ -2,20 +2,24 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/x/embedlog/partition"
 )
 
-// List returns all groups, by name.
+// List returns all groups, by name. In a cluster they are those that this node
+// coordinates.
 func (g *Groups) List(ctx context.Context) ([]GroupListing, error) {
 	shards, err := g.prepare(ctx, false)
 	if err != nil {
 		return nil, fmt.Errorf("list groups: %w", err)
 	}
-	for _, s := range shards {
-		if err := s.load(ctx, g); err != nil {
+	for i := range shards {
+		if _, err := g.loaded(ctx, i); err != nil && !errors.Is(err, partition.ErrNotLeader) {
 			return nil, fmt.Errorf("list groups: %w", err)
 		}
 	}
@@ -75,13 +79,13 @@ func (g *Groups) describe(ctx context.Context, name string) (d GroupDescription,
 	committed, _ := g.committed(x, nil, false)
 	for _, o := range committed {
 		p := topicPart{o.TopicID, o.Partition}
-		d.Partitions = append(d.Partitions, g.lag(o, owners[p]))
+		d.Partitions = append(d.Partitions, g.lag(ctx, o, owners[p]))
 		delete(owners, p)
 	}
 	for p, member := range owners {
 		o := CommittedOffset{OffsetCommit: OffsetCommit{Topic: view.byID[p.topic].name, TopicID: p.topic, Partition: p.partition, Offset: -1, LeaderEpoch: -1}}
 		if o.Topic != "" { // else it was deleted, and the member has not yet heard
-			d.Partitions = append(d.Partitions, g.lag(o, member))
+			d.Partitions = append(d.Partitions, g.lag(ctx, o, member))
 		}
 	}
 	slices.SortFunc(d.Partitions, func(a, b PartitionLag) int { return compareOffsets(&a.OffsetCommit, &b.OffsetCommit) })
@@ -156,13 +160,17 @@ func (m *groupMember) describe() MemberDescription {
 	}
 }
 
-func (g *Groups) lag(o CommittedOffset, member string) PartitionLag {
+func (g *Groups) lag(ctx context.Context, o CommittedOffset, member string) PartitionLag {
 	l := PartitionLag{CommittedOffset: o, LogStart: -1, HighWatermark: -1, Lag: -1, MemberID: member}
-	p, err := g.partition(topicPart{o.TopicID, o.Partition})
+	p, err := g.find(topicPart{o.TopicID, o.Partition})
 	if err != nil {
 		return l
 	}
-	l.LogStart, l.HighWatermark = p.LogStart(), p.HighWatermark()
+	bounds, err := g.engine.offsetsOf(ctx, p, offsetsQuestion{})
+	if err != nil {
+		return l // who leads it is not known, or does not answer
+	}
+	l.LogStart, l.HighWatermark = bounds.LogStart, bounds.HighWatermark
 	if o.Offset >= 0 {
 		// What was deleted before it was read cannot be read any more.
 		l.Lag = max(l.HighWatermark-max(o.Offset, l.LogStart), 0)

@@ -31,6 +31,7 @@ var offsetsTopicSettings = map[string]string{
 // (groupGate), so that nothing comes back.
 type offsetsShard struct {
 	part   *Partition
+	tenure *tenure       // for which all of this holds; another shard takes its place then
 	turn   chan struct{} // holds a token while nobody loads it
 	loaded bool          // under turn, and mu
 
@@ -46,7 +47,7 @@ type offsetsShard struct {
 }
 
 func newOffsetsShard(part *Partition) *offsetsShard {
-	s := &offsetsShard{part: part, turn: make(chan struct{}, 1), groups: map[string]*group{}, txns: map[int64]map[*group]struct{}{}}
+	s := &offsetsShard{part: part, tenure: newTenure(part), turn: make(chan struct{}, 1), groups: map[string]*group{}, txns: map[int64]map[*group]struct{}{}}
 	s.turn <- struct{}{}
 	return s
 }
@@ -64,23 +65,31 @@ type storedOffset struct {
 	at int64
 }
 
-// load reads the partition from its start, unless that was done.
+// load reads the partition from its start, unless that was done. Where the log is
+// replicated it fails with a *partition.NotLeaderError if this node does not lead it.
 func (s *offsetsShard) load(ctx context.Context, g *Groups) error {
-	select {
-	case <-s.turn:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := take(ctx, s.turn); err != nil {
+		return err
 	}
 	defer func() { s.turn <- struct{}{} }()
 	if s.loaded {
-		return nil
+		return s.tenure.ended()
 	}
-	if err := s.replay(g); err != nil {
+	err := s.tenure.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err = s.replay(g); err == nil {
+		err = s.tenure.ended() // else what was read may lack what another leader has written
+	}
+	if err != nil {
 		s.groups, s.txns = map[string]*group{}, map[int64]map[*group]struct{}{}
+		s.tenure.reset()
 		return fmt.Errorf("read %s: %w", s.part, err)
 	}
 	for _, x := range s.groups {
-		if x.noted >= 0 {
+		// The running time that was noted is that of the node which noted it.
+		if x.noted >= 0 && s.tenure == nil {
 			x.used = min(x.used, x.noted)
 		}
 	}
@@ -287,10 +296,7 @@ func (x *group) forgetLocked(at offsetAt) {
 // waits for the disk whatever becomes of the caller: what is in the log and what
 // is in memory must agree.
 func (x *group) append(ctx context.Context, recs []log.Record, producer *partition.Producer, unsynced bool) (base int64, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	res, err := x.shard.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Producer: producer, Internal: true, Unsynced: unsynced})
+	res, err := x.shard.tenure.append(ctx, x.shard.part, recs, partition.AppendOptions{Producer: producer, Internal: true, Unsynced: unsynced})
 	return res.BaseOffset, err
 }
 

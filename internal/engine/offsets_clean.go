@@ -80,7 +80,9 @@ func (x *group) inUseLocked() bool {
 // retention.
 func (g *Groups) noteUnused(ctx context.Context, groups []*group, now time.Time) error {
 	retention := g.offsetsRetention()
-	if retention <= 0 {
+	// In a cluster the running time is that of the leader's log, and counts from when it
+	// began to lead: what another one noted says nothing of it. Offsets are kept longer for it.
+	if retention <= 0 || g.engine.options.Cluster != nil {
 		return nil
 	}
 	grain := max(retention/1000, time.Minute)

@@ -31,8 +31,18 @@ func (g *Groups) TxnCommit(ctx context.Context, req CommitRequest, producerID in
 }
 
 // OffsetsPartition is where a group's offsets are kept. It makes __consumer_offsets
-// if there is none.
+// if there is none. In a cluster this node need not lead it.
 func (g *Groups) OffsetsPartition(ctx context.Context, group string) (*Partition, error) {
+	if g.engine.options.Cluster != nil {
+		if err := checkGroupName(group); err != nil {
+			return nil, err
+		}
+		shards, err := g.prepare(ctx, true)
+		if err != nil {
+			return nil, fmt.Errorf("group %q: %w", group, err)
+		}
+		return shards[offsetsPartitionOf(group, len(shards))].part, nil
+	}
 	s, err := g.shard(ctx, group, true)
 	if err != nil {
 		return nil, err
@@ -181,6 +191,10 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 		list, undecided := g.committed(x, wanted, stable)
 		x.gate.leave()
 		if undecided == nil {
+			// Somebody else may lead by now, and have taken commits.
+			if err := x.shard.tenure.confirm(ctx); err != nil {
+				return nil, fmt.Errorf("committed offsets of group %q: %w", group, err)
+			}
 			return list, nil
 		}
 		if err := x.shard.part.Err(); err != nil {
@@ -189,6 +203,8 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 		select {
 		case <-undecided:
 		case <-time.After(failedPartitionLook):
+		case <-x.shard.tenure.done():
+			return nil, fmt.Errorf("committed offsets of group %q: %w", group, x.shard.tenure.ended())
 		case <-g.engine.life.Done():
 			return nil, fmt.Errorf("committed offsets of group %q: %w", group, log.ErrClosed)
 		case <-ctx.Done():
@@ -227,8 +243,10 @@ func (g *Groups) committed(x *group, wanted groupParts, stable bool) (list []Com
 			})
 		}
 	}
-	for i := range list {
-		g.checkLost(x.name, &list[i])
+	if x.shard.tenure == nil {
+		for i := range list {
+			g.checkLost(x.name, &list[i])
+		}
 	}
 	sortCommitted(list)
 	return list, nil
@@ -260,7 +278,9 @@ func (v *topicsView) wanted(wanted groupParts, at offsetAt, value *offsetValue) 
 }
 
 // checkLost brings a position back that lies past the end of what was consumed: the
-// log lost its end, and what lies there now is something else. (KIP-320)
+// log lost its end, and what lies there now is something else. (KIP-320) In a cluster
+// the log may be led elsewhere, and what is here lag behind it: there whoever reads holds
+// his position against the leader's epochs, and this is not called.
 func (g *Groups) checkLost(group string, o *CommittedOffset) {
 	t, err := g.engine.TopicByID(o.TopicID)
 	if err != nil {

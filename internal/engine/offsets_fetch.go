@@ -59,6 +59,9 @@ func (g *Groups) FetchOffsets(ctx context.Context, req FetchRequest) ([]FetchedO
 	for _, o := range open {
 		list = append(list, FetchedOffset{CommittedOffset{OffsetCommit: o}, true})
 	}
+	if err := x.shard.tenure.confirm(ctx); err != nil { // see Committed
+		return nil, fmt.Errorf("offsets of group %q: %w", req.Group, err)
+	}
 	return list, nil
 }
 

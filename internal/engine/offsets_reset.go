@@ -120,7 +120,7 @@ func (g *Groups) reset(ctx context.Context, group string, req *ResetRequest) (re
 		return nil, err
 	}
 	for _, p := range parts {
-		r, err := g.resetOne(req, p, before)
+		r, err := g.resetOne(ctx, req, p, before)
 		if err != nil {
 			return nil, err
 		}
@@ -171,12 +171,23 @@ func (g *Groups) resetParts(req *ResetRequest, before map[topicPart]CommittedOff
 	return list, nil
 }
 
-func (g *Groups) resetOne(req *ResetRequest, at topicPart, before map[topicPart]CommittedOffset) (ResetResult, error) {
-	p, err := g.partition(at)
+func (g *Groups) resetOne(ctx context.Context, req *ResetRequest, at topicPart, before map[topicPart]CommittedOffset) (ResetResult, error) {
+	p, err := g.find(at)
 	if err != nil {
 		return ResetResult{}, err
 	}
-	r := ResetResult{Topic: p.Topic(), TopicID: at.topic, Partition: at.partition, Before: -1, LogStart: p.LogStart(), HighWatermark: p.HighWatermark()}
+	var q offsetsQuestion
+	switch req.Kind {
+	case ResetTime:
+		q.ByTime, q.Millis = true, req.Time.UnixMilli()
+	case ResetDuration:
+		q.ByTime, q.Millis = true, g.engine.Now().Add(-req.Duration).UnixMilli()
+	}
+	bounds, err := g.engine.offsetsOf(ctx, p, q)
+	if err != nil {
+		return ResetResult{}, err
+	}
+	r := ResetResult{Topic: p.Topic(), TopicID: at.topic, Partition: at.partition, Before: -1, LogStart: bounds.LogStart, HighWatermark: bounds.HighWatermark}
 	if o, ok := before[at]; ok {
 		r.Before = o.Offset
 	}
@@ -200,23 +211,14 @@ func (g *Groups) resetOne(req *ResetRequest, at topicPart, before map[topicPart]
 			r.Wanted = math.MaxInt64
 		}
 	case ResetTime, ResetDuration:
-		at := req.Time
-		if req.Kind == ResetDuration {
-			at = g.engine.Now().Add(-req.Duration)
-		}
-		found, ok, err := p.OffsetForTime(at.UnixMilli())
-		if err != nil {
-			return r, err
-		}
-		if r.Wanted = r.HighWatermark; ok {
-			r.Wanted = found.Offset
+		if r.Wanted = r.HighWatermark; bounds.Found {
+			r.Wanted = bounds.FoundOffset
 		}
 	}
 	r.Offset, r.LeaderEpoch = max(min(r.Wanted, r.HighWatermark), r.LogStart), -1
-	if epoch, ok := p.EpochOf(r.Offset - 1); ok {
-		r.LeaderEpoch = epoch
-	}
-	return r, nil
+	bounds, err = g.engine.offsetsOf(ctx, p, offsetsQuestion{ByEpoch: true, Offset: r.Offset})
+	r.LeaderEpoch = bounds.Epoch
+	return r, err
 }
 
 // store commits what was reset. The caller is alone in the gate.

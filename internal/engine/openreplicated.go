@@ -14,6 +14,7 @@ func (e *Engine) openReplicated(found bool) error {
 		return err
 	}
 	e.handleNodes()
+	e.handleCoordinators()
 	e.started = true
 	if err := e.cluster.Start(host{e}); err != nil {
 		return err

@@ -68,7 +68,7 @@ func (e *NotAcquiredError) Is(target error) bool { return target == ErrNotAcquir
 // It fails with *NotAcquiredError and *InvalidAckError. After any other error the member has
 // the records as before.
 func (s *Shares) Acknowledge(ctx context.Context, req AckRequest) error {
-	if err := s.acknowledge(ctx, &req); err != nil {
+	if _, err := s.askAcknowledge().of(ctx, s, req.Group, &req); err != nil {
 		return fmt.Errorf("acknowledge %d of %s: %w", req.Partition, req.Topic, err)
 	}
 	return nil

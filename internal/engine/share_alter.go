@@ -21,7 +21,7 @@ func (s *Shares) settings(ctx context.Context, group string) (*shareSettings, er
 // loadedSettings are those of a group that are in memory.
 func (s *Shares) loadedSettings(group string) *shareSettings {
 	if shards := s.allShards(); shards != nil {
-		if shard := shards[offsetsPartitionOf(group, len(shards))]; shard.loaded.Load() {
+		if shard := shards[offsetsPartitionOf(group, len(shards))]; shard.loaded.Load() && shard.tenure.ended() == nil {
 			shard.mu.Lock()
 			defer shard.mu.Unlock()
 			if g := shard.groups[group]; g != nil {
@@ -34,11 +34,11 @@ func (s *Shares) loadedSettings(group string) *shareSettings {
 
 // LockTimeout is for how long members of a group get records, in milliseconds.
 func (s *Shares) LockTimeout(ctx context.Context, group string) (millis int32, err error) {
-	settings, err := s.settings(ctx, group)
+	a, err := s.askLock().of(ctx, s, group, &shareRelease{Group: group})
 	if err != nil {
 		return 0, fmt.Errorf("settings of group %q: %w", group, err)
 	}
-	return settings.lockMillis, nil
+	return a.Millis, nil
 }
 
 // Settings returns what was set for a group, which there need not be.

@@ -58,7 +58,7 @@ const (
 // It fails with ErrUnknownGroup when there is no such share group, with ErrUnknownTopic
 // or ErrUnknownPartition, and as reading does.
 func (s *Shares) Acquire(ctx context.Context, req ShareRequest) (ShareResult, error) {
-	res, err := s.acquire(ctx, &req)
+	res, err := s.askAcquire().of(ctx, s, req.Group, &req)
 	if err != nil {
 		return ShareResult{}, fmt.Errorf("share group %q: %w", req.Group, err)
 	}
@@ -169,7 +169,7 @@ func (s *Shares) begin(ctx context.Context, group string, at topicPart, p *Parti
 		first = *start
 	} else {
 		var err error
-		if first, err = s.resetOffset(p, g.settings.Load()); err != nil {
+		if first, err = s.resetOffset(ctx, p, g.settings.Load()); err != nil {
 			return nil, err
 		}
 	}
@@ -187,20 +187,21 @@ func (s *Shares) begin(ctx context.Context, group string, at topicPart, p *Parti
 }
 
 // resetOffset is where a group begins that has not read the partition.
-func (s *Shares) resetOffset(p *Partition, settings *shareSettings) (int64, error) {
-	switch r := settings.reset; {
-	case r.earliest:
-		return p.LogStart(), nil
-	case r.ago > 0:
-		found, ok, err := p.OffsetForTime(s.engine.Now().Add(-r.ago).UnixMilli())
-		if err != nil {
-			return 0, err
-		}
-		if ok {
-			return found.Offset, nil
-		}
+func (s *Shares) resetOffset(ctx context.Context, p *Partition, settings *shareSettings) (int64, error) {
+	var q offsetsQuestion
+	if settings.reset.ago > 0 {
+		q.ByTime, q.Millis = true, s.engine.Now().Add(-settings.reset.ago).UnixMilli()
 	}
-	return p.HighWatermark(), nil
+	bounds, err := s.engine.offsetsOf(ctx, p, q)
+	switch {
+	case err != nil:
+		return 0, err
+	case settings.reset.earliest:
+		return bounds.LogStart, nil
+	case bounds.Found:
+		return bounds.FoundOffset, nil
+	}
+	return bounds.HighWatermark, nil
 }
 
 // found is offsets that a batch holds, or, without a batch, that there is nothing at.
@@ -367,6 +368,11 @@ func appendSparse(list []found, b log.Batch, from, to int64) ([]found, error) {
 // Await waits until there may be something to acquire in one of the partitions, for
 // maxWait at most, and until ctx ends. It is no promise: others may be quicker.
 func (s *Shares) Await(ctx context.Context, group string, parts []TopicPartitions, maxWait time.Duration) error {
+	_, err := s.askAwait().of(ctx, s, group, &shareAwait{group, parts, maxWait})
+	return err
+}
+
+func (s *Shares) await(ctx context.Context, group string, parts []TopicPartitions, maxWait time.Duration) error {
 	g, err := s.group(ctx, group, false)
 	if err != nil {
 		return fmt.Errorf("share group %q: %w", group, err)
@@ -433,6 +439,7 @@ func (s *Shares) Await(ctx context.Context, group string, parts []TopicPartition
 	case <-timer.C:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-g.over():
 	case <-s.engine.life.Done():
 		return log.ErrClosed
 	}

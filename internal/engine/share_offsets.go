@@ -41,7 +41,7 @@ func (s *Shares) Offsets(ctx context.Context, group string, want []TopicPartitio
 	var list []ShareOffset
 	for _, t := range want {
 		for _, index := range t.Partitions {
-			o := s.offset(g, topicPart{t.Topic, index})
+			o := s.offset(ctx, g, topicPart{t.Topic, index})
 			if o.Topic != "" || o.Err != nil {
 				list = append(list, o)
 			}
@@ -51,14 +51,19 @@ func (s *Shares) Offsets(ctx context.Context, group string, want []TopicPartitio
 	return list, nil
 }
 
-func (s *Shares) offset(g *shareGroup, at topicPart) ShareOffset {
+func (s *Shares) offset(ctx context.Context, g *shareGroup, at topicPart) ShareOffset {
 	o := ShareOffset{TopicID: at.topic, Partition: at.partition, Start: -1, LeaderEpoch: 0, Lag: -1}
-	p, err := s.engine.groups.partition(at)
+	p, err := s.engine.groups.find(at)
 	if err != nil {
 		o.Err = err
 		return o
 	}
 	o.Topic = p.Topic()
+	bounds, err := s.engine.offsetsOf(ctx, p, offsetsQuestion{})
+	if err != nil {
+		o.Err = err
+		return o
+	}
 	sp := g.find(at)
 	if sp == nil || !sp.begun() {
 		return o
@@ -68,7 +73,7 @@ func (s *Shares) offset(g *shareGroup, at topicPart) ShareOffset {
 	defer sp.mu.Unlock()
 	sp.refreshLocked(p, s.clock(s.engine.Now()))
 	o.Start, o.LeaderEpoch = sp.state.start, max(p.LeaderEpoch(), 0)
-	o.Lag = max(p.HighWatermark()-sp.state.start-sp.state.done(), 0)
+	o.Lag = max(bounds.HighWatermark-sp.state.start-sp.state.done(), 0)
 	return o
 }
 
@@ -112,7 +117,11 @@ func (s *Shares) SetOffset(ctx context.Context, group string, topic TopicID, ind
 }
 
 func (s *Shares) setOffset(ctx context.Context, group string, at topicPart, start int64) error {
-	p, err := s.engine.groups.partition(at)
+	p, err := s.engine.groups.find(at)
+	if err != nil {
+		return err
+	}
+	bounds, err := s.engine.offsetsOf(ctx, p, offsetsQuestion{})
 	if err != nil {
 		return err
 	}
@@ -127,7 +136,7 @@ func (s *Shares) setOffset(ctx context.Context, group string, at topicPart, star
 	if err := x.settle(ctx, s.engine.Now(), epoch); err != nil {
 		return err
 	}
-	start = max(min(start, p.HighWatermark()), p.LogStart())
+	start = max(min(start, bounds.HighWatermark), bounds.LogStart)
 	_, err = s.begin(ctx, group, at, p, &start)
 	return err
 }
@@ -164,7 +173,7 @@ func (g *Groups) shareLag(ctx context.Context, name string) (list []PartitionLag
 		if o.Err != nil {
 			continue // the topic is being deleted
 		}
-		l := g.lag(CommittedOffset{OffsetCommit: OffsetCommit{Topic: o.Topic, TopicID: o.TopicID, Partition: o.Partition, Offset: o.Start, LeaderEpoch: o.LeaderEpoch}}, "")
+		l := g.lag(ctx, CommittedOffset{OffsetCommit: OffsetCommit{Topic: o.Topic, TopicID: o.TopicID, Partition: o.Partition, Offset: o.Start, LeaderEpoch: o.LeaderEpoch}}, "")
 		l.Lag = o.Lag
 		list = append(list, l)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +59,7 @@ func (s *Shares) clock(t time.Time) int64 { return int64(t.Sub(s.began)) }
 // group's name decides which one is the group's, as in __consumer_offsets.
 type shareShard struct {
 	part   *Partition
+	tenure *tenure       // as in offsetsShard
 	turn   chan struct{} // holds a token while nobody loads it
 	loaded atomic.Bool
 
@@ -148,9 +150,8 @@ func (s *Shares) prepare(ctx context.Context, create bool) ([]*shareShard, error
 	defer s.mu.Unlock()
 	if s.shards == nil {
 		for _, p := range t.Partitions() {
-			x := &shareShard{part: p, turn: make(chan struct{}, 1), groups: map[string]*shareGroup{}}
-			x.turn <- struct{}{}
-			s.shards = append(s.shards, x)
+			s.shards = append(s.shards, newShareShard(p))
+			s.engine.coordinators.follow(p)
 		}
 	}
 	return s.shards, nil
@@ -163,11 +164,9 @@ func (s *Shares) group(ctx context.Context, name string, create bool) (*shareGro
 	if err != nil || shards == nil {
 		return nil, err
 	}
-	shard := shards[offsetsPartitionOf(name, len(shards))]
-	if !shard.loaded.Load() {
-		if err := shard.load(ctx); err != nil {
-			return nil, err
-		}
+	shard, err := s.loaded(ctx, int(offsetsPartitionOf(name, len(shards))))
+	if err != nil {
+		return nil, err
 	}
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -184,8 +183,9 @@ func (s *Shares) loadAll(ctx context.Context) (list []*shareGroup, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, shard := range shards {
-		if err := shard.load(ctx); err != nil {
+	for i := range shards {
+		// In a cluster those that are led elsewhere are cared for there.
+		if _, err := s.loaded(ctx, i); err != nil && !errors.Is(err, partition.ErrNotLeader) {
 			return nil, err
 		}
 	}
@@ -194,7 +194,7 @@ func (s *Shares) loadAll(ctx context.Context) (list []*shareGroup, err error) {
 
 func (s *Shares) loadedGroups() (list []*shareGroup) {
 	for _, shard := range s.allShards() {
-		if !shard.loaded.Load() {
+		if !shard.loaded.Load() || shard.tenure.ended() != nil {
 			continue
 		}
 		shard.mu.Lock()
@@ -241,6 +241,79 @@ func (g *shareGroup) forgetAltering() {
 // mappedLocked says that the group is not one that was forgotten. The caller has shard.mu.
 func (g *shareGroup) mappedLocked() bool { return g.shard.groups[g.name] == g }
 
+func newShareShard(p *Partition) *shareShard {
+	x := &shareShard{part: p, tenure: newTenure(p), turn: make(chan struct{}, 1), groups: map[string]*shareGroup{}}
+	x.turn <- struct{}{}
+	return x
+}
+
+// loaded returns a shard that is loaded, and whose tenure goes on.
+func (s *Shares) loaded(ctx context.Context, i int) (*shareShard, error) {
+	for {
+		shard := s.allShards()[i]
+		if shard.loaded.Load() && shard.tenure.ended() == nil {
+			return shard, nil
+		}
+		patient, stop := shard.tenure.patience(ctx)
+		err := shard.load(patient)
+		stop()
+		if err == nil {
+			return shard, nil
+		}
+		if s.replace(i, shard) {
+			continue // who led and leads again reads what was written meanwhile
+		}
+		return nil, shard.tenure.loading(ctx, err)
+	}
+}
+
+// replace puts a new shard in the place of one whose tenure is over, and wakes who
+// waits for something of the old one. It reports whether it is over.
+func (s *Shares) replace(i int, old *shareShard) bool {
+	now, stale := old.tenure.stale(shareTopicName)
+	if !stale {
+		return false
+	}
+	if now != old.part {
+		s.engine.coordinators.follow(now)
+	}
+	s.mu.Lock()
+	if s.shards[i] == old {
+		s.shards = slices.Clone(s.shards) // allShards was given to others
+		s.shards[i] = newShareShard(now)
+	}
+	s.mu.Unlock()
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	for _, g := range old.groups {
+		for _, sp := range g.parts {
+			sp.mu.Lock()
+			sp.wakeLocked()
+			sp.mu.Unlock()
+		}
+	}
+	return true
+}
+
+// follow keeps step with who leads: memory of tenures that are over is let go of, and
+// what this node has come to lead is read.
+func (s *Shares) follow(ctx context.Context) {
+	shards, err := s.prepare(ctx, false)
+	if err != nil {
+		return
+	}
+	for i, shard := range shards {
+		s.replace(i, shard)
+		if shard = s.allShards()[i]; !shard.tenure.leads() {
+			continue
+		}
+		if !shard.loaded.Load() {
+			s.engine.coordinators.background("read its log", shard.part, func() error { return shard.load(ctx) })
+		}
+		s.join(ctx, i, shard)
+	}
+}
+
 // load reads the partition from its start, unless that was done.
 func (x *shareShard) load(ctx context.Context) error {
 	if err := take(ctx, x.turn); err != nil {
@@ -248,10 +321,18 @@ func (x *shareShard) load(ctx context.Context) error {
 	}
 	defer func() { x.turn <- struct{}{} }()
 	if x.loaded.Load() {
-		return nil
+		return x.tenure.ended()
 	}
-	if err := x.replay(); err != nil {
+	err := x.tenure.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err = x.replay(); err == nil {
+		err = x.tenure.ended()
+	}
+	if err != nil {
 		x.groups = map[string]*shareGroup{}
+		x.tenure.reset()
 		return fmt.Errorf("read %s: %w", x.part, err)
 	}
 	x.loaded.Store(true)
@@ -339,6 +420,14 @@ func (x *shareShard) apply(rec *log.Record, last map[topicPartOf]shareSnapshot) 
 	return nil
 }
 
+// over is closed when the group's memory is not to be used any more.
+func (g *shareGroup) over() <-chan struct{} {
+	if g == nil {
+		return nil
+	}
+	return g.shard.tenure.done()
+}
+
 // find returns the share partition if there is one.
 func (g *shareGroup) find(at topicPart) *sharePart {
 	if g == nil {
@@ -371,6 +460,10 @@ func (sp *sharePart) check(p *Partition) {
 		return
 	}
 	end := p.LogEnd()
+	if p.repl != nil {
+		// What was acknowledged in a replicated log stays, and what is here may lag behind it.
+		epoch, end = -1, math.MaxInt64
+	}
 	if epoch >= 0 {
 		if found, e := p.EpochEnd(epoch); found >= 0 && e >= 0 {
 			end = min(end, e)
@@ -474,10 +567,7 @@ func (s *Shares) append(ctx context.Context, sp *sharePart, start int64, batches
 }
 
 func (x *shareShard) append(ctx context.Context, recs []log.Record) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	_, err := x.part.Append(context.WithoutCancel(ctx), recs, &partition.AppendOptions{Internal: true})
+	_, err := x.tenure.append(ctx, x.part, recs, partition.AppendOptions{Internal: true})
 	return err
 }
 
@@ -490,12 +580,19 @@ func (s *Shares) releaseMember(group, member string) {
 // Release takes back all records that a member has, for others to have. It is what the
 // end of a share session does.
 func (s *Shares) Release(group, member string) {
+	ctx, cancel := context.WithTimeout(s.engine.life, leadPatience)
+	defer cancel()
+	// Where it is not heard, locks run out.
+	_, _ = s.askRelease().of(ctx, s, group, &shareRelease{group, member})
+}
+
+func (s *Shares) release(group, member string) {
 	shards := s.allShards()
 	if shards == nil {
 		return
 	}
 	shard := shards[offsetsPartitionOf(group, len(shards))]
-	if !shard.loaded.Load() {
+	if !shard.loaded.Load() || shard.tenure.ended() != nil {
 		return
 	}
 	shard.mu.Lock()

@@ -78,6 +78,7 @@ func (e *Engine) tick(ctx context.Context) (maintain bool) {
 		return false
 	}
 	now := e.now()
+	e.coordinators.look()
 	e.groups.tick(now)
 	e.shares.tick(now)
 	e.txns.tick(now)

@@ -40,6 +40,7 @@ func (t *Txns) finish(x *txn, next txnMeta) error {
 	}
 	x.meta.Store(&next)
 	x.left, x.again = next.sortedParts(), false
+	x.number = t.number.Add(1)
 	t.markHeld(x)
 	return nil
 }
@@ -48,11 +49,7 @@ func (t *Txns) finish(x *txn, next txnMeta) error {
 // the partition is.
 func (t *Txns) syncData(m *txnMeta) error {
 	failed, err := t.each(m.sortedParts(), func(p txnPart) error {
-		part, err := t.partition(p)
-		if err != nil {
-			return err
-		}
-		return part.Sync(context.Background())
+		return t.ask(p, markerQuestion{Op: askSync})
 	})
 	if len(failed) > 0 {
 		return err
@@ -114,18 +111,15 @@ func (t *Txns) mark(x *txn) {
 
 // markHeld is mark for who has t.ends already.
 func (t *Txns) markHeld(x *txn) {
-	if x.stuck != nil {
+	if x.stuck != nil || x.tenure().ended() != nil {
 		return
 	}
 	m := x.meta.Load()
-	var coordinatorEpoch int32
-	// A transaction that leaves no record, as a local abort, does not make the topic.
-	if topic, err := t.e.Topic(txnTopicName); err == nil {
-		if state, err := topic.Partition(offsetsPartitionOf(m.id, len(topic.Partitions()))); err == nil {
-			coordinatorEpoch = max(state.LeaderEpoch(), 0)
-		}
+	q := markerQuestion{
+		Op: askMarker, ProducerID: m.producerID, Epoch: m.epoch, Commit: m.state == txnPrepareCommit, TxnV2: m.version >= txnV2,
+		Coordinator: t.coordinatorEpoch(x), Number: x.number, Again: x.again,
 	}
-	failed, err := t.each(x.left, func(p txnPart) error { return t.markOne(m, p, coordinatorEpoch, x.again) })
+	failed, err := t.each(x.left, func(p txnPart) error { return t.ask(p, q) })
 	x.left, x.again = failed, true
 	if len(failed) > 0 {
 		t.warn("a transaction is decided, and cannot be ended in every partition", m, err)
@@ -139,33 +133,51 @@ func (t *Txns) markHeld(x *txn) {
 	x.unwritten = x.logged
 }
 
-// markOne writes the marker in one partition. A commit's is made durable: Complete,
-// or the transaction that follows, may replace Prepare after it. An abort's need
-// not be: what is found open and undecided is aborted.
-func (t *Txns) markOne(m *txnMeta, p txnPart, coordinatorEpoch int32, again bool) error {
-	part, err := t.partition(p)
+// coordinatorEpoch is what the markers of an id carry.
+func (t *Txns) coordinatorEpoch(x *txn) int32 {
+	if x.shard != nil {
+		return x.shard.tenure.epoch.Load()
+	}
+	// A transaction that leaves no record, as a local abort, does not make the topic.
+	if topic, err := t.e.Topic(txnTopicName); err == nil {
+		if state, err := topic.Partition(offsetsPartitionOf(x.meta.Load().id, len(topic.Partitions()))); err == nil {
+			return max(state.LeaderEpoch(), 0)
+		}
+	}
+	return 0
+}
+
+// markOne writes a marker in a partition that this node leads. A commit's is made
+// durable: Complete, or the transaction that follows, may replace Prepare after it. An
+// abort's need not be: what is found open and undecided is aborted.
+func (t *Txns) markOne(ctx context.Context, part *Partition, q *markerQuestion) error {
+	there, leave, err := t.markers.enter(ctx, part, q)
 	if err != nil {
 		return err
 	}
-	commit := m.state == txnPrepareCommit
-	if !again || !marked(part, m) {
-		_, err = part.EndTransaction(context.Background(), m.producerID, m.epoch, commit, coordinatorEpoch, m.version >= txnV2)
+	defer leave()
+	if there {
+		return nil
+	}
+	if !q.Again || !marked(part, q) {
+		_, err = part.EndTransaction(ctx, q.ProducerID, q.Epoch, q.Commit, q.Coordinator, q.TxnV2)
 		var fenced *partition.FencedError
 		if errors.As(err, &fenced) && !fenced.Coordinator {
 			// A newer epoch was seen there, so the transaction ended there before.
-			t.e.Logger().Warn("a transaction's marker is late", slog.String("transactional_id", m.id), slog.Any("error", err))
+			t.e.Logger().Warn("a transaction's marker is late", slog.String("partition", part.String()), slog.Any("error", err))
 			err = nil
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if commit && (again || part.Config().Log.Level != log.Durable) {
-		if err := part.Sync(context.Background()); err != nil {
+	if q.Commit && (q.Again || part.Config().Log.Level != log.Durable) {
+		if err := part.Sync(ctx); err != nil {
 			return err
 		}
 	}
-	t.ended(part, m.producerID, commit)
+	t.markers.written(part, q)
+	t.ended(part, q.ProducerID, q.Commit)
 	return nil
 }
 
@@ -180,30 +192,41 @@ func (t *Txns) ended(part *Partition, producerID int64, commit bool) {
 // marked says that the partition has the marker for certain: with the second
 // protocol the epoch tells. Otherwise it is written once more, which does nothing where no
 // transaction is open.
-func marked(part *Partition, m *txnMeta) bool {
-	s, ok := part.ProducerState(m.producerID)
-	return ok && (s.Epoch > m.epoch || s.Epoch == m.epoch && m.version >= txnV2)
+func marked(part *Partition, q *markerQuestion) bool {
+	s, ok := part.ProducerState(q.ProducerID)
+	return ok && (s.Epoch > q.Epoch || s.Epoch == q.Epoch && q.TxnV2)
 }
 
-// statePartition is where the id's records are.
-func (t *Txns) statePartition(id string) (*Partition, error) {
+// txnLog is where records of ids go.
+type txnLog struct {
+	part   *Partition
+	tenure *tenure
+}
+
+// logOf is where the id's records are.
+func (t *Txns) logOf(x *txn) (txnLog, error) {
+	if x.shard != nil {
+		return txnLog{x.shard.part, x.shard.tenure}, nil
+	}
+	id := x.meta.Load().id
 	topic, err := t.e.Topic(txnTopicName)
 	if err != nil {
 		if topic, err = t.e.InternalTopic(t.e.life, txnTopicName, txnTopicSettings); err != nil {
-			return nil, err
+			return txnLog{}, err
 		}
 	}
-	return topic.Partition(offsetsPartitionOf(id, len(topic.Partitions())))
+	part, err := topic.Partition(offsetsPartitionOf(id, len(topic.Partitions())))
+	return txnLog{part: part}, err
 }
 
 // write appends the id's state and waits until it is durable. The caller has the
 // id's turn. After an unknown outcome nothing more is done with the id.
 func (t *Txns) write(x *txn, m *txnMeta) error {
-	state, err := t.statePartition(m.id)
+	state, err := t.logOf(x)
 	if err != nil {
 		return err
 	}
-	if err := t.append(state, []log.Record{t.record(m)}); err != nil {
+	if err := state.append([]log.Record{t.record(m)}); err != nil {
 		if errors.Is(err, partition.ErrUnknownOutcome) {
 			x.stuck = err
 		}
@@ -214,8 +237,8 @@ func (t *Txns) write(x *txn, m *txnMeta) error {
 }
 
 // append writes records of the coordinator. The disk is waited for.
-func (t *Txns) append(state *Partition, recs []log.Record) error {
-	_, err := state.Append(context.Background(), recs, &partition.AppendOptions{Internal: true})
+func (l *txnLog) append(recs []log.Record) error {
+	_, err := l.tenure.append(context.Background(), l.part, recs, partition.AppendOptions{Internal: true})
 	return err
 }
 
@@ -246,12 +269,12 @@ func (t *Txns) record(m *txnMeta) log.Record {
 	return log.Record{Timestamp: m.updated.UnixMilli(), Key: appendTxnKey(nil, m.id), Value: appendTxnValue(nil, &v)}
 }
 
-func (t *Txns) writeTombstone(m *txnMeta) error {
-	state, err := t.statePartition(m.id)
+func (t *Txns) writeTombstone(x *txn) error {
+	state, err := t.logOf(x)
 	if err != nil {
 		return err
 	}
-	return t.append(state, []log.Record{{Timestamp: t.e.Now().UnixMilli(), Key: appendTxnKey(nil, m.id)}})
+	return state.append([]log.Record{{Timestamp: t.e.Now().UnixMilli(), Key: appendTxnKey(nil, x.meta.Load().id)}})
 }
 
 // maxCompletes bounds the records of one append of writeCompletes.
@@ -261,15 +284,15 @@ const maxCompletes = 500
 // of it. An id whose turn somebody has is passed over: it gets a newer record, or its turn
 // comes again. Each partition's are one append.
 func (t *Txns) writeCompletes(now time.Time) {
-	batches := make(map[*Partition][]*txn)
-	flush := func(state *Partition) {
+	batches := make(map[txnLog][]*txn)
+	flush := func(state txnLog) {
 		list := batches[state]
 		delete(batches, state)
 		recs := make([]log.Record, len(list))
 		for i, x := range list {
 			recs[i] = t.record(x.meta.Load())
 		}
-		err := t.append(state, recs)
+		err := state.append(recs)
 		for _, x := range list {
 			if err == nil {
 				x.unwritten = false
@@ -292,11 +315,11 @@ func (t *Txns) writeCompletes(now time.Time) {
 			continue
 		}
 		m := x.meta.Load()
-		if !x.unwritten || x.dead || x.stuck != nil || !m.state.ended() {
+		if !x.unwritten || x.dead || x.stuck != nil || !m.state.ended() || x.tenure().ended() != nil {
 			x.release()
 			continue
 		}
-		state, err := t.statePartition(m.id)
+		state, err := t.logOf(x)
 		if err != nil {
 			x.release()
 			continue

@@ -39,7 +39,7 @@ func (t *Txns) replay() {
 		return // no transaction was ever begun
 	}
 	for _, part := range topic.Partitions() {
-		if err := t.replayPartition(part); err != nil {
+		if err := t.replayPartition(part, nil, t.ids); err != nil {
 			t.incomplete = true
 			t.e.Logger().Error("records of the transaction coordinator cannot be read: transactions that nothing is known of stay open",
 				slog.String("partition", part.String()), slog.Any("error", err))
@@ -47,9 +47,9 @@ func (t *Txns) replay() {
 	}
 }
 
-// replayPartition reads one partition to its end, past what is damaged. It returns
-// the first thing that was wrong.
-func (t *Txns) replayPartition(part *Partition) (bad error) {
+// replayPartition reads one partition to its end, past what is damaged, into ids. It
+// returns the first thing that was wrong.
+func (t *Txns) replayPartition(part *Partition, s *txnShard, ids map[string]*txn) (bad error) {
 	note := func(err error) {
 		if bad == nil {
 			bad = err
@@ -76,7 +76,7 @@ func (t *Txns) replayPartition(part *Partition) (bad error) {
 		}
 		for rec, err := range b.Records(part.Config().MaxDecompressedBytes) {
 			if err == nil {
-				err = t.replayRecord(&rec)
+				err = t.replayRecord(&rec, s, ids)
 			}
 			if err != nil {
 				note(err)
@@ -85,13 +85,13 @@ func (t *Txns) replayPartition(part *Partition) (bad error) {
 	}
 }
 
-func (t *Txns) replayRecord(rec *log.Record) error {
+func (t *Txns) replayRecord(rec *log.Record, s *txnShard, ids map[string]*txn) error {
 	id, err := parseTxnKey(rec.Key)
 	if err != nil {
 		return err
 	}
 	if rec.Value == nil {
-		delete(t.ids, id)
+		delete(ids, id)
 		return nil
 	}
 	v, err := parseTxnValue(rec.Value)
@@ -123,9 +123,9 @@ func (t *Txns) replayRecord(rec *log.Record) error {
 			}
 		}
 	}
-	x := newTxn(m)
+	x := newTxn(s, m)
 	x.logged, x.earlier = true, true
-	t.ids[id] = x
+	ids[id] = x
 	return nil
 }
 

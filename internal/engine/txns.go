@@ -51,13 +51,24 @@ import (
 //
 // # Concurrency
 //
+// # In a cluster
+//
+// This node coordinates the ids whose partition of __transaction_state it leads, for a
+// tenure (txn_shards.go). No producer is local: a peer outlives a process. Markers go to
+// whoever leads a partition (txn_calls.go), with the tenure's leader epoch as the
+// coordinator's: so a coordinator that was replaced ends nothing any more.
+//
 // Requests of one id take turns; those of several ids do not wait for each other.
 // Lock order: a txn's turn, then Txns.mu; no file is touched while mu is held.
 type Txns struct {
 	e *Engine
 
+	markers markerMemory
+	number  atomic.Int64 // of ends, for markerQuestion
+
 	mu      sync.Mutex
 	ids     map[string]*txn
+	shards  []*txnShard // nil when alone, and while there is no __transaction_state
 	closed  bool
 	running sync.WaitGroup // requests that write
 	ends    sync.RWMutex   // read by who ends a transaction: see holdEnds
@@ -84,12 +95,14 @@ var txnTopicSettings = map[string]string{"cleanup.policy": "compact", settingDur
 
 // txn is one transactional id.
 type txn struct {
-	turn chan struct{} // holds a token while nobody changes the id
-	meta atomic.Pointer[txnMeta]
+	shard *txnShard     // nil when alone
+	turn  chan struct{} // holds a token while nobody changes the id
+	meta  atomic.Pointer[txnMeta]
 
 	// Below: whoever has the turn.
 	left      []txnPart // partitions whose marker is to be written, while prepared
 	again     bool      // some of the markers may be there already
+	number    int64     // of its last end: see markerQuestion
 	logged    bool      // the log has a record of the id
 	unwritten bool      // Complete, and the log still says Prepare
 	earlier   bool      // read from the log, and not given to anybody since
@@ -97,8 +110,8 @@ type txn struct {
 	dead      bool      // no longer in Txns.ids: look it up again
 }
 
-func newTxn(m txnMeta) *txn {
-	x := &txn{turn: make(chan struct{}, 1)}
+func newTxn(s *txnShard, m txnMeta) *txn {
+	x := &txn{shard: s, turn: make(chan struct{}, 1)}
 	x.meta.Store(&m)
 	x.turn <- struct{}{}
 	return x
@@ -109,7 +122,9 @@ func (x *txn) release() { x.turn <- struct{}{} }
 // openTxns reads the coordinator's records, and ends what an earlier run has left.
 func openTxns(e *Engine) (*Txns, error) {
 	t := &Txns{e: e, ids: make(map[string]*txn)}
-	t.load()
+	if e.options.Cluster == nil {
+		t.load()
+	}
 	return t, nil
 }
 
@@ -139,10 +154,18 @@ func (t *Txns) close() {
 // take returns the id with its turn. Without create, an id that is not known is nil.
 func (t *Txns) take(ctx context.Context, id string, create bool) (*txn, error) {
 	for {
+		s, err := t.shardOf(ctx, id, create)
+		if err != nil {
+			return nil, fmt.Errorf("transactional id %q: %w", id, err)
+		}
 		t.mu.Lock()
+		if !t.ownsLocked(s) {
+			t.mu.Unlock()
+			continue
+		}
 		x := t.ids[id]
 		if x == nil && create {
-			x = newTxn(newTxnMeta(id))
+			x = newTxn(s, newTxnMeta(id))
 			t.ids[id] = x
 		}
 		t.mu.Unlock()
@@ -158,7 +181,7 @@ func (t *Txns) take(ctx context.Context, id string, create bool) (*txn, error) {
 				return nil, ctx.Err()
 			}
 		}
-		if !x.dead {
+		if !x.dead && x.tenure().ended() == nil {
 			return x, nil
 		}
 		x.release()
@@ -168,8 +191,11 @@ func (t *Txns) take(ctx context.Context, id string, create bool) (*txn, error) {
 // forget takes the id out. The caller has the turn, and gives it back.
 func (t *Txns) forget(x *txn) {
 	x.dead = true
+	id := x.meta.Load().id
 	t.mu.Lock()
-	delete(t.ids, x.meta.Load().id)
+	if t.ids[id] == x {
+		delete(t.ids, id)
+	}
 	t.mu.Unlock()
 }
 
@@ -238,6 +264,7 @@ func (t *Txns) InitProducer(ctx context.Context, r InitRequest) (producerID int6
 func (t *Txns) init(ctx context.Context, x *txn, r *InitRequest) error {
 	q := txnInit{producerID: r.ProducerID, epoch: r.Epoch, timeout: r.Timeout, now: t.e.Now()}
 	switch {
+	case x.shard != nil: // a client to all who may coordinate it after us
 	case r.Local && r.Anonymous:
 		q.owner = ownerAnonymous
 	case r.Local:
@@ -309,6 +336,10 @@ func (t *Txns) AddPartitions(ctx context.Context, id string, producerID int64, e
 }
 
 func (t *Txns) add(ctx context.Context, id string, producerID int64, epoch int16, parts []txnPart) error {
+	return t.atCoordinator(ctx, txnQuestion{Op: askAdd, ID: id, ProducerID: producerID, Epoch: epoch, Parts: txnPartsList(parts)})
+}
+
+func (t *Txns) addHere(ctx context.Context, id string, producerID int64, epoch int16, parts []txnPart) error {
 	if err := t.begin(); err != nil {
 		return err
 	}
@@ -341,24 +372,37 @@ func (t *Txns) add(ctx context.Context, id string, producerID int64, epoch int16
 // Verify says whether the partition is part of the open transaction of the id, for
 // a producer that adds partitions before it writes to them: one that nobody added
 // would stay open for ever. It takes no turn, so a marker may land before the answer is
-// used: whoever asks holds a partition.Verification. (KIP-890, part 1)
-func (t *Txns) Verify(id string, producerID int64, epoch int16, topic TopicID, partition int32) error {
+// used: whoever asks holds a partition.Verification. In a cluster it asks the
+// coordinator. (KIP-890, part 1)
+func (t *Txns) Verify(ctx context.Context, id string, producerID int64, epoch int16, topic TopicID, partition int32) error {
+	err := t.atCoordinator(ctx, txnQuestion{Op: askVerify, ID: id, ProducerID: producerID, Epoch: epoch, Parts: []TopicPartitions{{topic, []int32{partition}}}})
+	if err != nil {
+		return fmt.Errorf("write in transaction: %w", err)
+	}
+	return nil
+}
+
+func (t *Txns) verifyHere(ctx context.Context, id string, producerID int64, epoch int16, parts []txnPart) error {
+	if _, err := t.shardOf(ctx, id, false); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	x := t.ids[id]
 	t.mu.Unlock()
 	if x == nil {
-		return fmt.Errorf("write in transaction: %w", &ProducerMappingError{TransactionalID: id, ProducerID: producerID})
+		return &ProducerMappingError{TransactionalID: id, ProducerID: producerID}
 	}
 	m := x.meta.Load()
-	err := m.checkProducer(producerID, epoch)
-	if err == nil && m.state.prepared() {
-		err = m.concurrent()
+	if err := m.checkProducer(producerID, epoch); err != nil {
+		return err
 	}
-	if _, ok := m.parts[txnPart{topic, partition}]; err == nil && (m.state != txnOngoing || !ok) {
-		err = m.invalid("write to a partition that is not part")
+	if m.state.prepared() {
+		return m.concurrent()
 	}
-	if err != nil {
-		return fmt.Errorf("write in transaction: %w", err)
+	for _, p := range parts {
+		if _, ok := m.parts[p]; m.state != txnOngoing || !ok {
+			return m.invalid("write to a partition that is not part")
+		}
 	}
 	return nil
 }
@@ -494,7 +538,8 @@ type TxnDescription struct {
 	Partitions []TopicPartitions
 }
 
-// List lists the transactional ids that are known, sorted.
+// List lists the transactional ids that are known, sorted. In a cluster they are those
+// that this node coordinates.
 func (t *Txns) List() []TxnListing {
 	var list []TxnListing
 	for _, x := range t.all() {
@@ -515,6 +560,9 @@ func (m *txnMeta) listing() TxnListing {
 
 // Describe describes a transactional id. One that is not known is a *ProducerMappingError.
 func (t *Txns) Describe(id string) (TxnDescription, error) {
+	if _, err := t.shardOf(t.e.life, id, false); err != nil {
+		return TxnDescription{}, fmt.Errorf("transactional id %q: %w", id, err)
+	}
 	t.mu.Lock()
 	x := t.ids[id]
 	t.mu.Unlock()
@@ -556,10 +604,15 @@ func (t *Txns) tick(now time.Time) {
 		default:
 			continue // somebody is at it
 		}
-		ending.Go(func() {
+		one := func() {
 			defer x.release()
 			t.tickOne(x, now)
-		})
+		}
+		if x.shard == nil {
+			ending.Go(one)
+		} else {
+			t.running.Go(one) // other nodes may let us wait, and more than this is due
+		}
 	}
 	ending.Wait()
 	t.writeCompletes(now)
@@ -568,7 +621,7 @@ func (t *Txns) tick(now time.Time) {
 func (t *Txns) tickOne(x *txn, now time.Time) {
 	m := x.meta.Load()
 	switch {
-	case x.dead, x.stuck != nil:
+	case x.dead, x.stuck != nil, x.tenure().ended() != nil:
 	case m.state.prepared():
 		t.mark(x)
 	case m.expired(now):
@@ -577,7 +630,7 @@ func (t *Txns) tickOne(x *txn, now time.Time) {
 		}
 	case m.forgotten(now) && !x.unwritten:
 		if x.logged {
-			if err := t.writeTombstone(m); err != nil {
+			if err := t.writeTombstone(x); err != nil {
 				t.warn("an unused transactional id could not be forgotten", m, err)
 				return
 			}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/x/embedlog/compress"
 	"github.com/x/embedlog/internal/vfs"
-	"github.com/x/embedlog/internal/wire"
+	codec "github.com/x/embedlog/internal/wire"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
@@ -15,8 +15,8 @@ import (
 // peerErrors are the errors that arrive at another peer as what they were: all that a
 // caller of this package branches on. A test compares the list with the source, so that
 // a new one is not forgotten.
-var peerErrors = func() *wire.Errors {
-	e := wire.NewErrors()
+var peerErrors = func() *codec.Errors {
+	e := codec.NewErrors()
 	for name, err := range map[string]error{
 		"context.Canceled": context.Canceled, "context.DeadlineExceeded": context.DeadlineExceeded,
 		"io.EOF": io.EOF, "io.ErrUnexpectedEOF": io.ErrUnexpectedEOF,
@@ -87,7 +87,7 @@ var peerErrors = func() *wire.Errors {
 }()
 
 // peerCodec is what requests, answers and errors between peers are encoded with.
-var peerCodec = wire.Codec{Errors: peerErrors}
+var peerCodec = codec.Codec{Errors: peerErrors}
 
 // EncodeError is an error as it is sent to a peer, of a few KiB at most beside the fields of
 // its types. DecodeError makes it what errors.Is and errors.As find the same in: all that

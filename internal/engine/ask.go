@@ -99,3 +99,65 @@ func (g *Groups) find(at topicPart) (*Partition, error) {
 	}
 	return t.Partition(at.partition)
 }
+
+// coordinatorTopics are the settings of the topics that coordinators keep their state in.
+var coordinatorTopics = map[string]map[string]string{
+	offsetsTopicName: offsetsTopicSettings, shareTopicName: shareTopicSettings, txnTopicName: txnTopicSettings,
+}
+
+// metaAsk asks the leader of the metadata for what coordinators on any node need.
+type metaAsk struct {
+	Topic string // make this internal topic
+	IDs   int    // allocate so many producer ids
+}
+
+type metaGiven struct{ FirstID int64 }
+
+func (e *Engine) askMeta() *service[metaAsk, metaGiven] {
+	return &service[metaAsk, metaGiven]{"meta.ask", func(ctx context.Context, q *metaAsk) (a metaGiven, err error) {
+		if q.Topic != "" {
+			settings, ok := coordinatorTopics[q.Topic]
+			if !ok {
+				return a, &InvalidTopicError{Name: q.Topic, Reason: "no coordinator needs it"}
+			}
+			_, err = e.InternalTopic(ctx, q.Topic, settings)
+			return a, err
+		}
+		if q.IDs < 1 || q.IDs > producerIDBlock {
+			return a, fmt.Errorf("%d producer ids are asked for", q.IDs)
+		}
+		a.FirstID, err = e.meta.do(ctx, &command{kind: allocateIDsCommand, count: q.IDs})
+		return a, err
+	}}
+}
+
+// atMeta has the leader of the metadata answer. Where it cannot be found the error matches
+// ErrCoordinatorLoading: that this node does not lead the metadata is nothing that a
+// caller should take for an answer about his own question.
+func (e *Engine) atMeta(ctx context.Context, q metaAsk) (a metaGiven, err error) {
+	leader, _ := e.MetaLeader()
+	if leader >= 0 {
+		a, err = e.askMeta().atNode(ctx, e, leader, &q)
+	}
+	if leader < 0 || errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) {
+		err = fmt.Errorf("%w: the metadata: node %d was asked: %v", ErrCoordinatorLoading, leader, err)
+	}
+	return a, err
+}
+
+// coordinatorTopic returns an internal topic, and has it made if there is none.
+func (e *Engine) coordinatorTopic(ctx context.Context, name string) (*Topic, error) {
+	if e.cluster == nil {
+		return e.InternalTopic(ctx, name, coordinatorTopics[name])
+	}
+	if t, err := e.Topic(name); err == nil {
+		return t, nil
+	}
+	if _, err := e.atMeta(ctx, metaAsk{Topic: name}); err != nil {
+		return nil, fmt.Errorf("create topic %s: %w", name, err)
+	}
+	if err := e.metadataNow(ctx); err != nil {
+		return nil, err
+	}
+	return e.Topic(name)
+}

@@ -92,6 +92,7 @@ func (e *Engine) handleCoordinators() {
 	e.handle(e.askTxn().name, e.askTxn().handler())
 	e.handle(e.askMarker().name, e.askMarker().handler())
 	e.handle(e.askOffsets().name, e.askOffsets().handler())
+	e.handle(e.askMeta().name, e.askMeta().handler())
 	e.handleShares()
 }
 

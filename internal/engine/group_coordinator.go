@@ -153,7 +153,7 @@ func (g *Groups) prepare(ctx context.Context, create bool) ([]*offsetsShard, err
 		if !create {
 			return nil, nil
 		}
-		t, err = g.engine.InternalTopic(ctx, offsetsTopicName, offsetsTopicSettings)
+		t, err = g.engine.coordinatorTopic(ctx, offsetsTopicName)
 	}
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func (e *Engine) AllocateProducerID(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	if ids.next == ids.end {
-		first, err := e.meta.do(ctx, &command{kind: allocateIDsCommand, count: producerIDBlock})
+		first, err := e.allocateIDs(ctx)
 		if err != nil {
 			return 0, fmt.Errorf("allocate producer ids: %w", err)
 		}
@@ -34,4 +34,12 @@ func (e *Engine) AllocateProducerID(ctx context.Context) (int64, error) {
 	id := ids.next
 	ids.next++
 	return id, nil
+}
+
+func (e *Engine) allocateIDs(ctx context.Context) (first int64, err error) {
+	if e.cluster == nil {
+		return e.meta.do(ctx, &command{kind: allocateIDsCommand, count: producerIDBlock})
+	}
+	a, err := e.atMeta(ctx, metaAsk{IDs: producerIDBlock})
+	return a.FirstID, err
 }

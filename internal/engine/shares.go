@@ -141,7 +141,7 @@ func (s *Shares) prepare(ctx context.Context, create bool) ([]*shareShard, error
 		if !create {
 			return nil, nil
 		}
-		t, err = s.engine.InternalTopic(ctx, shareTopicName, shareTopicSettings)
+		t, err = s.engine.coordinatorTopic(ctx, shareTopicName)
 	}
 	if err != nil {
 		return nil, err

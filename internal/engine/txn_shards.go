@@ -57,7 +57,7 @@ func (t *Txns) prepare(ctx context.Context, create bool) ([]*txnShard, error) {
 		if !create {
 			return nil, nil
 		}
-		topic, err = t.e.InternalTopic(ctx, txnTopicName, txnTopicSettings)
+		topic, err = t.e.coordinatorTopic(ctx, txnTopicName)
 	}
 	if err != nil {
 		return nil, err

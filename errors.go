@@ -73,6 +73,9 @@ var (
 	// ErrPeerUnreachable says that another node of the cluster could not be reached, and
 	// was asked nothing.
 	ErrPeerUnreachable = engine.ErrPeerUnreachable
+	// ErrCoordinatorLoading says that the node which coordinates a group or a transaction has
+	// only come to it, or is not known. The same call succeeds a little later.
+	ErrCoordinatorLoading = engine.ErrCoordinatorLoading
 	// ErrFencedInstance says that another member has taken the instance id over.
 	ErrFencedInstance = engine.ErrFencedInstance
 	// ErrInvalidMember is matched by *InvalidMemberError.
@@ -212,4 +215,4 @@ func retriable(err error) bool {
 
 // retriableErrors can pass by themselves: when there is room, another leader, the
 // holder of a lock or an instance id is gone, a transaction has ended, or a peer is back.
-var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrInstanceInUse, ErrUnstableOffset, ErrConcurrentTransactions, ErrPeerUnreachable}
+var retriableErrors = []error{ErrNoSpace, ErrNotLeader, ErrLocked, ErrInstanceInUse, ErrUnstableOffset, ErrConcurrentTransactions, ErrPeerUnreachable, ErrCoordinatorLoading}

@@ -35,6 +35,7 @@ var allErrors = map[string]struct {
 	"ErrInvalidNode":              {ErrInvalidNode, false},
 	"ErrInvalidReplicationFactor": {ErrInvalidReplicationFactor, false},
 	"ErrPeerUnreachable":          {ErrPeerUnreachable, true},
+	"ErrCoordinatorLoading":       {ErrCoordinatorLoading, true},
 	"ErrUnknownNode":              {ErrUnknownNode, false},
 	"ErrInvalidCommit":            {ErrInvalidCommit, false},
 	"ErrInvalidGroup":             {ErrInvalidGroup, false},

@@ -202,6 +202,10 @@ func (q *producer) check(r *request) {
 			p.code = codeOf(p.err)
 			continue
 		}
+		if p.err = r.mustLead(p.part); p.err != nil {
+			p.code = codeNotLeaderOrFollower // before it is made part of a transaction
+			continue
+		}
 		q.checkBatch(r, p)
 	}
 	switch {
@@ -416,6 +420,8 @@ func (p *producePart) codeOf(r *request, err error) int16 {
 	switch code := codeOf(err); {
 	case code == codeProducerFenced:
 		return codeInvalidProducerEpoch
+	case code == codeCoordinatorLoadInProgress:
+		return codeNotEnoughReplicas // as in Kafka: clients try again
 	case errors.As(err, &state) && r.version >= produceAbortable:
 		return codeTransactionAbortable
 	default:
@@ -483,7 +489,21 @@ func (q *producer) write(r *request) {
 		e.tags()
 	}
 	e.int32(r.throttled())
-	e.tags()
+	if r.version < produceLeader {
+		e.tags()
+		return
+	}
+	r.writeEndpoints(e, q.leaders())
+}
+
+// leaders are the nodes that the answer names.
+func (q *producer) leaders() (nodes []int32) {
+	for i := range q.parts {
+		if lost := leaderNow(q.parts[i].part, q.parts[i].err); lost != nil {
+			nodes = append(nodes, lost.Leader)
+		}
+	}
+	return nodes
 }
 
 func (p *producePart) write(r *request, e encoder) {
@@ -506,8 +526,7 @@ func (p *producePart) write(r *request, e encoder) {
 	if r.version >= produceRecordErrors {
 		p.writeRecordErrors(e)
 	}
-	var lost *partition.NotLeaderError
-	if r.version >= produceLeader && errors.As(p.err, &lost) {
+	if lost := leaderNow(p.part, p.err); lost != nil && r.version >= produceLeader {
 		writeLeader(e, 0, lost)
 		return
 	}

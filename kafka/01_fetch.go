@@ -51,6 +51,7 @@ type fetcher struct {
 	wrong              bool        // a partition has an answer that is not to wait
 	waiter             *partition.Waiter
 	timer              *time.Timer
+	rack               bool // the client has one, and may read from followers (KIP-392)
 	places             fetchPlaces
 	memory             fetchMemory
 	found              [][]byte // by one partition; between fetches it is empty
@@ -146,6 +147,7 @@ func (q *fetcher) read(r *request, body []byte) (session int16, err error) {
 	case c.flexible:
 		leastTopic, leastPart = 1+1+1, 4+4+8+4+8+4+1
 	}
+	q.rack = false
 	q.topics, q.parts = q.topics[:0], q.parts[:0]
 	for range c.array(leastTopic) {
 		var t fetchTopic
@@ -189,7 +191,7 @@ func (q *fetcher) read(r *request, body []byte) (session int16, err error) {
 		skipForgotten(&c, r.version)
 	}
 	if r.version >= fetchRack {
-		c.name() // of the client's rack
+		q.rack = len(c.name()) > 0
 	}
 	c.tags()
 	if !c.ok() {
@@ -275,7 +277,10 @@ func (q *fetcher) check(r *request) {
 			p.code = codeOf(p.err)
 		}
 		if p.code == codeNone {
-			p.code = checkLeaderEpoch(p.part, p.leaderEpoch)
+			q.checkLeader(r, p)
+		}
+		if p.code == codeNone {
+			p.code = r.checkLeaderEpoch(p.part, p.leaderEpoch)
 		}
 		if p.code == codeNone {
 			p.checkDivergence()
@@ -309,14 +314,27 @@ func (q *fetcher) findTopic(r *request, t *fetchTopic) (*engine.Topic, int16) {
 
 // checkLeaderEpoch judges the leader epoch that a client believes in; -1 is none.
 // One that is older has to learn what it missed, one that is newer we have to. (KIP-320)
-func checkLeaderEpoch(p *engine.Partition, known int32) int16 {
-	switch now := p.LeaderEpoch(); {
+func (r *request) checkLeaderEpoch(p *engine.Partition, known int32) int16 {
+	switch _, now := r.leaderOf(p); {
 	case known < 0 || known == now:
 		return codeNone
 	case known < now:
 		return codeFencedLeaderEpoch
 	default:
 		return codeUnknownLeaderEpoch
+	}
+}
+
+// checkLeader refuses what another node has to be asked for. A follower is read from by
+// who has said where he is, up to what it knows to be committed. (KIP-392)
+func (q *fetcher) checkLeader(r *request, p *fetchPart) {
+	err := r.mustLead(p.part)
+	switch {
+	case err == nil:
+	case !q.rack || p.part.Replicated() == nil:
+		p.code, p.err = codeNotLeaderOrFollower, err
+	case p.offset > p.part.HighWatermark():
+		p.code, p.err = codeOffsetNotAvailable, err // the leader may have it
 	}
 }
 
@@ -513,7 +531,25 @@ func (q *fetcher) write(r *request, code int16) {
 		}
 		e.tags()
 	}
-	e.tags()
+	if r.version < fetchEndpoints {
+		e.tags()
+		return
+	}
+	r.writeEndpoints(e, q.leaders())
+}
+
+// leaders are the nodes that the answer names.
+func (q *fetcher) leaders() (nodes []int32) {
+	for i := range q.parts {
+		p := &q.parts[i]
+		if p.code != codeNotLeaderOrFollower && p.code != codeFencedLeaderEpoch || p.part == nil {
+			continue
+		}
+		if node, _ := p.part.Leader(); node >= 0 {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
 }
 
 func (p *fetchPart) write(r *request, e encoder, isolation partition.Isolation) {
@@ -551,7 +587,7 @@ func (p *fetchPart) writeTags(r *request, e encoder) {
 	if !e.flexible {
 		return
 	}
-	var lost *partition.NotLeaderError
+	lost := leaderNow(p.part, p.err)
 	switch {
 	case p.diverge:
 		e.uvarint(1)
@@ -560,10 +596,11 @@ func (p *fetchPart) writeTags(r *request, e encoder) {
 		e.int32(p.epoch)
 		e.int64(p.end)
 		e.uvarint(0)
-	case errors.As(p.err, &lost):
+	case lost != nil && p.code == codeNotLeaderOrFollower:
 		writeLeader(e, 1, lost)
 	case p.code == codeFencedLeaderEpoch && r.version >= fetchEndpoints:
-		writeLeader(e, 1, &partition.NotLeaderError{Leader: r.srv.nodeID, LeaderEpoch: p.part.LeaderEpoch()})
+		node, epoch := r.leaderOf(p.part)
+		writeLeader(e, 1, &partition.NotLeaderError{Leader: node, LeaderEpoch: epoch})
 	default:
 		e.tags()
 	}

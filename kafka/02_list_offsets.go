@@ -48,7 +48,7 @@ func listOffsets(r *request, q *kmsg.ListOffsetsRequest) (kmsg.Response, error) 
 			case code != codeNone:
 				p.ErrorCode = code
 			default:
-				listOffset(q, topic, &asked.Partitions[j], &p)
+				listOffset(r, q, topic, &asked.Partitions[j], &p)
 			}
 			t.Partitions = append(t.Partitions, p)
 		}
@@ -58,13 +58,16 @@ func listOffsets(r *request, q *kmsg.ListOffsetsRequest) (kmsg.Response, error) 
 }
 
 // listOffset answers for one partition.
-func listOffset(q *kmsg.ListOffsetsRequest, topic *engine.Topic, asked *kmsg.ListOffsetsRequestTopicPartition, p *kmsg.ListOffsetsResponseTopicPartition) {
+func listOffset(r *request, q *kmsg.ListOffsetsRequest, topic *engine.Topic, asked *kmsg.ListOffsetsRequestTopicPartition, p *kmsg.ListOffsetsResponseTopicPartition) {
 	part, err := readablePartition(topic, asked.Partition)
+	if err == nil {
+		err = r.mustLead(part)
+	}
 	if p.ErrorCode = codeOf(err); err != nil {
 		return
 	}
 	if q.Version >= 4 {
-		if p.ErrorCode = checkLeaderEpoch(part, asked.CurrentLeaderEpoch); p.ErrorCode != codeNone {
+		if p.ErrorCode = r.checkLeaderEpoch(part, asked.CurrentLeaderEpoch); p.ErrorCode != codeNone {
 			return
 		}
 	}
@@ -73,13 +76,14 @@ func listOffset(q *kmsg.ListOffsetsRequest, topic *engine.Topic, asked *kmsg.Lis
 	case asked.Timestamp < 0 && !special, special && q.Version < since:
 		p.ErrorCode = codeUnsupportedVersion
 	case asked.Timestamp == timeLatest:
-		p.Offset, p.LeaderEpoch = part.HighWatermark(), part.LeaderEpoch()
+		_, p.LeaderEpoch = r.leaderOf(part)
+		p.Offset = part.HighWatermark()
 		if q.IsolationLevel == 1 {
 			p.Offset = part.LastStable()
 		}
 	case asked.Timestamp == timeEarliest, asked.Timestamp == timeEarliestLocal:
 		p.Offset = part.LogStart()
-		p.LeaderEpoch = epochOf(part, p.Offset)
+		p.LeaderEpoch = r.epochOf(part, p.Offset)
 	case asked.Timestamp == timeLatestTiered, asked.Timestamp == timeEarliestPending:
 		// All there is lies here: there is nothing to answer with, and that is no error.
 	case asked.Timestamp == timeNewest:
@@ -96,9 +100,10 @@ func listOffset(q *kmsg.ListOffsetsRequest, topic *engine.Topic, asked *kmsg.Lis
 }
 
 // epochOf is the leader epoch of what is or will be at an offset.
-func epochOf(p *engine.Partition, offset int64) int32 {
+func (r *request) epochOf(p *engine.Partition, offset int64) int32 {
 	if epoch, ok := p.EpochOf(offset); ok {
 		return epoch
 	}
-	return p.LeaderEpoch()
+	_, epoch := r.leaderOf(p)
+	return epoch
 }

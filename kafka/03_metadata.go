@@ -16,12 +16,14 @@ func init() { register(0, 13, metadata) }
 
 func metadata(r *request, q *kmsg.MetadataRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.MetadataResponse)
-	broker := kmsg.NewMetadataResponseBroker()
-	broker.NodeID = r.srv.nodeID
-	broker.Host, broker.Port = r.conn.listener.advertise.host, r.conn.listener.advertise.port
-	resp.Brokers = append(resp.Brokers, broker)
+	places := r.placements()
+	for _, b := range r.brokers() {
+		broker := kmsg.NewMetadataResponseBroker()
+		broker.NodeID, broker.Host, broker.Port = b.id, b.host, b.port
+		resp.Brokers = append(resp.Brokers, broker)
+	}
 	resp.ClusterID = &r.srv.clusterID
-	resp.ControllerID = r.srv.nodeID
+	resp.ControllerID = r.controller()
 	if q.Version >= 8 && q.Version <= 10 && q.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = r.operations(ResourceCluster, ClusterName, clusterOperations...)
 	}
@@ -29,7 +31,7 @@ func metadata(r *request, q *kmsg.MetadataRequest) (kmsg.Response, error) {
 	if q.Topics == nil || q.Version == 0 && len(q.Topics) == 0 {
 		for _, t := range r.engine.Topics() {
 			if r.authorize(OpDescribe, ResourceTopic, t.Name()) {
-				resp.Topics = append(resp.Topics, r.topicMetadata(q, t))
+				resp.Topics = append(resp.Topics, r.topicMetadata(q, t, &places))
 			}
 		}
 		return resp, nil
@@ -44,7 +46,7 @@ func metadata(r *request, q *kmsg.MetadataRequest) (kmsg.Response, error) {
 			continue // one answer for each, as in Kafka
 		}
 		delete(times, asked)
-		t := r.askedTopicMetadata(q, &q.Topics[i])
+		t := r.askedTopicMetadata(q, &q.Topics[i], &places)
 		if err := r.grow(len(t.Partitions), describedPartitionBytes); err != nil {
 			return nil, err
 		}
@@ -70,7 +72,7 @@ func askedTopicOf(t *kmsg.MetadataRequestTopic) askedTopic {
 }
 
 // askedTopicMetadata answers for one topic that was asked for.
-func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.MetadataRequestTopic) kmsg.MetadataResponseTopic {
+func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.MetadataRequestTopic, places *placements) kmsg.MetadataResponseTopic {
 	none := kmsg.NewMetadataResponseTopic()
 	none.Topic, none.TopicID = asked.Topic, asked.TopicID
 	id := engine.TopicID(asked.TopicID)
@@ -82,7 +84,7 @@ func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.Metada
 			none.ErrorCode = codeUnknownTopicID
 			return none
 		}
-		return r.topicMetadata(q, t)
+		return r.topicMetadata(q, t, places)
 	}
 	if asked.Topic == nil || !id.IsZero() {
 		none.ErrorCode = codeInvalidRequest
@@ -102,7 +104,7 @@ func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.Metada
 	if none.ErrorCode != codeNone {
 		return none
 	}
-	return r.topicMetadata(q, t)
+	return r.topicMetadata(q, t, places)
 }
 
 // autoCreate makes a topic that is not there, if it may.
@@ -125,20 +127,20 @@ func (r *request) autoCreate(name string, allowed bool) (*engine.Topic, int16) {
 	return t, codeOf(err)
 }
 
-// topicMetadata describes a topic. This node has every replica there is.
-func (r *request) topicMetadata(q *kmsg.MetadataRequest, t *engine.Topic) kmsg.MetadataResponseTopic {
+// topicMetadata describes a topic.
+func (r *request) topicMetadata(q *kmsg.MetadataRequest, t *engine.Topic, places *placements) kmsg.MetadataResponseTopic {
 	name := t.Name()
 	m := kmsg.NewMetadataResponseTopic()
 	m.Topic, m.TopicID, m.IsInternal = &name, t.ID(), t.Internal()
 	if q.Version >= 8 && q.IncludeTopicAuthorizedOperations {
 		m.AuthorizedOperations = r.operations(ResourceTopic, name, topicOperations...)
 	}
-	replicas := []int32{r.srv.nodeID}
 	m.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, len(t.Partitions()))
 	for _, p := range t.Partitions() {
 		x := kmsg.NewMetadataResponseTopicPartition()
-		x.Partition, x.Leader, x.LeaderEpoch = p.ID(), r.srv.nodeID, p.LeaderEpoch()
-		x.Replicas, x.ISR = replicas, replicas
+		at := places.of(t, p)
+		x.ErrorCode, x.Partition, x.Leader, x.LeaderEpoch = at.code(), p.ID(), at.leader, at.epoch
+		x.Replicas, x.ISR, x.OfflineReplicas = at.replicas, at.isr, at.offline
 		m.Partitions = append(m.Partitions, x)
 	}
 	return m

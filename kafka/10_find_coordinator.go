@@ -2,8 +2,9 @@ package kafka
 
 import "github.com/twmb/franz-go/pkg/kmsg"
 
-// FindCoordinator, versions 0 to 6: this node coordinates everything there is. From
-// 4 on the request has many keys.
+// FindCoordinator, versions 0 to 6. Alone this node coordinates everything there is; in a
+// cluster it is who leads the partition where the group's, or the id's, records are. From 4
+// on the request has many keys.
 
 func init() { register(0, 6, findCoordinator) }
 
@@ -38,8 +39,32 @@ func (r *request) coordinator(kind int8, key string) kmsg.FindCoordinatorRespons
 		c.ErrorCode = codeInvalidRequest
 		c.ErrorMessage = kmsg.StringPtr("there are coordinators of groups and of transactions")
 	default:
-		at := r.conn.listener.advertise
-		c.NodeID, c.Host, c.Port = r.srv.nodeID, at.host, at.port
+		b, err := r.findCoordinator(kind, key)
+		if c.ErrorCode = coordinatorCodeOf(err); err != nil {
+			c.ErrorMessage = message(err)
+			break
+		}
+		c.NodeID, c.Host, c.Port = b.id, b.host, b.port
 	}
 	return c
+}
+
+// findCoordinator is the node that coordinates a group or a transactional id.
+func (r *request) findCoordinator(kind int8, key string) (broker, error) {
+	if r.engine.Cluster() == nil {
+		return broker{r.srv.nodeID, r.conn.listener.advertise}, nil
+	}
+	find := r.engine.Groups().Coordinator
+	if kind == coordinatorTxn {
+		find = r.engine.Txns().Coordinator
+	}
+	node, err := find(r.ctx, key)
+	if err != nil {
+		return broker{}, err
+	}
+	b, ok := r.brokerOf(node)
+	if !ok {
+		return b, refuse(codeCoordinatorNotAvailable, "the coordinator is not known, or takes no calls")
+	}
+	return b, nil
 }

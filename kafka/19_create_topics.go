@@ -56,7 +56,7 @@ func (r *request) createTopic(ctx context.Context, asked *kmsg.CreateTopicsReque
 	if validateOnly {
 		settings, err := r.engine.CheckCreateTopic(ctx, spec)
 		if err == nil {
-			r.describeCreated(answer, spec.Partitions, settings)
+			r.describeCreated(answer, spec.Partitions, max(spec.ReplicationFactor, 1), settings)
 		}
 		return err
 	}
@@ -66,7 +66,7 @@ func (r *request) createTopic(ctx context.Context, asked *kmsg.CreateTopicsReque
 	t, err := r.engine.CreateTopic(ctx, spec)
 	if err == nil {
 		answer.TopicID = t.ID()
-		r.describeCreated(answer, len(t.Partitions()), t.Settings())
+		r.describeCreated(answer, len(t.Partitions()), t.ReplicationFactor(), t.Settings())
 	}
 	return err
 }
@@ -90,19 +90,25 @@ func (r *request) topicSpec(asked *kmsg.CreateTopicsRequestTopic) (engine.TopicS
 	}
 	if len(asked.ReplicaAssignment) > 0 {
 		n, err := r.assignedPartitions(asked)
-		spec.Partitions = n
+		if spec.Partitions = n; err == nil && r.engine.Cluster() != nil {
+			spec.Replicas = make([][]int32, n)
+			for _, a := range asked.ReplicaAssignment {
+				spec.Replicas[a.Partition] = a.Replicas
+			}
+		}
 		return spec, err
 	}
 	switch {
 	case asked.ReplicationFactor == 0 || asked.ReplicationFactor < -1:
 		return spec, refuse(codeInvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
-	case asked.ReplicationFactor > 1:
+	case asked.ReplicationFactor > 1 && r.engine.Cluster() == nil:
 		return spec, refuse(codeInvalidReplicationFactor, "Unable to replicate the partition %d time(s): there is only one broker.", asked.ReplicationFactor)
 	case asked.NumPartitions == -1:
 		spec.Partitions = r.srv.db.DefaultPartitions()
 	case asked.NumPartitions < 1:
 		return spec, refuse(codeInvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
 	}
+	spec.ReplicationFactor = int(max(asked.ReplicationFactor, 0))
 	if spec.Partitions > engine.MaxPartitions {
 		return spec, refuse(codeInvalidPartitions, "%d partitions: at most %d are allowed", spec.Partitions, engine.MaxPartitions)
 	}
@@ -137,12 +143,12 @@ func (r *request) assignedPartitions(asked *kmsg.CreateTopicsRequestTopic) (int,
 }
 
 // describeCreated says what a topic has become. Who may not see settings is told so.
-func (r *request) describeCreated(answer *kmsg.CreateTopicsResponseTopic, partitions int, settings engine.Settings) {
+func (r *request) describeCreated(answer *kmsg.CreateTopicsResponseTopic, partitions, factor int, settings engine.Settings) {
 	if !r.authorize(OpDescribeConfigs, ResourceTopic, answer.Topic) {
 		answer.ConfigErrorCode = codeTopicAuthorizationFailed
 		return
 	}
-	answer.NumPartitions, answer.ReplicationFactor = int32(partitions), 1
+	answer.NumPartitions, answer.ReplicationFactor = int32(partitions), int16(factor)
 	for _, c := range topicConfigs(settings, false) {
 		x := kmsg.NewCreateTopicsResponseTopicConfig()
 		// Clients refuse a source that is not positive.

@@ -38,7 +38,9 @@ func deleteRecords(r *request, q *kmsg.DeleteRecordsRequest) (kmsg.Response, err
 					x.LowWatermark = start
 				}
 			}
-			x.ErrorCode, _ = answerTo(err)
+			if x.ErrorCode, _ = answerTo(err); x.ErrorCode == codeNotController {
+				x.ErrorCode = codeNotLeaderOrFollower
+			}
 			answer.Partitions = append(answer.Partitions, x)
 		}
 		resp.Topics = append(resp.Topics, answer)

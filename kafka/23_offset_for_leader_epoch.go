@@ -19,8 +19,11 @@ func offsetForLeaderEpoch(r *request, q *kmsg.OffsetForLeaderEpochRequest) (kmsg
 			p.Partition, p.ErrorCode, p.LeaderEpoch, p.EndOffset = asked.Partitions[j].Partition, code, -1, -1
 			if code == codeNone {
 				part, err := readablePartition(topic, p.Partition)
+				if err == nil {
+					err = r.mustLead(part)
+				}
 				if p.ErrorCode = codeOf(err); err == nil {
-					p.ErrorCode = checkLeaderEpoch(part, asked.Partitions[j].CurrentLeaderEpoch)
+					p.ErrorCode = r.checkLeaderEpoch(part, asked.Partitions[j].CurrentLeaderEpoch)
 				}
 				if p.ErrorCode == codeNone {
 					p.LeaderEpoch, p.EndOffset = part.EpochEnd(asked.Partitions[j].LeaderEpoch)

@@ -57,8 +57,12 @@ func logDirTopic(t *engine.Topic, parts []*engine.Partition) kmsg.DescribeLogDir
 	x := kmsg.NewDescribeLogDirsResponseDirTopic()
 	x.Topic = t.Name()
 	for _, p := range parts {
+		if p.Elsewhere() {
+			continue // not in this directory
+		}
 		y := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		// A partition that is the only copy lags behind nobody.
+		// A partition that is the only copy, or leads, lags behind nobody; how far a replica is
+		// behind its leader is what the leader knows.
 		y.Partition, y.Size, y.OffsetLag = p.ID(), p.Log().AllocatedBytes(), 0
 		x.Partitions = append(x.Partitions, y)
 	}

@@ -59,6 +59,9 @@ func (r *request) addPartitions(ctx context.Context, asked *kmsg.CreatePartition
 	case asked.Assignment != nil && len(asked.Assignment) != total-has:
 		return refuse(codeInvalidReplicaAssignment, "%d partitions are to be added, and replicas are given for %d", total-has, len(asked.Assignment))
 	}
+	if asked.Assignment != nil && r.engine.Cluster() != nil {
+		return refuse(codeInvalidReplicaAssignment, "replicas of partitions that are added are chosen by the cluster; they can be reassigned afterwards")
+	}
 	for _, a := range asked.Assignment {
 		if err := r.checkReplicas(a.Replicas); err != nil {
 			return err

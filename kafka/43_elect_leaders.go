@@ -1,11 +1,14 @@
 package kafka
 
 import (
+	"context"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ElectLeaders, versions 0 to 2. Every partition has its preferred leader, this
-// node, so no election is ever needed. (KIP-183, KIP-460)
+// ElectLeaders, versions 0 to 2. Alone every partition has its preferred leader, this
+// node, so no election is ever needed. In a cluster who leads gives the lead to the first of
+// the replicas; nobody is elected who lacks what was committed. (KIP-183, KIP-460)
 
 func init() { register(0, 2, electLeaders) }
 
@@ -17,6 +20,8 @@ const (
 
 func electLeaders(r *request, q *kmsg.ElectLeadersRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.ElectLeadersResponse)
+	ctx, cancel := r.within(q.TimeoutMillis)
+	defer cancel()
 	parts := 0
 	for i := range q.Topics {
 		parts += 1 + len(q.Topics[i].Partitions)
@@ -38,6 +43,14 @@ func electLeaders(r *request, q *kmsg.ElectLeadersRequest) (kmsg.Response, error
 		for _, t := range r.engine.Topics() {
 			x := kmsg.NewElectLeadersResponseTopic()
 			x.Topic = t.Name()
+			for _, p := range t.Partitions() {
+				why := r.electLeader(ctx, t.Name(), p.ID(), q.ElectionType)
+				if code, message := answerTo(why); code != codeElectionNotNeeded {
+					y := kmsg.NewElectLeadersResponseTopicPartition()
+					y.Partition, y.ErrorCode, y.ErrorMessage = p.ID(), code, message
+					x.Partitions = append(x.Partitions, y)
+				}
+			}
 			resp.Topics = append(resp.Topics, x)
 		}
 	}
@@ -49,7 +62,7 @@ func electLeaders(r *request, q *kmsg.ElectLeadersRequest) (kmsg.Response, error
 			y.Partition = n
 			why := err
 			if why == nil {
-				why = r.electLeader(asked.Topic, n)
+				why = r.electLeader(ctx, asked.Topic, n, q.ElectionType)
 			}
 			y.ErrorCode, y.ErrorMessage = answerTo(why)
 			x.Partitions = append(x.Partitions, y)
@@ -59,13 +72,24 @@ func electLeaders(r *request, q *kmsg.ElectLeadersRequest) (kmsg.Response, error
 	return resp, nil
 }
 
-func (r *request) electLeader(topic string, partition int32) error {
+func (r *request) electLeader(ctx context.Context, topic string, partition int32, kind int8) error {
 	t, err := r.engine.Topic(topic)
 	if err != nil {
 		return err
 	}
-	if _, err := t.Partition(partition); err != nil {
+	p, err := t.Partition(partition)
+	if err != nil {
 		return err
+	}
+	node, _ := r.leaderOf(p)
+	if replicas := t.Replicas(partition); kind == electPreferred && r.engine.Cluster() != nil && len(replicas) > 0 && node != replicas[0] {
+		if err := r.engine.GiveLead(ctx, p, replicas[0]); err != nil {
+			return refuse(codePreferredLeaderNotAvailable, "The preferred leader %d cannot take over: %v", replicas[0], err)
+		}
+		return nil
+	}
+	if node < 0 {
+		return refuse(codeEligibleLeadersNotAvailable, "No leader is known, and none is elected that lacks committed records.")
 	}
 	return refuse(codeElectionNotNeeded, "Leader election not needed for topic partition.")
 }

@@ -1,14 +1,21 @@
 package kafka
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"context"
 
-// AlterPartitionReassignments, versions 0 and 1. A partition may be given to this
-// node, which has it already, and to no other. (KIP-455)
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// AlterPartitionReassignments, versions 0 and 1. Alone a partition may be given to this
+// node, which has it already, and to no other. In a cluster the controller decides, and what
+// was decided is not called off: it is reassigned again. (KIP-455)
 
 func init() { register(0, 1, alterPartitionReassignments) }
 
 func alterPartitionReassignments(r *request, q *kmsg.AlterPartitionAssignmentsRequest) (kmsg.Response, error) {
 	resp := q.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
+	ctx, cancel := r.within(q.TimeoutMillis)
+	defer cancel()
 	parts := 0
 	for i := range q.Topics {
 		parts += 1 + len(q.Topics[i].Partitions)
@@ -30,7 +37,7 @@ func alterPartitionReassignments(r *request, q *kmsg.AlterPartitionAssignmentsRe
 			y.Partition = p.Partition
 			err := errClusterDenied
 			if allowed {
-				err = r.reassign(asked.Topic, p.Partition, p.Replicas)
+				err = r.reassign(ctx, asked.Topic, p.Partition, p.Replicas)
 			}
 			y.ErrorCode, y.ErrorMessage = answerTo(err)
 			x.Partitions = append(x.Partitions, y)
@@ -41,7 +48,7 @@ func alterPartitionReassignments(r *request, q *kmsg.AlterPartitionAssignmentsRe
 }
 
 // reassign gives a partition to replicas, or, where they are nil, calls that off.
-func (r *request) reassign(topic string, partition int32, replicas []int32) error {
+func (r *request) reassign(ctx context.Context, topic string, partition int32, replicas []int32) error {
 	t, err := r.engine.Topic(topic)
 	if err != nil {
 		return err
@@ -52,5 +59,8 @@ func (r *request) reassign(topic string, partition int32, replicas []int32) erro
 	if replicas == nil {
 		return refuse(codeNoReassignmentInProgress, "No partition reassignment is in progress.")
 	}
-	return r.checkReplicas(replicas)
+	if err := r.checkReplicas(replicas); err != nil || r.engine.Cluster() == nil {
+		return err
+	}
+	return r.engine.Reassign(ctx, topic, partition, replicas)
 }

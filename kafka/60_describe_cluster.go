@@ -29,11 +29,12 @@ func describeCluster(r *request, q *kmsg.DescribeClusterRequest) (kmsg.Response,
 		resp.ErrorCode, resp.ErrorMessage = answerTo(err)
 		return resp, nil
 	}
-	resp.ClusterID, resp.ControllerID = r.srv.clusterID, r.srv.nodeID
-	broker := kmsg.NewDescribeClusterResponseBroker()
-	broker.NodeID = r.srv.nodeID
-	broker.Host, broker.Port = r.conn.listener.advertise.host, r.conn.listener.advertise.port
-	resp.Brokers = append(resp.Brokers, broker)
+	resp.ClusterID, resp.ControllerID = r.srv.clusterID, r.controller()
+	for _, b := range r.brokers() {
+		broker := kmsg.NewDescribeClusterResponseBroker()
+		broker.NodeID, broker.Host, broker.Port = b.id, b.host, b.port
+		resp.Brokers = append(resp.Brokers, broker)
+	}
 	if q.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = 0
 		if r.authorize(OpDescribe, ResourceCluster, ClusterName) {

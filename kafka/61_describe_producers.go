@@ -21,6 +21,9 @@ func describeProducers(r *request, q *kmsg.DescribeProducersRequest) (kmsg.Respo
 			p.Partition, p.ErrorCode = n, code
 			if code == codeNone {
 				part, err := topic.Partition(n)
+				if err == nil {
+					err = r.mustLead(part)
+				}
 				if p.ErrorCode = codeOf(err); err == nil {
 					producers := part.Producers()
 					if err := r.grow(len(producers), plainBytes); err != nil {

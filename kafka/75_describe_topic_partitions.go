@@ -111,14 +111,15 @@ func (r *request) topicPage(t *engine.Topic, from int32, limit int) (kmsg.Descri
 	x.Partitions = []kmsg.DescribeTopicPartitionsResponseTopicPartition{}
 	parts := t.Partitions()
 	end := min(int64(from)+int64(limit), int64(len(parts)))
-	replicas, none := []int32{r.srv.nodeID}, []int32{}
+	places, none := r.placements(), []int32{}
 	for n := int64(from); n < end; n++ {
 		p := parts[n]
 		y := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-		y.Partition, y.LeaderID, y.LeaderEpoch = p.ID(), r.srv.nodeID, p.LeaderEpoch()
-		y.Replicas, y.ISR = replicas, replicas
+		at := places.of(t, p)
+		y.ErrorCode, y.Partition, y.LeaderID, y.LeaderEpoch = at.code(), p.ID(), at.leader, at.epoch
+		y.Replicas, y.ISR = at.replicas, at.isr
 		// Clients take null for a list and fail.
-		y.EligibleLeaderReplicas, y.LastKnownELR, y.OfflineReplicas = none, none, none
+		y.EligibleLeaderReplicas, y.LastKnownELR, y.OfflineReplicas = none, none, at.offline
 		x.Partitions = append(x.Partitions, y)
 	}
 	if end < int64(len(parts)) {

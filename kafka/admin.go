@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/x/embedlog/internal/engine"
 )
 
 // What the administration APIs have in common.
@@ -45,7 +47,10 @@ func answerTo(err error) (code int16, message *string) {
 	if errors.As(err, &own) {
 		return own.code, &text
 	}
-	return codeOf(err), &text
+	if code = codeOf(err); code == codeNotLeaderOrFollower {
+		code = codeNotController // what is administered is in the metadata
+	}
+	return code, &text
 }
 
 // maxMessageBytes bounds the text about one error.
@@ -75,14 +80,18 @@ var (
 	errClusterDenied = refuse(codeClusterAuthorizationFailed, "Cluster authorization failed.")
 )
 
-// checkReplicas says whether a partition can have these replicas: there is one
+// checkReplicas says whether a partition can have these replicas. Alone there is one
 // node, and so one list.
 func (r *request) checkReplicas(replicas []int32) error {
 	if len(replicas) == 0 {
 		return refuse(codeInvalidReplicaAssignment, "the list of replicas is empty")
 	}
 	for i, id := range replicas {
-		if id != r.srv.nodeID {
+		if r.engine.Cluster() != nil {
+			if !slices.ContainsFunc(r.engine.Nodes(), func(n engine.NodeInfo) bool { return n.ID == id }) {
+				return refuse(codeInvalidReplicaAssignment, "broker %d does not exist", id)
+			}
+		} else if id != r.srv.nodeID {
 			return refuse(codeInvalidReplicaAssignment, "broker %d does not exist: there is only %d", id, r.srv.nodeID)
 		}
 		if slices.Contains(replicas[:i], id) {

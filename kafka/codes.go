@@ -39,6 +39,7 @@ var codes = []struct {
 	{embedlog.ErrBadBatch, codeCorruptMessage},
 	{embedlog.ErrOutOfOrderSequence, codeOutOfOrderSequenceNumber},
 	{embedlog.ErrNotLeader, codeNotLeaderOrFollower},
+	{embedlog.ErrCoordinatorLoading, codeCoordinatorLoadInProgress},
 	{embedlog.ErrPeerUnreachable, codeNotLeaderOrFollower}, // another one leads before long, or it is back
 
 	{embedlog.ErrTxnAborted, codeProducerFenced},
@@ -128,9 +129,15 @@ func codeOf(err error) int16 {
 // coordinatorCodeOf is codeOf for what a coordinator of groups or transactions
 // answers: clients look for it again when it is not there.
 func coordinatorCodeOf(err error) int16 {
+	var own *refusal
+	if errors.As(err, &own) {
+		return own.code
+	}
 	switch code := codeOf(err); code {
-	case codeKafkaStorageError, codeRequestTimedOut, codeNotLeaderOrFollower:
+	case codeKafkaStorageError, codeRequestTimedOut:
 		return codeCoordinatorNotAvailable
+	case codeNotLeaderOrFollower:
+		return codeNotCoordinator
 	default:
 		return code
 	}

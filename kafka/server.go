@@ -51,6 +51,7 @@ type Server struct {
 // listener is a Listener that listens.
 type listener struct {
 	Listener
+	name      string // that other nodes know it by
 	net       net.Listener
 	advertise endpoint
 	auth      func(net.Conn) authenticator // in a test; nil is Listener.newAuthenticator
@@ -76,8 +77,9 @@ func Serve(db *embedlog.DB, o *Options) (*Server, error) {
 		return nil, fmt.Errorf("kafka: serve: %w", err)
 	}
 	s := newServer(db, o, limits)
+	names := listenerNames(o.Listeners)
 	for i := range o.Listeners {
-		if err := s.listen(o.Listeners[i]); err != nil {
+		if err := s.listen(names[i], o.Listeners[i]); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("kafka: serve: %w", err)
 		}
@@ -86,6 +88,7 @@ func Serve(db *embedlog.DB, o *Options) (*Server, error) {
 		s.Close()
 		return nil, fmt.Errorf("kafka: serve: %w", err)
 	}
+	s.advertise()
 	for _, l := range s.listeners {
 		s.running.Go(func() { s.accept(l) })
 	}
@@ -118,7 +121,7 @@ func newServer(db *embedlog.DB, o *Options, limits Limits) *Server {
 	return s
 }
 
-func (s *Server) listen(cfg Listener) error {
+func (s *Server) listen(name string, cfg Listener) error {
 	address, _, err := cfg.bindAddress()
 	if err != nil {
 		return err
@@ -132,7 +135,7 @@ func (s *Server) listen(cfg Listener) error {
 		sasl.Mechanisms = slices.Clone(sasl.Mechanisms)
 		cfg.SASL = &sasl
 	}
-	l := &listener{Listener: cfg, net: n}
+	l := &listener{Listener: cfg, name: name, net: n}
 	if cfg.TLS != nil {
 		l.net = tls.NewListener(n, cfg.TLS)
 	}

@@ -158,3 +158,33 @@ func (t *tenure) stale(topic string) (now *Partition, stale bool) {
 	}
 	return now, t.ended() != nil
 }
+
+// Coordinator is the node that coordinates a group, as far as this node knows; -1 when
+// nobody is known to. It makes __consumer_offsets if there is none. Alone it is this node.
+func (g *Groups) Coordinator(ctx context.Context, group string) (node int32, err error) {
+	if err := checkGroupName(group); err != nil {
+		return -1, err
+	}
+	if g.engine.cluster == nil {
+		return g.engine.identity.node, nil
+	}
+	shards, err := g.prepare(ctx, true)
+	if err != nil {
+		return -1, err
+	}
+	node, _ = shards[offsetsPartitionOf(group, len(shards))].part.Leader()
+	return node, nil
+}
+
+// Coordinator is the node that coordinates a transactional id: see Groups.Coordinator.
+func (t *Txns) Coordinator(ctx context.Context, id string) (node int32, err error) {
+	if t.e.cluster == nil {
+		return t.e.identity.node, nil
+	}
+	shards, err := t.prepare(ctx, true)
+	if err != nil {
+		return -1, err
+	}
+	node, _ = shards[offsetsPartitionOf(id, len(shards))].part.Leader()
+	return node, nil
+}

@@ -38,7 +38,7 @@ var peerErrors = func() *codec.Errors {
 		"ErrInvalidRecord": partition.ErrInvalidRecord, "ErrLineBroken": partition.ErrLineBroken,
 
 		"ErrUnknownTopic": ErrUnknownTopic, "ErrUnknownPartition": ErrUnknownPartition, "ErrTopicExists": ErrTopicExists,
-		"ErrInvalidTopic": ErrInvalidTopic, "ErrWrongDirectory": ErrWrongDirectory, "ErrPeerUnreachable": ErrPeerUnreachable,
+		"ErrInvalidTopic": ErrInvalidTopic, "ErrWrongDirectory": ErrWrongDirectory, "ErrPeerUnreachable": ErrPeerUnreachable, "ErrCoordinatorLoading": ErrCoordinatorLoading,
 		"ErrInvalidSetting": ErrInvalidSetting, "ErrNotEmpty": ErrNotEmpty,
 		"ErrUnknownUser": ErrUnknownUser, "ErrInvalidUser": ErrInvalidUser, "ErrInvalidACL": ErrInvalidACL,
 		"ErrInvalidQuota": ErrInvalidQuota,

@@ -164,7 +164,8 @@ type Consumer struct {
 	reading atomic.Bool // somebody is in a loop
 	topics  atomic.Bool // they changed, and this consumer follows them by itself
 	waiter  *partition.Waiter
-	front   reading // the goroutine's that reads
+	arrived arrivals // of partitions that are read at their leader
+	front   reading  // the goroutine's that reads
 
 	calls    chan struct{} // held by who talks to the coordinator: commits and heartbeats are in order
 	member   member        // guarded by calls
@@ -431,7 +432,7 @@ func (c *Consumer) sweep() {
 	defer c.mu.Unlock()
 	for _, s := range c.sources {
 		s.wait.Disarm()
-		s.reader = nil
+		s.dropReader()
 	}
 	c.front = reading{}
 }

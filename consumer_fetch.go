@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/log"
@@ -25,7 +27,7 @@ type source struct {
 	wait partition.Wait
 
 	// The goroutine's that reads.
-	reader *partition.Reader
+	reader *engine.Reader
 	next   *source // in the queue
 	queued bool
 	out    bool // paused or not ours any more: it is left out
@@ -61,11 +63,71 @@ func newSource(p *engine.Partition, topic engine.TopicID, name string, want Posi
 	return s
 }
 
+// dropReader lets go of the reader.
+func (s *source) dropReader() {
+	s.reader.Close()
+	s.reader = nil
+}
+
+// arrivals are sources of which something came from another node, or that are to be
+// tried again: others put them there, and wake the goroutine that reads.
+type arrivals struct {
+	mu   sync.Mutex
+	list []*source
+}
+
+func (a *arrivals) take() []*source {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := a.list
+	a.list = nil
+	return list
+}
+
+// arrive has s looked at again.
+func (c *Consumer) arrive(s *source) {
+	c.arrived.mu.Lock()
+	c.arrived.list = append(c.arrived.list, s)
+	c.arrived.mu.Unlock()
+	c.waiter.Wake()
+}
+
+// later has s, at the head of the queue, tried again after a while: nobody leads it.
+func (c *Consumer) later(s *source) {
+	if c.front.head == s {
+		c.dequeue()
+	}
+	time.AfterFunc(leaderPause, func() { c.arrive(s) })
+}
+
+// How long a partition that nobody leads is left alone, and how long its leader is
+// asked for an offset, while others are to be read.
+const (
+	leaderPause = 500 * time.Millisecond
+	leaderAsked = 2 * time.Second
+)
+
 // settle turns where to begin into an offset that can be read. It returns what has
 // to be told, if the place that was asked for is not there any more.
-func (c *Consumer) settle(s *source, want Position, start OffsetSpec) (Position, *Reset, error) {
+//
+// This node's replica is asked first. When that does not have the place it may only be
+// behind, so the leader has the last word.
+func (c *Consumer) settle(ctx context.Context, s *source, want Position, start OffsetSpec) (Position, *Reset, error) {
+	view := s.part.View()
+	at, reset, err := c.settleIn(ctx, view, s, want, start)
+	if err == nil && reset != nil && !view.Remote() && !s.part.Leads() {
+		return c.settleIn(ctx, s.part.LeaderView(), s, want, start)
+	}
+	return at, reset, err
+}
+
+func (c *Consumer) settleIn(ctx context.Context, view engine.View, s *source, want Position, start OffsetSpec) (Position, *Reset, error) {
 	at := Position{Topic: s.name, Partition: s.partition, LeaderEpoch: -1, Offset: want.Offset}
-	first, end := s.part.LogStart(), c.end(s)
+	bounds, err := view.Bounds(ctx)
+	if err != nil {
+		return at, nil, err
+	}
+	first, end := bounds.LogStart, bounds.End(c.isolation())
 	switch want.Offset {
 	case OffsetEarliest:
 		at.Offset = first
@@ -74,7 +136,7 @@ func (c *Consumer) settle(s *source, want Position, start OffsetSpec) (Position,
 		at.Offset = end
 		return at, nil, nil
 	case OffsetCommitted:
-		offset, _, err := findOffset(s.part, start, c.cfg.ReadUncommitted)
+		offset, _, err := findOffset(ctx, view, start, c.isolation())
 		if err != nil {
 			return at, nil, err
 		}
@@ -84,16 +146,24 @@ func (c *Consumer) settle(s *source, want Position, start OffsetSpec) (Position,
 	at.LeaderEpoch = want.LeaderEpoch
 	reset := func(to int64, cause error) (Position, *Reset, error) {
 		at.Offset = to
-		if epoch, ok := s.part.EpochOf(to - 1); ok {
+		epoch, ok, err := view.EpochOf(ctx, to-1)
+		if err != nil {
+			return at, nil, err
+		}
+		if ok {
 			at.LeaderEpoch = epoch
 		}
 		return at, &Reset{Topic: s.name, Partition: s.partition, From: want.Offset, To: to, Cause: cause}, nil
 	}
-	outside := &OffsetOutOfRangeError{Offset: want.Offset, LogStart: first, LogEnd: s.part.LogEnd()}
+	outside := &OffsetOutOfRangeError{Offset: want.Offset, LogStart: first, LogEnd: bounds.LogEnd}
 	if want.LeaderEpoch >= 0 {
 		// KIP-320: records of that epoch may have been lost with the power, and others have
 		// got their offsets since.
-		if _, behind := s.part.EpochEnd(want.LeaderEpoch); behind >= 0 && want.Offset > behind {
+		_, behind, err := view.EpochEnd(ctx, want.LeaderEpoch)
+		if err != nil {
+			return at, nil, err
+		}
+		if behind >= 0 && want.Offset > behind {
 			return reset(max(behind, first), fmt.Errorf("leader epoch %d ends at offset %d: %w", want.LeaderEpoch, behind, outside))
 		}
 	}
@@ -105,9 +175,6 @@ func (c *Consumer) settle(s *source, want Position, start OffsetSpec) (Position,
 	}
 	return at, nil, nil
 }
-
-// end is the offset behind what the consumer can read of s now.
-func (c *Consumer) end(s *source) int64 { return endOf(s.part, c.cfg.ReadUncommitted) }
 
 // tell reports a change of position. Not under mu.
 func (c *Consumer) tell(ctx context.Context, r *Reset) {
@@ -126,7 +193,13 @@ func (c *Consumer) open(ctx context.Context, s *source) error {
 	c.mu.Lock()
 	want := Position{Offset: s.done, LeaderEpoch: s.doneEpoch}
 	c.mu.Unlock()
-	at, lost, err := c.settle(s, want, c.cfg.Start)
+	asked, cancel := context.WithTimeout(ctx, leaderAsked)
+	at, lost, err := c.settle(asked, s, want, c.cfg.Start)
+	cancel()
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		c.later(s)
+		return nil
+	}
 	if err != nil {
 		return c.failed(ctx, s, err)
 	}
@@ -134,7 +207,8 @@ func (c *Consumer) open(ctx context.Context, s *source) error {
 		return nil // it was sought meanwhile
 	}
 	c.tell(ctx, lost)
-	reader, err := s.part.ReadFrom(at.Offset, &partition.ReaderOptions{Isolation: c.isolation(), ReadAhead: c.share(), Reuse: c.cfg.ReuseBuffers})
+	reader, err := s.part.OpenReader(at.Offset, &partition.ReaderOptions{Isolation: c.isolation(), ReadAhead: c.share(), Reuse: c.cfg.ReuseBuffers},
+		func() { c.arrive(s) })
 	if err != nil {
 		return c.failed(ctx, s, err)
 	}
@@ -171,7 +245,7 @@ const minShare = 32 << 10
 // position was changed, or s is left out.
 func (c *Consumer) failed(ctx context.Context, s *source, err error) error {
 	if c.front.gave {
-		s.reader = nil
+		s.dropReader()
 		return errPollEnds // the next one meets it again
 	}
 	c.mu.Lock()
@@ -180,6 +254,7 @@ func (c *Consumer) failed(ctx context.Context, s *source, err error) error {
 	gone := s.gone
 	c.mu.Unlock()
 	reader := s.reader
+	defer reader.Close()
 	s.reader = nil
 	if gone {
 		return nil
@@ -189,15 +264,18 @@ func (c *Consumer) failed(ctx context.Context, s *source, err error) error {
 	switch {
 	case errors.Is(err, partition.ErrOffsetOutOfRange):
 		// Retention overtook us: the next open says where to go on.
-		if errors.As(err, &outside) && (at < s.part.LogStart() || at > s.part.LogEnd()) {
+		if !s.part.Here() || errors.As(err, &outside) && (at < s.part.LogStart() || at > s.part.LogEnd()) {
 			return nil
 		}
+	case errors.Is(err, partition.ErrNotLeader):
+		c.later(s)
+		return nil
 	case errors.Is(err, engine.ErrUnknownTopic):
 		return c.vanished(s, err)
 	case errors.Is(err, log.ErrClosed):
 		return ErrClosed // the database was closed
 	case errors.Is(err, log.ErrCorrupt), errors.As(err, &bad):
-		next := c.behind(s, reader, at, bad)
+		next := c.behind(ctx, s, reader, at, bad)
 		if !c.cfg.SkipDamage || next < 0 {
 			return &ReadError{Topic: s.name, Partition: s.partition, Offset: at, Next: next, Err: err}
 		}
@@ -216,29 +294,21 @@ func (c *Consumer) failed(ctx context.Context, s *source, err error) error {
 
 // behind is the first offset behind damage that starts at or after at; -1 when
 // that is not known.
-func (c *Consumer) behind(s *source, reader *partition.Reader, at int64, bad *BadBatchError) int64 {
+func (c *Consumer) behind(ctx context.Context, s *source, reader *engine.Reader, at int64, bad *BadBatchError) int64 {
 	if bad != nil {
 		if bad.LastOffset >= at {
 			return bad.LastOffset + 1
 		}
 		return -1
 	}
-	if reader == nil {
-		var err error
-		if reader, err = s.part.ReadFrom(at, &partition.ReaderOptions{Isolation: c.isolation()}); err != nil {
-			return -1
-		}
-		if _, err = reader.TryNext(); err == nil {
-			return -1
-		}
+	var next int64
+	var err error
+	if reader == nil || reader.Remote() {
+		next, err = s.part.View().Behind(ctx, at, c.isolation())
+	} else if next, err = reader.Skip(); err == io.EOF {
+		next, err = s.part.LogEnd(), nil // nothing whole comes behind
 	}
-	next, err := reader.Skip()
-	if err == io.EOF {
-		next = s.part.LogEnd() // nothing whole comes behind
-	} else if err != nil {
-		return -1
-	}
-	if next <= at {
+	if err != nil || next <= at {
 		return -1
 	}
 	return next
@@ -265,7 +335,8 @@ func (c *Consumer) removeLocked(s *source) {
 	if r.src == s {
 		r.src, r.batch, r.given = nil, nil, -1
 	}
-	s.gone, s.out, s.reader = true, true, nil
+	s.gone, s.out = true, true
+	s.dropReader()
 	s.wait.Disarm()
 	delete(c.sources, s.place)
 }

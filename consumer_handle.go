@@ -68,7 +68,8 @@ func (c *Consumer) applyChangedLocked() {
 		if r.src == s {
 			r.src, r.batch, r.given = nil, nil, -1
 		}
-		s.reader, s.out = nil, s.paused
+		s.dropReader()
+		s.out = s.paused
 		s.wait.Disarm()
 		c.enqueue(s)
 	}
@@ -138,7 +139,7 @@ func (c *Consumer) handleComing(ctx context.Context) error {
 		if s.late {
 			start = Earliest // it was made while we were there: nothing of it is old
 		}
-		at, reset, err := c.settle(s, s.want, start)
+		at, reset, err := c.settle(ctx, s, s.want, start)
 		if err != nil {
 			c.events.Store(true)
 			return fmt.Errorf("find where to begin in %s/%d: %w", s.name, s.partition, err)

@@ -137,7 +137,7 @@ func (c *Consumer) commitHeld(ctx context.Context) error {
 	for i, d := range list {
 		offsets[i] = engine.OffsetCommit{Topic: d.s.name, TopicID: d.s.topic, Partition: d.s.partition, Offset: d.offset, LeaderEpoch: d.epoch}
 	}
-	err := c.engine.Groups().Commit(ctx, c.request(offsets))
+	err := c.engine.AnyGroups().Commit(ctx, c.request(offsets))
 	return c.committed(list, err)
 }
 
@@ -215,7 +215,7 @@ func (c *Consumer) Committed(ctx context.Context) ([]Position, error) {
 	if len(want) == 0 {
 		return nil, nil
 	}
-	got, err := c.engine.Groups().Committed(ctx, c.cfg.Group, want, false)
+	got, err := c.engine.AnyGroups().Committed(ctx, c.cfg.Group, want, false)
 	if err != nil {
 		return nil, fmt.Errorf("committed: %w", err)
 	}

@@ -257,12 +257,12 @@ func (c *Consumer) heartbeat(owned []engine.TopicPartitions, now time.Time) erro
 		}
 	}
 	m.tried = true
-	res, err := c.engine.Groups().Heartbeat(c.life, r)
+	res, err := c.engine.AnyGroups().Heartbeat(c.life, r)
 	if err != nil {
 		return err
 	}
 	if m.epoch == 0 {
-		m.news = c.engine.Groups().Changed(c.cfg.Group, m.id)
+		m.news = c.engine.AnyGroups().Changed(c.cfg.Group, m.id)
 	}
 	m.epoch, m.sent, m.beat = res.MemberEpoch, r.Owned, time.Time{}
 	if res.Interval > 0 {
@@ -377,7 +377,7 @@ func (c *Consumer) ask(list []*source, wait time.Duration) error {
 	for _, s := range list {
 		ask = append(ask, engine.TopicPartitions{Topic: s.topic, Partitions: []int32{s.partition}})
 	}
-	got, err := c.engine.Groups().Committed(ctx, c.cfg.Group, ask, true)
+	got, err := c.engine.AnyGroups().Committed(ctx, c.cfg.Group, ask, true)
 	if err != nil {
 		return err
 	}
@@ -417,7 +417,7 @@ func (c *Consumer) tooSlow(now time.Time, next *time.Time) (bool, error) {
 		*next = earlier(*next, m.seenAt.Add(most))
 		return false, nil
 	}
-	_, err := c.engine.Groups().Heartbeat(c.life, engine.HeartbeatRequest{
+	_, err := c.engine.AnyGroups().Heartbeat(c.life, engine.HeartbeatRequest{
 		Group: c.cfg.Group, MemberID: m.id, MemberEpoch: engine.LeaveEpoch, InstanceID: c.cfg.InstanceID, Local: true,
 	})
 	if err != nil && !isFenced(err) {
@@ -462,7 +462,7 @@ func (c *Consumer) leave(ctx context.Context) {
 	if c.cfg.InstanceID != "" {
 		epoch = engine.StaticLeaveEpoch
 	}
-	_, err := c.engine.Groups().Heartbeat(ctx, engine.HeartbeatRequest{
+	_, err := c.engine.AnyGroups().Heartbeat(ctx, engine.HeartbeatRequest{
 		Group: c.cfg.Group, MemberID: m.id, MemberEpoch: epoch, InstanceID: c.cfg.InstanceID, Local: true,
 	})
 	if err != nil && !isFenced(err) && !errors.Is(err, log.ErrClosed) {

@@ -84,29 +84,62 @@ func (c *Consumer) Position(topic string, partition int32) (p Position, ok bool)
 // It fails with a *NotAssignedError for a partition that the consumer does not
 // have, and with an *OffsetOutOfRangeError.
 func (c *Consumer) Seek(p Position) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return fmt.Errorf("seek: %w", ErrClosed)
+	find := func() (*source, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.closed {
+			return nil, fmt.Errorf("seek: %w", ErrClosed)
+		}
+		s := c.findLocked(p.Topic, p.Partition)
+		if s == nil {
+			return nil, fmt.Errorf("seek: %w", &NotAssignedError{p.Topic, p.Partition})
+		}
+		return s, nil
 	}
-	s := c.findLocked(p.Topic, p.Partition)
-	if s == nil {
-		return fmt.Errorf("seek: %w", &NotAssignedError{p.Topic, p.Partition})
+	s, err := find()
+	if err != nil {
+		return err
 	}
-	first, end := s.part.LogStart(), s.part.LogEnd()
+	// Not under the lock: another node may have to be asked.
+	view, bounds, err := c.bounds(c.life, s.part, p.Offset)
 	switch {
+	case err != nil:
 	case p.Offset == OffsetEarliest:
-		p.Offset, p.LeaderEpoch = first, -1
+		p.Offset, p.LeaderEpoch = bounds.LogStart, -1
 	case p.Offset == OffsetLatest:
-		p.Offset, p.LeaderEpoch = c.end(s), -1
-	case p.Offset < first || p.Offset > end:
-		return fmt.Errorf("seek %s/%d: %w", p.Topic, p.Partition, &OffsetOutOfRangeError{Offset: p.Offset, LogStart: first, LogEnd: end})
+		p.Offset, p.LeaderEpoch = bounds.End(c.isolation()), -1
+	case p.Offset < bounds.LogStart || p.Offset > bounds.LogEnd:
+		err = &OffsetOutOfRangeError{Offset: p.Offset, LogStart: bounds.LogStart, LogEnd: bounds.LogEnd}
 	default:
 		// Whoever names an offset that is there means it, whatever epoch it had.
-		p.LeaderEpoch = epochBefore(s.part, p.Offset)
+		p.LeaderEpoch, err = epochBefore(c.life, view, p.Offset)
 	}
-	c.moveLocked(s, p)
+	if err != nil {
+		return fmt.Errorf("seek %s/%d: %w", p.Topic, p.Partition, err)
+	}
+	again, err := find()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if again.gone {
+		return fmt.Errorf("seek: %w", &NotAssignedError{p.Topic, p.Partition})
+	}
+	c.moveLocked(again, p)
 	return nil
+}
+
+// bounds are those of a partition, and who says them: the leader where this node's replica
+// does not reach the offset that is asked for.
+func (c *Consumer) bounds(ctx context.Context, p *engine.Partition, offset int64) (engine.View, engine.Bounds, error) {
+	view := p.View()
+	b, err := view.Bounds(ctx)
+	if err == nil && !view.Remote() && offset > b.LogEnd && !p.Leads() {
+		view = p.LeaderView()
+		b, err = view.Bounds(ctx)
+	}
+	return view, b, err
 }
 
 // moveLocked makes p the position of s, and forgets what is marked.
@@ -181,17 +214,28 @@ func (c *Consumer) Lag(ctx context.Context) ([]ConsumerLag, error) {
 		return nil, err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.closed {
+		c.mu.Unlock()
 		return nil, fmt.Errorf("lag: %w", ErrClosed)
 	}
-	list := make([]ConsumerLag, 0, len(c.sources))
-	for _, p := range c.positionsLocked() {
-		s := c.findLocked(p.Topic, p.Partition)
-		if s == nil {
-			continue // deleted a moment ago
+	positions := c.positionsLocked()
+	parts := make([]*engine.Partition, len(positions))
+	for i, p := range positions {
+		if s := c.findLocked(p.Topic, p.Partition); s != nil { // else deleted a moment ago
+			parts[i] = s.part
 		}
-		end := c.end(s)
+	}
+	c.mu.Unlock()
+	list := make([]ConsumerLag, 0, len(positions))
+	for i, p := range positions {
+		if parts[i] == nil {
+			continue
+		}
+		bounds, err := parts[i].View().Bounds(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("lag of %s/%d: %w", p.Topic, p.Partition, err)
+		}
+		end := bounds.End(c.isolation())
 		list = append(list, ConsumerLag{Position: p, End: end, Lag: max(end-p.Offset, 0)})
 	}
 	return list, nil
@@ -208,11 +252,16 @@ func (c *Consumer) assignByHand() error {
 		if err != nil {
 			return err
 		}
-		first, end := part.LogStart(), part.LogEnd()
-		if want.Offset >= 0 && (want.Offset < first || want.Offset > end) {
-			return fmt.Errorf("assign %s/%d: %w", want.Topic, want.Partition, &OffsetOutOfRangeError{Offset: want.Offset, LogStart: first, LogEnd: end})
+		view, bounds, err := c.bounds(c.life, part, want.Offset)
+		if err == nil && want.Offset >= 0 && (want.Offset < bounds.LogStart || want.Offset > bounds.LogEnd) {
+			err = &OffsetOutOfRangeError{Offset: want.Offset, LogStart: bounds.LogStart, LogEnd: bounds.LogEnd}
 		}
-		want.LeaderEpoch = epochBefore(part, want.Offset)
+		if err == nil {
+			want.LeaderEpoch, err = epochBefore(c.life, view, want.Offset)
+		}
+		if err != nil {
+			return fmt.Errorf("assign %s/%d: %w", want.Topic, want.Partition, err)
+		}
 		s := newSource(part, t.ID(), t.Name(), want)
 		if c.cfg.Group != "" {
 			// Also where it begins elsewhere: what is committed need not be committed again.
@@ -223,7 +272,7 @@ func (c *Consumer) assignByHand() error {
 				s.want, s.lost = want, nil
 			}
 		}
-		at, reset, err := c.settle(s, s.want, c.cfg.Start)
+		at, reset, err := c.settle(c.life, s, s.want, c.cfg.Start)
 		if err != nil {
 			return fmt.Errorf("find where to begin in %s/%d: %w", s.name, s.partition, err)
 		}
@@ -242,11 +291,15 @@ func (c *Consumer) assignByHand() error {
 }
 
 // epochBefore is the leader epoch of the record before offset, -1 when not known.
-func epochBefore(p *engine.Partition, offset int64) int32 {
-	if epoch, ok := p.EpochOf(offset - 1); ok && offset > 0 {
-		return epoch
+func epochBefore(ctx context.Context, v engine.View, offset int64) (int32, error) {
+	if offset <= 0 {
+		return -1, nil
 	}
-	return -1
+	epoch, ok, err := v.EpochOf(ctx, offset-1)
+	if err != nil || !ok {
+		epoch = -1
+	}
+	return epoch, err
 }
 
 // follow makes all partitions of the topics the consumer's, now and when more are
@@ -294,7 +347,7 @@ func (c *Consumer) resync(first bool) error {
 	}
 	c.mu.Unlock()
 	for _, s := range fresh {
-		at, _, err := c.settle(s, s.want, start)
+		at, _, err := c.settle(c.life, s, s.want, start)
 		if err != nil {
 			return fmt.Errorf("find where to begin in %s/%d: %w", s.name, s.partition, err)
 		}

@@ -525,7 +525,10 @@ func (c *Consumer) rest(s *source) {
 	// Behind what was read there may be what no reader sees: markers, aborted records.
 	end := s.reader.Offset()
 	if end > s.done && !s.moved {
-		epoch, _ := s.part.EpochOf(end - 1)
+		epoch, ok := s.part.EpochOf(end - 1)
+		if !ok && s.reader.Remote() {
+			epoch = s.doneEpoch // of a record before it: that proves no loss
+		}
 		if s.polled {
 			s.given, s.givenEpoch = end, epoch
 		} else {
@@ -537,6 +540,14 @@ func (c *Consumer) rest(s *source) {
 		}
 	}
 	c.mu.Unlock()
+	if s.reader.Remote() {
+		c.dequeue()
+		if s.reader.Waits() {
+			return
+		}
+		c.enqueue(s) // it has come meanwhile
+		return
+	}
 	if s.wait.Arm(c.waiter, s.part.Partition, end, c.isolation()) {
 		c.dequeue()
 	}
@@ -556,6 +567,9 @@ func (c *Consumer) sleep(ctx context.Context) error {
 	c.waiting.Store(false)
 	for x := c.waiter.Next(); x != nil; x = c.waiter.Next() {
 		c.enqueue(x.Value.(*source))
+	}
+	for _, s := range c.arrived.take() {
+		c.enqueue(s)
 	}
 	return nil
 }

@@ -97,13 +97,13 @@ type GroupPartition struct {
 
 // Groups lists the consumer groups, by name.
 func (db *DB) Groups(ctx context.Context) ([]GroupListing, error) {
-	return db.engine.Groups().List(ctx)
+	return db.engine.AnyGroups().List(ctx)
 }
 
 // DescribeGroup returns all about a group: its members, and its lag in each
 // partition. It fails with ErrUnknownGroup.
 func (db *DB) DescribeGroup(ctx context.Context, group string) (GroupInfo, error) {
-	d, err := db.engine.Groups().Describe(ctx, group)
+	d, err := db.engine.AnyGroups().Describe(ctx, group)
 	if err != nil {
 		return GroupInfo{}, err
 	}
@@ -184,7 +184,7 @@ func (db *DB) ResetGroup(ctx context.Context, group string, spec ResetSpec) ([]R
 	if err != nil {
 		return nil, fmt.Errorf("reset offsets of group %q: %w", group, err)
 	}
-	list, err := db.engine.Groups().Reset(ctx, group, req)
+	list, err := db.engine.AnyGroups().Reset(ctx, group, req)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +254,7 @@ func (db *DB) resetRequest(spec *ResetSpec) (req engine.ResetRequest, err error)
 // DeleteGroup deletes a group and its offsets. It fails with ErrGroupNotEmpty while
 // the group has members, and with ErrUnknownGroup.
 func (db *DB) DeleteGroup(ctx context.Context, group string) error {
-	return db.engine.Groups().Delete(ctx, group)
+	return db.engine.AnyGroups().Delete(ctx, group)
 }
 
 // DeleteGroupOffsets deletes what a group has committed for partitions of a topic,
@@ -270,7 +270,7 @@ func (db *DB) DeleteGroupOffsets(ctx context.Context, group, topic string, parti
 			partitions = append(partitions, p.ID())
 		}
 	}
-	return db.engine.Groups().DeleteOffsets(ctx, group, []engine.TopicPartitions{{Topic: t.ID(), Partitions: partitions}})
+	return db.engine.AnyGroups().DeleteOffsets(ctx, group, []engine.TopicPartitions{{Topic: t.ID(), Partitions: partitions}})
 }
 
 // CommitPositions commits where a group goes on reading: each position is that of
@@ -282,5 +282,5 @@ func (db *DB) CommitPositions(ctx context.Context, group string, positions ...Po
 	for _, p := range positions {
 		req.Offsets = append(req.Offsets, engine.OffsetCommit{Topic: p.Topic, Partition: p.Partition, Offset: p.Offset, LeaderEpoch: p.LeaderEpoch})
 	}
-	return db.engine.Groups().Commit(ctx, req)
+	return db.engine.AnyGroups().Commit(ctx, req)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // OffsetSpec names an offset of a partition by what lies there: Earliest, Latest,
@@ -81,7 +83,7 @@ func (t *Topic) ListOffsets(ctx context.Context, at OffsetSpec) ([]Position, err
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("list offsets of %s: %w", t.name, err)
 		}
-		offset, epoch, err := findOffset(p, at, true)
+		offset, epoch, err := findOffset(ctx, p.View(), at, partition.ReadUncommitted)
 		if err != nil {
 			return nil, fmt.Errorf("list offsets of %s/%d: %w", t.name, p.ID(), err)
 		}
@@ -92,43 +94,34 @@ func (t *Topic) ListOffsets(ctx context.Context, at OffsetSpec) ([]Position, err
 
 // findOffset resolves a spec in one partition. The epoch is that of the record
 // there, -1 where there is none or it is not known.
-func findOffset(p *engine.Partition, at OffsetSpec, uncommitted bool) (offset int64, epoch int32, err error) {
+func findOffset(ctx context.Context, v engine.View, at OffsetSpec, isolation partition.Isolation) (offset int64, epoch int32, err error) {
+	var found log.TimePosition
+	ok := false
 	switch at.kind {
-	case specEarliest, specUnset:
-		offset = p.LogStart()
+	case specMaxTimestamp:
+		found, ok, err = v.MaxTimestamp(ctx)
+	case specTime:
+		found, ok, err = v.OffsetForTime(ctx, at.value)
 	case specOffset:
 		offset = at.value
-	case specMaxTimestamp:
-		found, ok, err := p.Log().MaxTimestamp()
+	}
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case ok:
+		return found.Offset, int32(found.Epoch), nil
+	case at.kind != specOffset:
+		bounds, err := v.Bounds(ctx)
 		if err != nil {
 			return 0, 0, err
 		}
-		if ok {
-			return found.Offset, int32(found.Epoch), nil
+		offset = bounds.LogStart
+		if at.kind != specEarliest && at.kind != specUnset {
+			offset = bounds.End(isolation)
 		}
-		offset = endOf(p, uncommitted)
-	case specTime:
-		found, ok, err := p.OffsetForTime(at.value)
-		if err != nil {
-			return 0, 0, err
-		}
-		if ok {
-			return found.Offset, int32(found.Epoch), nil
-		}
-		offset = endOf(p, uncommitted)
-	default:
-		offset = endOf(p, uncommitted)
 	}
-	if epoch, ok := p.EpochOf(offset); ok {
-		return offset, epoch, nil
+	if epoch, ok, err = v.EpochOf(ctx, offset); err != nil || !ok {
+		epoch = -1
 	}
-	return offset, -1, nil
-}
-
-// endOf is the offset behind the last record that can be read.
-func endOf(p *engine.Partition, uncommitted bool) int64 {
-	if uncommitted {
-		return p.HighWatermark()
-	}
-	return p.LastStable()
+	return offset, epoch, err
 }

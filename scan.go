@@ -21,6 +21,11 @@ type ScanOptions struct {
 	From, To OffsetSpec
 	// ReadUncommitted returns records of transactions that are open or were aborted, too.
 	ReadUncommitted bool
+	// Linearizable, in a cluster, makes sure that every record is seen that was
+	// acknowledged anywhere before the loop began: each partition's leader is asked once,
+	// and waited for until this node has what it says. Otherwise a replica of this node is
+	// read as far as it is, which may be a moment behind. Alone it changes nothing.
+	Linearizable bool
 }
 
 // Scan walks the records of a finite range, partition by partition in the order of
@@ -74,7 +79,19 @@ func (t *Topic) scanned(ids []int32) ([]*engine.Partition, error) {
 // scanPartition yields the records of one partition. more is false when the loop
 // was left.
 func scanPartition(ctx context.Context, topic string, p *engine.Partition, o *ScanOptions, yield func(Record, error) bool) (more bool, err error) {
-	from, _, err := findOffset(p, o.From, o.ReadUncommitted)
+	isolation := partition.ReadCommitted
+	if o.ReadUncommitted {
+		isolation = partition.ReadUncommitted
+	}
+	view, least := p.View(), int64(0)
+	if o.Linearizable {
+		index, err := p.ReadIndex(ctx)
+		if err != nil {
+			return false, err
+		}
+		least = index.End(isolation)
+	}
+	from, _, err := findOffset(ctx, view, o.From, isolation)
 	if err != nil {
 		return false, err
 	}
@@ -82,22 +99,32 @@ func scanPartition(ctx context.Context, topic string, p *engine.Partition, o *Sc
 	if to.kind == specUnset {
 		to = Latest
 	}
-	end, _, err := findOffset(p, to, o.ReadUncommitted)
+	end, _, err := findOffset(ctx, view, to, isolation)
 	if err != nil {
 		return false, err
 	}
-	end = min(end, endOf(p, o.ReadUncommitted))
+	bounds, err := view.Bounds(ctx)
+	if err != nil {
+		return false, err
+	}
+	if to == Latest {
+		end = max(end, least)
+	}
+	end = min(end, max(bounds.End(isolation), least))
 	if from > end && o.From.kind != specOffset {
 		return true, nil
 	}
-	isolation := partition.ReadCommitted
-	if o.ReadUncommitted {
-		isolation = partition.ReadUncommitted
-	}
-	r, err := p.ReadFrom(from, &partition.ReaderOptions{Isolation: isolation})
+	wake := make(chan struct{}, 1)
+	r, err := p.OpenReader(from, &partition.ReaderOptions{Isolation: isolation}, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
 	if err != nil {
 		return false, err
 	}
+	defer r.Close()
 	var records log.RecordReader
 	var rec Record
 	for r.Offset() < end {
@@ -106,7 +133,14 @@ func scanPartition(ctx context.Context, topic string, p *engine.Partition, o *Sc
 		}
 		batch, err := r.TryNext()
 		if errors.Is(err, io.EOF) {
-			return true, nil
+			if !r.Remote() {
+				return true, nil
+			}
+			select { // what lies below end is there, at the leader
+			case <-wake:
+			case <-ctx.Done():
+			}
+			continue
 		}
 		// The way to an offset may lead past damage that lies wholly below it.
 		if damage := (*CorruptionError)(nil); errors.As(err, &damage) && damage.EndOffset >= 0 && damage.EndOffset <= from {

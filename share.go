@@ -85,7 +85,7 @@ func appendShares(ctx context.Context, topic string, shares []share, recs []log.
 			total += n
 		}
 	}
-	together := busy > 1 && shares[0].p.Log().Level() == log.Durable
+	together := busy > 1 && (shares[0].p.Log().Level() == log.Durable || !shares[0].p.Leads())
 	var others sync.WaitGroup
 	for i := range shares {
 		s := &shares[i]

@@ -9,7 +9,7 @@ import (
 )
 
 func (s *session) groups(ctx context.Context, _ none) ([]sock.GroupBrief, error) {
-	list, err := s.db.engine.Groups().List(ctx)
+	list, err := s.db.engine.AnyGroups().List(ctx)
 	groups := []sock.GroupBrief{}
 	for _, g := range list {
 		groups = append(groups, sock.GroupBrief{Group: g.Group, Type: string(g.Type), State: string(g.State), Members: g.Members})
@@ -18,7 +18,7 @@ func (s *session) groups(ctx context.Context, _ none) ([]sock.GroupBrief, error)
 }
 
 func (s *session) group(ctx context.Context, q sock.GroupName) (sock.Group, error) {
-	d, err := s.db.engine.Groups().Describe(ctx, q.Group)
+	d, err := s.db.engine.AnyGroups().Describe(ctx, q.Group)
 	if err != nil {
 		return sock.Group{}, err
 	}
@@ -85,7 +85,7 @@ func (s *session) resetGroup(ctx context.Context, q sock.Reset) ([]sock.ResetRes
 		}
 		req.Partitions = append(req.Partitions, engine.TopicPartitions{Topic: topic.ID(), Partitions: slices.Clone(t.Partitions)})
 	}
-	list, err := s.db.engine.Groups().Reset(ctx, q.Group, req)
+	list, err := s.db.engine.AnyGroups().Reset(ctx, q.Group, req)
 	results := []sock.ResetResult{}
 	for _, r := range list {
 		results = append(results, sock.ResetResult{
@@ -96,5 +96,5 @@ func (s *session) resetGroup(ctx context.Context, q sock.Reset) ([]sock.ResetRes
 }
 
 func (s *session) deleteGroup(ctx context.Context, q sock.GroupName) (none, error) {
-	return none{}, s.db.engine.Groups().Delete(ctx, q.Group)
+	return none{}, s.db.engine.AnyGroups().Delete(ctx, q.Group)
 }

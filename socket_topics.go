@@ -130,12 +130,16 @@ func (s *session) listOffsets(ctx context.Context, q sock.ListOffsets) ([]sock.P
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		at := sock.Position{Topic: q.Topic, Partition: p.ID(), Offset: p.HighWatermark(), Epoch: -1}
+		bounds, err := p.View().Bounds(ctx)
+		if err != nil {
+			return nil, err
+		}
+		at := sock.Position{Topic: q.Topic, Partition: p.ID(), Offset: bounds.HighWatermark, Epoch: -1}
 		switch q.At {
 		case sock.AtStart:
-			at.Offset = p.LogStart()
+			at.Offset = bounds.LogStart
 		case sock.AtTime:
-			found, ok, err := p.OffsetForTime(q.Time.UnixMilli())
+			found, ok, err := p.View().OffsetForTime(ctx, q.Time.UnixMilli())
 			if err != nil {
 				return nil, err
 			}

@@ -165,7 +165,7 @@ func (db *DB) session(ctx context.Context, o TxnOptions) (*txnSession, error) {
 }
 
 func (s *txnSession) init(ctx context.Context, db *DB) (err error) {
-	s.producerID, s.epoch, err = db.engine.Txns().InitProducer(ctx, engine.InitRequest{
+	s.producerID, s.epoch, err = db.engine.AnyTxns().InitProducer(ctx, engine.InitRequest{
 		TransactionalID: s.id, Timeout: s.timeout, ProducerID: -1, Epoch: -1, Local: true, Anonymous: !s.named,
 	})
 	return err
@@ -244,7 +244,7 @@ func (t *Txn) Commit(ctx context.Context) error {
 		return nil
 	}
 	s := t.session
-	producerID, epoch, err := t.db.engine.Txns().End(ctx, s.id, s.producerID, s.epoch, true)
+	producerID, epoch, err := t.db.engine.AnyTxns().End(ctx, s.id, s.producerID, s.epoch, true)
 	switch {
 	case err == nil:
 		s.producerID, s.epoch = producerID, epoch
@@ -278,7 +278,7 @@ func (t *Txn) Abort(ctx context.Context) error {
 func (t *Txn) abort() error {
 	s := t.session
 	if len(t.parts) > 0 {
-		producerID, epoch, err := t.db.engine.Txns().End(context.Background(), s.id, s.producerID, s.epoch, false)
+		producerID, epoch, err := t.db.engine.AnyTxns().End(context.Background(), s.id, s.producerID, s.epoch, false)
 		if err != nil && !over(err) {
 			return err
 		}

@@ -59,18 +59,18 @@ func (t *Txn) commitOffsets(ctx context.Context, r engine.CommitRequest) error {
 		return nil
 	}
 	r.Local = true
-	part, err := t.db.engine.Groups().OffsetsPartition(ctx, r.Group)
+	part, err := t.db.engine.AnyGroups().OffsetsPartition(ctx, r.Group)
 	if err != nil {
 		return fmt.Errorf("commit offsets: %w", err)
 	}
 	if t.parts[part] == nil {
 		err := t.atFirst(ctx, func(s *txnSession) error {
-			return t.db.engine.Txns().AddOffsets(ctx, s.id, s.producerID, s.epoch, r.Group)
+			return t.db.engine.AnyTxns().AddOffsets(ctx, s.id, s.producerID, s.epoch, r.Group)
 		})
 		if err != nil {
 			return err
 		}
 		t.parts[part] = &txnPart{}
 	}
-	return t.db.engine.Groups().TxnCommit(ctx, r, t.session.producerID, t.session.epoch)
+	return t.db.engine.AnyGroups().TxnCommit(ctx, r, t.session.producerID, t.session.epoch)
 }

@@ -123,7 +123,7 @@ func (t *Txn) register(ctx context.Context, shares []*txnShare) error {
 	}
 	if len(fresh) > 0 {
 		err := t.atFirst(ctx, func(s *txnSession) error {
-			return t.db.engine.Txns().AddPartitions(ctx, s.id, s.producerID, s.epoch, fresh)
+			return t.db.engine.AnyTxns().AddPartitions(ctx, s.id, s.producerID, s.epoch, fresh)
 		})
 		if err != nil {
 			return err

@@ -123,6 +123,8 @@ type Engine struct {
 	address     string                            // where peers find this node
 	changes     chan struct{}                     // in a cluster: holds a token while topics are being changed by this node
 	replicas    replicas
+	calling     calling // what asks peers in the background
+	handlers    peerHandlers
 
 	coordinators coordinators
 
@@ -323,6 +325,7 @@ func (e *Engine) release() error {
 	e.die()
 	e.services.close()
 	e.replicas.stop()
+	e.calling.close()
 	e.ticker.stop()
 	e.coordinators.stop()
 	e.cleaner.running.Wait()

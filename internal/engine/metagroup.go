@@ -18,9 +18,10 @@ import (
 //	change:  alone among changes of this node -> Lead -> all of the log is applied ->
 //	         check -> append, committed -> applied here -> what apply said
 type metaGroup struct {
-	m    *metaLog
-	log  ReplicatedLog
-	life context.Context
+	m      *metaLog
+	engine *Engine // who asks the leader
+	log    ReplicatedLog
+	life   context.Context
 	// act makes it so on this node, after a command was applied that held. It is called
 	// by the goroutine that applies.
 	act func(c *command, change SecurityChange)

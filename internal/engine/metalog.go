@@ -114,7 +114,7 @@ func (m *metaLog) do(ctx context.Context, c *command) (firstID int64, err error)
 func (m *metaLog) change(ctx context.Context, c *command) (firstID int64, change SecurityChange, err error) {
 	if m.group != nil {
 		// Whoever watches users and ACLs was told as it was applied, on every node.
-		r, err := m.group.change(ctx, c)
+		r, err := m.group.changeAnywhere(ctx, c)
 		return r.firstID, SecurityChange{}, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -15,6 +15,7 @@ func (e *Engine) openReplicated(found bool) error {
 	}
 	e.handleNodes()
 	e.handleCoordinators()
+	e.serveCalls()
 	e.started = true
 	if err := e.cluster.Start(host{e}); err != nil {
 		return err
@@ -24,7 +25,7 @@ func (e *Engine) openReplicated(found bool) error {
 		return err
 	}
 	g := newMetaGroup(e.meta, replicator, e.life)
-	g.act, g.caught = e.applied, e.caughtUp
+	g.act, g.caught, g.engine = e.applied, e.caughtUp, e
 	e.meta.group = g
 	e.initial = initial
 	e.nodesChanged()

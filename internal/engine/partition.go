@@ -30,6 +30,9 @@ type Partition struct {
 	// was heard.
 	elsewhere             bool
 	hintLeader, hintEpoch int32
+	// Of calls to other nodes: who answered last as the leader, 0 when nobody is known
+	// to, and the newest leader epoch that was heard of.
+	lastLeader, seenEpoch atomic.Int32
 }
 
 // Leader is the node that leads the partition, as far as this node knows, and in which
@@ -105,13 +108,20 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *partition.
 	if p.engine.hooks.OnProduce == nil {
 		res, err := p.Partition.Append(ctx, recs, o)
 		if err != nil {
+			if p.goesElsewhere(ctx, err, o) {
+				return p.appendThere(ctx, recs, o, err)
+			}
 			return p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
 		}
 		return res, nil
 	}
 	began := time.Now()
 	res, err := p.Partition.Append(ctx, recs, o)
-	if err != nil {
+	switch {
+	case err == nil:
+	case p.goesElsewhere(ctx, err, o):
+		res, err = p.appendThere(ctx, recs, o, err)
+	default:
 		res, err = p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.Append(ctx, recs, o) })
 	}
 	var size int64
@@ -127,9 +137,9 @@ func (p *Partition) Append(ctx context.Context, recs []log.Record, o *partition.
 func (p *Partition) CanTry() bool { return p.engine.hooks.OnProduce == nil }
 
 // Tried is the error of a TryAppend as Append would have it. again says that Append
-// should be called after all: it can make room.
+// should be called after all: it can make room, and goes to who leads.
 func (p *Partition) Tried(err error) (again bool, _ error) {
-	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) {
+	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) || p.ledElsewhere(err) || !p.Here() {
 		return true, nil
 	}
 	return false, p.failed("append", err)
@@ -139,7 +149,11 @@ func (p *Partition) Tried(err error) (again bool, _ error) {
 func (p *Partition) AppendBatch(ctx context.Context, batch []byte, o *partition.AppendOptions) (partition.Result, error) {
 	began := time.Now()
 	res, err := p.Partition.AppendBatch(ctx, batch, o)
-	if err != nil {
+	switch {
+	case err == nil:
+	case p.goesElsewhere(ctx, err, o):
+		res, err = p.appendBatchThere(ctx, batch, o, err)
+	default:
 		res, err = p.appendAgain(ctx, err, func() (partition.Result, error) { return p.Partition.AppendBatch(ctx, batch, o) })
 	}
 	if hook := p.engine.hooks.OnProduce; hook != nil {
@@ -208,7 +222,11 @@ func (b *Begun) Finish(taken bool) (partition.Result, error) {
 	if errors.Is(err, partition.ErrLineBroken) {
 		res, err = again()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case p.goesElsewhere(b.ctx, err, b.options):
+		res, err = p.appendBatchThere(b.ctx, b.batch, b.options, err)
+	default:
 		res, err = p.appendAgain(b.ctx, err, again)
 	}
 	if hook := p.engine.hooks.OnProduce; hook != nil {
@@ -223,11 +241,20 @@ func (b *Begun) Finish(taken bool) (partition.Result, error) {
 
 // EndTransaction appends the marker that ends a transaction: see partition.Partition.
 func (p *Partition) EndTransaction(ctx context.Context, producerID int64, epoch int16, commit bool, coordinatorEpoch int32, txnV2 bool) (partition.Result, error) {
-	res, err := p.Partition.EndTransaction(ctx, producerID, epoch, commit, coordinatorEpoch, txnV2)
+	c := endTxnCall{ProducerID: producerID, Epoch: epoch, Commit: commit, CoordinatorEpoch: coordinatorEpoch, TxnV2: txnV2}
+	res, err := p.endTransactionHere(ctx, &c)
+	if err != nil && p.ledElsewhere(err) {
+		return p.endTransactionThere(ctx, c)
+	}
+	return res, err
+}
+
+func (p *Partition) endTransactionHere(ctx context.Context, c *endTxnCall) (partition.Result, error) {
+	res, err := p.Partition.EndTransaction(ctx, c.ProducerID, c.Epoch, c.Commit, c.CoordinatorEpoch, c.TxnV2)
 	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) {
 		// A transaction that does not end holds up readers, and what is kept back is for that.
 		lower := p.space.raise(vfs.QuotaEssential)
-		res, err = p.Partition.EndTransaction(ctx, producerID, epoch, commit, coordinatorEpoch, txnV2)
+		res, err = p.Partition.EndTransaction(ctx, c.ProducerID, c.Epoch, c.Commit, c.CoordinatorEpoch, c.TxnV2)
 		lower()
 	}
 	if err != nil {
@@ -270,6 +297,9 @@ func (p *Partition) ReadFrom(offset int64, o *partition.ReaderOptions) (*partiti
 // DeleteRecords moves the log start offset: see partition.Partition.
 func (p *Partition) DeleteRecords(ctx context.Context, offset int64) (int64, error) {
 	start, err := p.Partition.DeleteRecords(ctx, offset)
+	if err != nil && p.ledElsewhere(err) {
+		return p.deleteRecordsThere(ctx, offset)
+	}
 	if err != nil {
 		return start, p.failed("delete records", err)
 	}

@@ -39,9 +39,13 @@ var peerErrors = func() *codec.Errors {
 
 		"ErrUnknownTopic": ErrUnknownTopic, "ErrUnknownPartition": ErrUnknownPartition, "ErrTopicExists": ErrTopicExists,
 		"ErrInvalidTopic": ErrInvalidTopic, "ErrWrongDirectory": ErrWrongDirectory, "ErrPeerUnreachable": ErrPeerUnreachable, "ErrCoordinatorLoading": ErrCoordinatorLoading,
+		"ErrNoHandler":      ErrNoHandler,
 		"ErrInvalidSetting": ErrInvalidSetting, "ErrNotEmpty": ErrNotEmpty,
 		"ErrUnknownUser": ErrUnknownUser, "ErrInvalidUser": ErrInvalidUser, "ErrInvalidACL": ErrInvalidACL,
 		"ErrInvalidQuota": ErrInvalidQuota,
+
+		"ErrUnknownNode": ErrUnknownNode, "ErrInvalidNode": ErrInvalidNode,
+		"ErrInvalidReplicationFactor": ErrInvalidReplicationFactor, "ErrInvalidAssignment": ErrInvalidAssignment,
 
 		"ErrUnknownMember": ErrUnknownMember, "ErrRebalance": ErrRebalance, "ErrUnknownGroup": ErrUnknownGroup,
 		"ErrGroupNotEmpty": ErrGroupNotEmpty, "ErrInvalidGroup": ErrInvalidGroup, "ErrInvalidMember": ErrInvalidMember,
@@ -73,6 +77,8 @@ var peerErrors = func() *codec.Errors {
 
 		&UnknownTopicError{}, &UnknownPartitionError{}, &TopicExistsError{}, &InvalidTopicError{}, &WrongDirectoryError{},
 		&InvalidSettingError{}, &NotEmptyError{}, &UnknownUserError{}, &InvalidUserError{}, &InvalidACLError{}, &InvalidQuotaError{},
+
+		&UnknownNodeError{}, &InvalidNodeError{}, &ReplicationFactorError{}, &InvalidAssignmentError{},
 
 		&MemberEpochError{}, &NotOwnerError{}, &InvalidMemberError{}, &InvalidRegexError{}, &PositionLostError{},
 		&CommitError{}, &InvalidCommitError{}, &InvalidResetError{},

@@ -205,6 +205,8 @@ type place struct {
 	partition int32
 }
 
+func placeOf(p *engine.Partition) place { return place{p.TopicID(), p.ID()} }
+
 // Consumer makes a consumer. Nothing is read, and no group joined, before the
 // first call of Records, Batches or Poll. It ends with Close, or with the database.
 // One with a group whose partitions are assigned by hand asks for what is committed:

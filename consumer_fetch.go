@@ -191,6 +191,7 @@ func (c *Consumer) tell(ctx context.Context, r *Reset) {
 // open gives s a reader at its position.
 func (c *Consumer) open(ctx context.Context, s *source) error {
 	c.mu.Lock()
+	s.part = s.part.Current() // in a cluster it may have come here, or gone
 	want := Position{Offset: s.done, LeaderEpoch: s.doneEpoch}
 	c.mu.Unlock()
 	asked, cancel := context.WithTimeout(ctx, leaderAsked)

@@ -85,8 +85,6 @@ func (c *Consumer) Position(topic string, partition int32) (p Position, ok bool)
 // have, and with an *OffsetOutOfRangeError.
 func (c *Consumer) Seek(p Position) error {
 	find := func() (*source, error) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		if c.closed {
 			return nil, fmt.Errorf("seek: %w", ErrClosed)
 		}
@@ -96,12 +94,18 @@ func (c *Consumer) Seek(p Position) error {
 		}
 		return s, nil
 	}
+	var part *engine.Partition
+	c.mu.Lock()
 	s, err := find()
+	if err == nil {
+		part = s.part
+	}
+	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	// Not under the lock: another node may have to be asked.
-	view, bounds, err := c.bounds(c.life, s.part, p.Offset)
+	view, bounds, err := c.bounds(c.life, part, p.Offset)
 	switch {
 	case err != nil:
 	case p.Offset == OffsetEarliest:
@@ -117,16 +121,12 @@ func (c *Consumer) Seek(p Position) error {
 	if err != nil {
 		return fmt.Errorf("seek %s/%d: %w", p.Topic, p.Partition, err)
 	}
-	again, err := find()
-	if err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if again.gone {
-		return fmt.Errorf("seek: %w", &NotAssignedError{p.Topic, p.Partition})
+	if s, err = find(); err != nil {
+		return err
 	}
-	c.moveLocked(again, p)
+	c.moveLocked(s, p)
 	return nil
 }
 

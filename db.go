@@ -13,6 +13,11 @@ import (
 
 // DB is an open database: a directory of topics, of which this process is the only
 // user. All methods may be called from several goroutines.
+//
+// In a cluster every node takes every call: what concerns a partition, a group or a
+// transaction that another node leads goes there, and waits, 30 seconds at most, while
+// nobody leads it. When an answer does not come the error matches ErrUnknownOutcome, unless
+// the call could be made again without harm.
 type DB struct {
 	engine      *engine.Engine
 	autoCreate  bool
@@ -43,22 +48,31 @@ func Open(dir string, o *Options) (*DB, error) {
 	if dir == "" {
 		return nil, errors.New("embedlog: open: no directory given; OpenMemory needs none")
 	}
-	return open(dir, nil, o)
+	return open(dir, nil, nil, o)
 }
 
 // OpenMemory opens an empty database that is in memory alone and gone when it is
 // closed. It is otherwise the same; what is synced costs nothing.
-func OpenMemory(o *Options) (*DB, error) { return open("memory", vfs.NewMem(vfs.Volatile()), o) }
+func OpenMemory(o *Options) (*DB, error) { return open("memory", vfs.NewMem(vfs.Volatile()), nil, o) }
 
 // OpenFS opens the database in a file system of this module's, for its tests.
-func OpenFS(fs vfs.FS, o *Options) (*DB, error) { return open("memory", fs, o) }
+func OpenFS(fs vfs.FS, o *Options) (*DB, error) { return open("memory", fs, nil, o) }
 
-func open(dir string, fs vfs.FS, o *Options) (*DB, error) {
+// OpenNode opens the database of a node in a file system and with a cluster of this
+// module's, for its tests.
+func OpenNode(fs vfs.FS, cluster engine.Cluster, o *Options) (*DB, error) {
+	return open("memory", fs, cluster, o)
+}
+
+func open(dir string, fs vfs.FS, cluster engine.Cluster, o *Options) (*DB, error) {
 	eo, err := o.engine()
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	eo.FS = fs
+	if cluster != nil {
+		eo.Cluster = cluster
+	}
 	e, err := engine.Open(dir, eo)
 	if err != nil {
 		return nil, err

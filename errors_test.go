@@ -55,6 +55,7 @@ var allErrors = map[string]struct {
 	"ErrLocked":                   {ErrLocked, true},
 	"ErrNewerFormat":              {ErrNewerFormat, false},
 	"ErrNoBackup":                 {ErrNoBackup, false},
+	"ErrNoHandler":                {ErrNoHandler, false},
 	"ErrNoSpace":                  {ErrNoSpace, true},
 	"ErrNotEmpty":                 {ErrNotEmpty, false},
 	"ErrNotLeader":                {ErrNotLeader, true},

@@ -115,16 +115,19 @@ func scanPartition(ctx context.Context, topic string, p *engine.Partition, o *Sc
 		return true, nil
 	}
 	wake := make(chan struct{}, 1)
-	r, err := p.OpenReader(from, &partition.ReaderOptions{Isolation: isolation}, func() {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-	})
+	open := func(at int64) (*engine.Reader, error) {
+		return p.OpenReader(at, &partition.ReaderOptions{Isolation: isolation}, func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+	}
+	r, err := open(from)
 	if err != nil {
 		return false, err
 	}
-	defer r.Close()
+	defer func() { r.Close() }()
 	var records log.RecordReader
 	var rec Record
 	for r.Offset() < end {
@@ -139,6 +142,13 @@ func scanPartition(ctx context.Context, topic string, p *engine.Partition, o *Sc
 			select { // what lies below end is there, at the leader
 			case <-wake:
 			case <-ctx.Done():
+			}
+			continue
+		}
+		if r.Remote() && errors.Is(err, ErrNotLeader) { // this node leads by now
+			r.Close()
+			if r, err = open(r.Offset()); err != nil {
+				return false, err
 			}
 			continue
 		}

@@ -70,7 +70,7 @@ type Txn struct {
 	ended     bool
 	closed    bool  // it was the database that ended it
 	failed    error // why it can only be aborted
-	parts     map[*engine.Partition]*txnPart
+	parts     map[place]*txnPart
 	consumers []func(committed bool)
 }
 
@@ -141,7 +141,7 @@ func (db *DB) Begin(ctx context.Context, o *TxnOptions) (*Txn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin transaction: %w", err)
 	}
-	t := &Txn{db: db, session: s, turn: make(chan struct{}, 1), parts: make(map[*engine.Partition]*txnPart)}
+	t := &Txn{db: db, session: s, turn: make(chan struct{}, 1), parts: make(map[place]*txnPart)}
 	t.turn <- struct{}{}
 	if err := db.opened(t); err != nil {
 		return nil, fmt.Errorf("begin transaction: %w", err)

@@ -63,14 +63,14 @@ func (t *Txn) commitOffsets(ctx context.Context, r engine.CommitRequest) error {
 	if err != nil {
 		return fmt.Errorf("commit offsets: %w", err)
 	}
-	if t.parts[part] == nil {
+	if t.parts[placeOf(part)] == nil {
 		err := t.atFirst(ctx, func(s *txnSession) error {
 			return t.db.engine.AnyTxns().AddOffsets(ctx, s.id, s.producerID, s.epoch, r.Group)
 		})
 		if err != nil {
 			return err
 		}
-		t.parts[part] = &txnPart{}
+		t.parts[placeOf(part)] = &txnPart{}
 	}
 	return t.db.engine.AnyGroups().TxnCommit(ctx, r, t.session.producerID, t.session.epoch)
 }

@@ -68,7 +68,7 @@ func (t *Txn) produce(ctx context.Context, recs []Record, choose func(*Record, *
 
 // shares sorts the records by partition, in the order given.
 func (t *Txn) shares(ctx context.Context, recs []Record, choose func(*Record, *Topic, int) int32) (shares []*txnShare, err error) {
-	of := make(map[*engine.Partition]*txnShare, 1)
+	of := make(map[place]*txnShare, 1)
 	now := t.db.nowMillis()
 	for i := range recs {
 		r := &recs[i]
@@ -80,10 +80,10 @@ func (t *Txn) shares(ctx context.Context, recs []Record, choose func(*Record, *T
 		if err != nil {
 			return nil, fmt.Errorf("produce to %s: %w", r.Topic, err)
 		}
-		s := of[p]
+		s := of[placeOf(p)]
 		if s == nil {
 			s = &txnShare{p: p, topic: r.Topic}
-			of[p] = s
+			of[placeOf(p)] = s
 			shares = append(shares, s)
 		}
 		var lr log.Record
@@ -117,7 +117,7 @@ func (t *Txn) topic(ctx context.Context, name string) (*Topic, *engine.Topic, er
 func (t *Txn) register(ctx context.Context, shares []*txnShare) error {
 	var fresh []engine.TopicPartitions
 	for _, s := range shares {
-		if t.parts[s.p] == nil {
+		if t.parts[placeOf(s.p)] == nil {
 			fresh = append(fresh, engine.TopicPartitions{Topic: s.p.TopicID(), Partitions: []int32{s.p.ID()}})
 		}
 	}
@@ -130,9 +130,9 @@ func (t *Txn) register(ctx context.Context, shares []*txnShare) error {
 		}
 	}
 	for _, s := range shares {
-		if s.part = t.parts[s.p]; s.part == nil {
+		if s.part = t.parts[placeOf(s.p)]; s.part == nil {
 			s.part = &txnPart{}
-			t.parts[s.p] = s.part
+			t.parts[placeOf(s.p)] = s.part
 		}
 	}
 	return nil

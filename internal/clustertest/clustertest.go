@@ -194,6 +194,7 @@ type Node struct {
 	mu   sync.Mutex
 	host engine.Host
 	down bool
+	lose func(service string) bool
 }
 
 var _ engine.Cluster = (*Node)(nil)
@@ -242,7 +243,22 @@ func (n *Node) Call(ctx context.Context, node int32, service string, request []b
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return peer.host.Serve(ctx, n.id, service, slices.Clone(request))
+	answer, err := peer.host.Serve(ctx, n.id, service, slices.Clone(request))
+	peer.mu.Lock()
+	lose := peer.lose
+	peer.mu.Unlock()
+	if lose != nil && lose(service) {
+		return nil, fmt.Errorf("node %d: the connection broke", node)
+	}
+	return answer, err
+}
+
+// Lose has the answers of this node lost for which f says so: what was asked for is done.
+// Nil loses none.
+func (n *Node) Lose(f func(service string) bool) {
+	n.mu.Lock()
+	n.lose = f
+	n.mu.Unlock()
 }
 
 // Cut takes the node off the network for calls, until Cut(false).

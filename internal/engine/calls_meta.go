@@ -54,7 +54,24 @@ func (g *metaGroup) changeAnywhere(ctx context.Context, c *command) (r metaResul
 	return r, err
 }
 
+// knowMeta returns when this node leads the metadata, or has applied all that was
+// committed to it before the call: what it then looks up is no older than what whoever calls
+// has heard of.
+func (e *Engine) knowMeta(ctx context.Context) error {
+	way := route{e: e, what: "metadata", group: e.meta.group.log, again: true, firm: true}
+	return way.run(ctx, e.leadMeta, func(ctx context.Context, _ int32) error {
+		err := e.currentMeta(ctx) // it asks whoever leads by now
+		if err != nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrPeerUnreachable) {
+			err = fmt.Errorf("%w: %w", errAnswerLost, err)
+		}
+		return err
+	})
+}
+
 func (e *Engine) serveChange(ctx context.Context, call *changeCall) (a changed, err error) {
+	if err := e.leadMeta(ctx); err != nil {
+		return a, err
+	}
 	c, err := decodeCommand(call.Command)
 	if err != nil {
 		return a, err

@@ -227,5 +227,8 @@ func (p *Partition) route(what string) route {
 
 // ledElsewhere says of an error of this node's log that the leader has to be asked.
 func (p *Partition) ledElsewhere(err error) bool {
-	return p.engine.cluster != nil && errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, partition.ErrUnknownOutcome)
+	if p.engine.cluster == nil || errors.Is(err, partition.ErrUnknownOutcome) {
+		return false
+	}
+	return errors.Is(err, partition.ErrNotLeader) || !p.Here()
 }

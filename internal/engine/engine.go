@@ -407,7 +407,7 @@ func (e *Engine) beginChange(ctx context.Context) error {
 	}
 	err := e.closedError()
 	if err == nil {
-		err = e.leadMeta(ctx)
+		err = e.knowMeta(ctx)
 	}
 	if err != nil {
 		<-e.changes

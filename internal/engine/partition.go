@@ -139,7 +139,7 @@ func (p *Partition) CanTry() bool { return p.engine.hooks.OnProduce == nil }
 // Tried is the error of a TryAppend as Append would have it. again says that Append
 // should be called after all: it can make room, and goes to who leads.
 func (p *Partition) Tried(err error) (again bool, _ error) {
-	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) || p.ledElsewhere(err) || !p.Here() {
+	if errors.Is(err, log.ErrNoSpace) && !errors.Is(err, partition.ErrUnknownOutcome) || p.ledElsewhere(err) {
 		return true, nil
 	}
 	return false, p.failed("append", err)

@@ -160,7 +160,7 @@ func (t *Txns) markOne(ctx context.Context, part *Partition, q *markerQuestion) 
 		return nil
 	}
 	if !q.Again || !marked(part, q) {
-		_, err = part.EndTransaction(ctx, q.ProducerID, q.Epoch, q.Commit, q.Coordinator, q.TxnV2)
+		_, err = part.endTransactionHere(ctx, &endTxnCall{ProducerID: q.ProducerID, Epoch: q.Epoch, Commit: q.Commit, CoordinatorEpoch: q.Coordinator, TxnV2: q.TxnV2})
 		var fenced *partition.FencedError
 		if errors.As(err, &fenced) && !fenced.Coordinator {
 			// A newer epoch was seen there, so the transaction ended there before.

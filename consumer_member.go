@@ -261,8 +261,8 @@ func (c *Consumer) heartbeat(owned []engine.TopicPartitions, now time.Time) erro
 	if err != nil {
 		return err
 	}
-	if m.epoch == 0 {
-		m.news = c.engine.AnyGroups().Changed(c.cfg.Group, m.id)
+	if m.epoch == 0 && (m.news == nil || c.engine.Cluster() == nil) {
+		m.news = c.engine.AnyGroups().Changed(c.life, c.cfg.Group, m.id)
 	}
 	m.epoch, m.sent, m.beat = res.MemberEpoch, r.Owned, time.Time{}
 	if res.Interval > 0 {

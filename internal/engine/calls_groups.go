@@ -31,6 +31,7 @@ const (
 	serviceGroupDelete    = "group-delete"
 	serviceGroupForget    = "group-delete-offsets"
 	serviceGroupReset     = "group-reset"
+	serviceGroupNews      = "group-news"
 )
 
 // Requests that are more than the engine's own.
@@ -46,6 +47,8 @@ type (
 		Want   []TopicPartitions
 		Stable bool
 	}
+	groupNewsCall  struct{ Group, MemberID string }
+	groupNews      struct{ News bool }
 	groupNameCall  struct{ Group string }
 	groupPartsCall struct {
 		Group      string
@@ -87,6 +90,7 @@ func (e *Engine) serveGroups() {
 	serveStruct(e, serviceGroupForget, func(ctx context.Context, r *groupPartsCall) (nothing, error) {
 		return nothing{}, e.groups.DeleteOffsets(ctx, r.Group, r.Partitions)
 	})
+	serveStruct(e, serviceGroupNews, func(ctx context.Context, r *groupNewsCall) (groupNews, error) { return e.groups.news(ctx, r) })
 	serveStruct(e, serviceGroupReset, func(ctx context.Context, r *groupResetCall) (a resetAnswer, err error) {
 		a.Results, err = e.groups.Reset(ctx, r.Group, r.Reset)
 		return a, err
@@ -129,10 +133,70 @@ func (a AnyGroups) Heartbeat(ctx context.Context, req HeartbeatRequest) (Heartbe
 	})
 }
 
-// Changed is Groups.Changed where this node is the coordinator; elsewhere the answer to
-// the next heartbeat says it.
-func (a AnyGroups) Changed(group, memberID string) <-chan struct{} {
-	return a.g.Changed(group, memberID)
+// Changed is Groups.Changed, wherever the coordinator is, until ctx ends. In a cluster it
+// is one channel for as long as the member lives, also when it joins again, and a goroutine
+// asks; a token may be there for nothing. Alone it is asked for after each time of joining.
+func (a AnyGroups) Changed(ctx context.Context, group, memberID string) <-chan struct{} {
+	g := a.g
+	e := g.engine
+	if e.cluster == nil {
+		return g.Changed(group, memberID)
+	}
+	news := make(chan struct{}, 1)
+	if !e.calling.begin() {
+		return news
+	}
+	go func() {
+		defer e.calling.done()
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(e.life, stop)()
+		c := groupNewsCall{group, memberID}
+		for ctx.Err() == nil {
+			res, err := askCoordinator(ctx, g, group, "news", serviceGroupNews, true, &c, func(ctx context.Context) (groupNews, error) {
+				return g.news(ctx, &c)
+			})
+			if err == nil && !res.News {
+				continue
+			}
+			select {
+			case news <- struct{}{}:
+			default:
+			}
+			// The member does something about it before it is asked for again.
+			select {
+			case <-time.After(newsPause):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return news
+}
+
+// How long a coordinator holds a question for news, and how long after news it is
+// asked again.
+const (
+	newsWait  = 5 * time.Second
+	newsPause = 50 * time.Millisecond
+)
+
+// news returns when a heartbeat of the member would bring something, or a while is over.
+func (g *Groups) news(ctx context.Context, c *groupNewsCall) (groupNews, error) {
+	if p := g.home(c.Group); p != nil {
+		if err := p.leads(); err != nil {
+			return groupNews{}, err
+		}
+	}
+	timer := time.NewTimer(newsWait)
+	defer timer.Stop()
+	select {
+	case <-g.Changed(c.Group, c.MemberID):
+		return groupNews{true}, nil
+	case <-timer.C:
+		return groupNews{false}, nil
+	case <-ctx.Done():
+		return groupNews{}, ctx.Err()
+	}
 }
 
 // Commit is Groups.Commit. When the answer does not come, the error matches

@@ -181,6 +181,38 @@ func TestPeersProduceAndScan(t *testing.T) {
 	}
 }
 
+// A topic that one node has made is there for all of them, at once.
+func TestPeersEnsureTopic(t *testing.T) {
+	ctx := context.Background()
+	p := openPeers(t, 3)
+	for i := range 30 {
+		name := fmt.Sprint("t", i)
+		if _, err := p.dbs[i%3].EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: 2}); err != nil {
+			t.Fatal(err)
+		}
+		for n := range p.dbs {
+			if _, err := p.dbs[n].Topic(name); err != nil {
+				t.Errorf("node %d: %v", n+1, err)
+			}
+		}
+		var making sync.WaitGroup
+		for n := range p.dbs { // together
+			making.Go(func() {
+				if _, err := p.dbs[n].EnsureTopic(ctx, name+"x", nil); err != nil {
+					t.Errorf("node %d: %v", n+1, err)
+				}
+			})
+		}
+		making.Wait()
+	}
+	if _, err := p.dbs[2].Topic("none"); !errors.Is(err, embedlog.ErrUnknownTopic) {
+		t.Errorf("got %v", err)
+	}
+	if err := p.dbs[2].DeleteTopic(ctx, "t3"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A call whose answer is lost is not made again, unless the leader recognises it.
 func TestPeersAnswerLost(t *testing.T) {
 	ctx := context.Background()

@@ -125,13 +125,13 @@ func (db *DB) EnsureTopic(ctx context.Context, name string, c *TopicConfig) (*To
 	if db.isClosed() {
 		return nil, fmt.Errorf("ensure topic %s: %w", name, ErrClosed)
 	}
-	top, err := db.engine.Topic(name)
+	top, err := db.engine.FindTopic(ctx, name)
 	if errors.Is(err, ErrUnknownTopic) {
 		if top, err = db.createTopic(ctx, name, c); err == nil {
 			return db.handle(top), nil
 		}
 		if errors.Is(err, ErrTopicExists) { // somebody else was faster, or it is a collision
-			if found, e := db.engine.Topic(name); e == nil {
+			if found, e := db.engine.FindTopic(ctx, name); e == nil {
 				top, err = found, nil
 			}
 		}
@@ -211,11 +211,11 @@ func (db *DB) topic(ctx context.Context, name string) (*engine.Topic, error) {
 	if db.isClosed() {
 		return nil, ErrClosed
 	}
-	top, err := db.engine.Topic(name)
+	top, err := db.engine.FindTopic(ctx, name)
 	if err != nil && db.autoCreate && errors.Is(err, ErrUnknownTopic) {
 		top, err = db.createTopic(ctx, name, nil)
 		if errors.Is(err, ErrTopicExists) {
-			return db.engine.Topic(name)
+			return db.engine.FindTopic(ctx, name)
 		}
 	}
 	return top, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/x/embedlog/partition"
 )
@@ -66,6 +67,24 @@ func (e *Engine) knowMeta(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// metaAsked is how long the metadata's leader is asked for a topic that is not known here.
+const metaAsked = 5 * time.Second
+
+// FindTopic is Topic that does not miss a topic which another node has made: where the
+// name is not known here, it looks again when this node has all of the metadata.
+func (e *Engine) FindTopic(ctx context.Context, name string) (*Topic, error) {
+	t, err := e.Topic(name)
+	if e.cluster == nil || !errors.Is(err, ErrUnknownTopic) {
+		return t, err
+	}
+	asked, cancel := context.WithTimeout(ctx, metaAsked)
+	defer cancel()
+	if lost := e.knowMeta(asked); lost != nil {
+		return nil, fmt.Errorf("%w, as far as this node knows: %v", err, lost)
+	}
+	return e.Topic(name)
 }
 
 func (e *Engine) serveChange(ctx context.Context, call *changeCall) (a changed, err error) {

@@ -93,7 +93,7 @@ func TestVerificationOfAnotherEpoch(t *testing.T) {
 			&AppendOptions{Producer: &Producer{ID: 7, Transactional: true, Verified: v}})
 		return err
 	}
-	if err := add(v); !errors.Is(err, ErrInvalidTxnState) {
+	if err := add(v); !errors.Is(err, ErrNotLeader) {
 		t.Errorf("verified in another epoch: %v", err)
 	}
 	if err := add(again); err != nil {

@@ -1,6 +1,9 @@
 package partition
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+)
 
 // Verification is held by who asks a transaction's coordinator whether a producer may
 // write here, from before it asks until its batch is appended:
@@ -77,11 +80,7 @@ func (g *verifying) end(producerID int64) {
 	}
 }
 
-// over says that what was verified may not hold any more. epoch is that of the append.
-func (v *Verification) over(epoch int32) bool {
-	if v.p.replicator != nil && v.epoch != epoch {
-		return true
-	}
+func (v *Verification) over() bool {
 	v.p.verifying.mu.Lock()
 	defer v.p.verifying.mu.Unlock()
 	return v.ended
@@ -96,7 +95,12 @@ func (p *Partition) stage(r *request, staged *pending, now int64) (verdict, erro
 	case err != nil, v.duplicate:
 	case r.marker != nil:
 		p.verifying.end(r.header.ProducerID)
-	case r.verified != nil && len(staged.steps) > mark.steps && r.verified.over(r.header.LeaderEpoch):
+	case r.verified != nil && len(staged.steps) > mark.steps && p.replicator != nil && r.verified.epoch != r.header.LeaderEpoch:
+		// Markers may have come from another leader meanwhile, which end no verification here:
+		// whoever sends it again has it verified again.
+		staged.rollback(mark)
+		return verdict{}, fmt.Errorf("verified in leader epoch %d: %w", r.verified.epoch, &NotLeaderError{Leader: -1, LeaderEpoch: r.header.LeaderEpoch})
+	case r.verified != nil && len(staged.steps) > mark.steps && r.verified.over():
 		staged.rollback(mark)
 		return verdict{}, &InvalidTxnStateError{ProducerID: r.header.ProducerID, FirstOffset: -1, Reason: "it ended while a batch of it was on its way"}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
 
@@ -15,7 +16,7 @@ import (
 // ErrCoordinatorLoading.
 func (e *Engine) metadataNow(ctx context.Context) error {
 	err := e.currentMeta(ctx)
-	if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) {
+	if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) || errors.Is(err, log.ErrClosed) && e.life.Err() == nil {
 		err = fmt.Errorf("%w: the metadata: %v", ErrCoordinatorLoading, err)
 	}
 	return err

@@ -89,7 +89,7 @@ func (c *coordinators) background(what string, p *Partition, f func() error) {
 		c.mu.Lock()
 		delete(c.loading, p)
 		c.mu.Unlock()
-		if err != nil && c.e.life.Err() == nil && !errors.Is(err, partition.ErrNotLeader) {
+		if err != nil && c.e.life.Err() == nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrCoordinatorLoading) {
 			c.e.Logger().Warn("a coordinator did not "+what, slog.String("partition", p.String()), slog.Any("error", err))
 		}
 	})

@@ -78,14 +78,15 @@ func (t *tenure) begin(ctx context.Context) error {
 	}
 	defer t.part.repl.Watch(look)()
 	look()
-	if err := t.part.awaitCommitted(ctx, t.part.LogEnd()); err != nil {
-		if now, lost := t.part.repl.LeaderEpoch(); lost != nil || now != epoch {
-			return t.part.lostLead(epoch)
-		}
-		return err
+	err = t.part.awaitCommitted(ctx, t.part.LogEnd())
+	if err == nil {
+		// Its records name topics: what was known where they were written has to be known here.
+		err = t.part.engine.metadataNow(ctx)
 	}
-	// Its records name topics: what was known where they were written has to be known here.
-	if err := t.part.engine.metadataNow(ctx); err != nil {
+	if err != nil {
+		if now, lost := t.part.repl.LeaderEpoch(); lost != nil || now != epoch {
+			return t.part.lostLead(epoch) // perhaps that is why it failed
+		}
 		return err
 	}
 	t.epoch.Store(epoch)
@@ -152,7 +153,15 @@ func (t *tenure) append(ctx context.Context, p *Partition, recs []log.Record, o 
 	if o.LeaderEpoch = t.epoch.Load(); o.LeaderEpoch == 0 {
 		return partition.Result{}, t.part.lostLead(0)
 	}
-	res, err := p.Append(p.engine.life, recs, &o)
+	// It is waited for as long as the engine is open, and by what an engine that closes
+	// writes last, a little longer.
+	ctx = p.engine.life
+	if ctx.Err() != nil {
+		last, cancel := context.WithTimeout(context.Background(), leadPatience)
+		defer cancel()
+		ctx = last
+	}
+	res, err := p.Append(ctx, recs, &o)
 	switch {
 	case err == nil:
 	case errors.Is(err, partition.ErrUnknownOutcome):

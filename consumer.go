@@ -375,7 +375,8 @@ func (c *Consumer) closeWithDB() {
 }
 
 func (c *Consumer) shut() error {
-	ctx := context.Background()
+	ctx, cancel := c.db.patience(context.Background())
+	defer cancel()
 	c.mu.Lock()
 	var mine []Position
 	for _, s := range c.sources {

@@ -311,7 +311,10 @@ func (c *Consumer) release() {
 // leaveLoop commits what the loop marked, and lets the next one begin.
 func (c *Consumer) leaveLoop(ctx context.Context) {
 	if c.auto {
-		if err := c.commit(context.WithoutCancel(ctx)); err != nil {
+		patient, cancel := c.db.patience(context.WithoutCancel(ctx))
+		err := c.commit(patient)
+		cancel()
+		if err != nil {
 			c.logger.Warn("marks were not committed at the end of a loop", "group", c.cfg.Group, "error", err)
 		}
 	}

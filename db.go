@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
@@ -146,6 +147,19 @@ func (db *DB) isClosed() bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	return db.closed
+}
+
+// closePatience is how long what ends waits for other nodes: a cluster that is being
+// shut down has no leaders in the end.
+const closePatience = 5 * time.Second
+
+// patience is ctx for a call that is made because something ends. Alone it waits for the
+// disk only.
+func (db *DB) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if db.engine.Cluster() == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, closePatience)
 }
 
 func (db *DB) nowMillis() int64 { return db.engine.Now().UnixMilli() }

@@ -526,6 +526,43 @@ func TestPeersShareAGroup(t *testing.T) {
 	}
 }
 
+// What is open when the last node of a cluster closes does not wait for long.
+func TestPeersCloseWithoutACoordinator(t *testing.T) {
+	ctx := context.Background()
+	p := openPeers(t, 3)
+	p.topic("a", 1, 3)
+	db := p.dbs[0]
+	if _, err := p.handle(0, "a").Produce(ctx, value("x")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := db.Consumer(&embedlog.ConsumerConfig{Group: "g", Topics: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Poll(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	txn, err := db.Begin(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := txn.Produce(ctx, embedlog.Record{Topic: "a", Value: []byte("y")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, top := range db.Engine().Topics() {
+		for part := range top.Partitions() {
+			p.net.Depose(engine.LogID{Topic: top.ID(), Partition: int32(part)})
+		}
+	}
+	began := time.Now()
+	if err := db.Close(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("close: %v", err)
+	}
+	if took := time.Since(began); took > 25*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // Transactions from any node are there as a whole or not at all, on every node.
 func TestPeersTransactions(t *testing.T) {
 	ctx := context.Background()

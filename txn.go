@@ -234,7 +234,7 @@ func (t *Txn) Commit(ctx context.Context) error {
 	}
 	defer t.release()
 	if t.failed != nil {
-		if err := t.abort(); err != nil {
+		if err := t.abort(context.Background()); err != nil {
 			return fmt.Errorf("commit transaction: %w (and it is not aborted yet: %w)", t.failed, err)
 		}
 		return fmt.Errorf("commit transaction: it was aborted, because a part of it failed: %w", t.failed)
@@ -272,13 +272,13 @@ func (t *Txn) Abort(ctx context.Context) error {
 		return fmt.Errorf("abort transaction: %w", err)
 	}
 	defer t.release()
-	return t.abort()
+	return t.abort(context.Background())
 }
 
-func (t *Txn) abort() error {
+func (t *Txn) abort(ctx context.Context) error {
 	s := t.session
 	if len(t.parts) > 0 {
-		producerID, epoch, err := t.db.engine.AnyTxns().End(context.Background(), s.id, s.producerID, s.epoch, false)
+		producerID, epoch, err := t.db.engine.AnyTxns().End(ctx, s.id, s.producerID, s.epoch, false)
 		if err != nil && !over(err) {
 			return err
 		}
@@ -313,5 +313,7 @@ func (t *Txn) closeWithDB() {
 	}
 	defer t.release()
 	t.closed = true
-	_ = t.abort() // what cannot be aborted now is when the database is opened again
+	ctx, cancel := t.db.patience(context.Background())
+	defer cancel()
+	_ = t.abort(ctx) // what cannot be aborted now is when the database is opened again
 }

@@ -46,7 +46,7 @@ func TestTxnCommitOfNobody(t *testing.T) {
 	if _, err := part.EndTransaction(context.Background(), 4711, 0, true, 0, false); err != nil {
 		t.Fatal(err)
 	}
-	db.Txns().ended(part, 4711, true)
+	db.Txns().ended(context.Background(), part, 4711, true)
 	db.wantCommitted("g", "orders/1@5")
 }
 

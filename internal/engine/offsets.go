@@ -38,7 +38,7 @@ type offsetsShard struct {
 	// ending is shared by who commits within a transaction, from before his append until
 	// memory has it; who tells of the transaction's marker waits for them: then what
 	// lies before the marker is known, and what comes later is refused by the partition.
-	ending sync.RWMutex // before mu
+	ending groupGate // before mu; waited for with a context
 
 	mu     sync.Mutex // before group.mu
 	groups map[string]*group

@@ -73,8 +73,10 @@ func (g *Groups) commit(ctx context.Context, req *CommitRequest, producer *parti
 	}
 	if len(recs) > 0 {
 		if producer != nil {
-			x.shard.ending.RLock()
-			defer x.shard.ending.RUnlock()
+			if err := x.shard.ending.share(ctx); err != nil {
+				return fmt.Errorf("commit of group %q: %w", req.Group, err)
+			}
+			defer x.shard.ending.leave()
 		}
 		base, err := x.append(ctx, recs, producer, producer != nil && req.Local)
 		if err != nil {
@@ -308,20 +310,25 @@ func (g *Groups) checkLost(group string, o *CommittedOffset) {
 }
 
 // txnEnded is told of each marker in a partition of __consumer_offsets, after it is
-// in the log. It may be told again.
-func (g *Groups) txnEnded(partition int32, producerID int64, commit bool) {
+// in the log. It may be told again, and is when it fails, because ctx has ended.
+func (g *Groups) txnEnded(ctx context.Context, partition int32, producerID int64, commit bool) error {
 	shards := g.allShards()
 	if shards == nil {
-		return // nothing is loaded: whoever loads it reads the marker
+		return nil // nothing is loaded: whoever loads it reads the marker
 	}
 	s := shards[partition]
-	<-s.turn // whoever loads it has perhaps read past the marker's place
+	if err := take(ctx, s.turn); err != nil { // whoever loads it has perhaps read past the marker's place
+		return err
+	}
 	defer func() { s.turn <- struct{}{} }()
-	s.ending.Lock()
-	defer s.ending.Unlock()
+	if err := s.ending.exclude(ctx); err != nil {
+		return err
+	}
+	defer s.ending.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.loaded {
 		s.endTxnLocked(producerID, commit)
 	}
+	return nil
 }

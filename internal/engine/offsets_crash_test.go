@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -58,7 +59,7 @@ func groupSteps() []func(w *groupWork) error {
 				w.next["t orders/0"] = offset
 			}
 			if _, err = p.EndTransaction(ctx, groupWorkTxn, epoch, commit, 0, false); err == nil {
-				w.e.Groups().txnEnded(p.ID(), groupWorkTxn, commit)
+				w.e.Groups().txnEnded(context.Background(), p.ID(), groupWorkTxn, commit)
 			}
 			return err
 		}

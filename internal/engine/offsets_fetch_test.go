@@ -63,7 +63,7 @@ func TestFetchOffsetsOfOpenTransactions(t *testing.T) {
 	if _, err := p.EndTransaction(ctx, pid, 0, true, 0, false); err != nil {
 		t.Fatal(err)
 	}
-	db.Groups().txnEnded(p.ID(), pid, true)
+	db.Groups().txnEnded(context.Background(), p.ID(), pid, true)
 	if got := fmt.Sprint(db.fetched(FetchRequest{Group: "g", MemberEpoch: -1, Stable: true})); got != "[orders/0@1 orders/1@5 orders/2@5]" {
 		t.Errorf("after the transaction's end: %s", got)
 	}

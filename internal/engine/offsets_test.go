@@ -167,8 +167,8 @@ func TestTxnCommit(t *testing.T) {
 		if _, err := p.EndTransaction(ctx, pid, 0, commit, 0, false); err != nil {
 			t.Fatal(err)
 		}
-		db.Groups().txnEnded(p.ID(), pid, commit)
-		db.Groups().txnEnded(p.ID(), pid, commit) // it may be told twice
+		db.Groups().txnEnded(context.Background(), p.ID(), pid, commit)
+		db.Groups().txnEnded(context.Background(), p.ID(), pid, commit) // it may be told twice
 	}
 	forget := func() { // as if nothing had been read yet
 		db.Groups().mu.Lock()

@@ -176,17 +176,20 @@ func (t *Txns) markOne(ctx context.Context, part *Partition, q *markerQuestion) 
 			return err
 		}
 	}
+	if err := t.ended(ctx, part, q.ProducerID, q.Commit); err != nil {
+		return err
+	}
 	t.markers.written(part, q)
-	t.ended(part, q.ProducerID, q.Commit)
 	return nil
 }
 
 // ended tells the groups of a marker that is in the log: offsets that the producer
 // committed count now, or never did.
-func (t *Txns) ended(part *Partition, producerID int64, commit bool) {
+func (t *Txns) ended(ctx context.Context, part *Partition, producerID int64, commit bool) error {
 	if part.Topic() == offsetsTopicName {
-		t.e.groups.txnEnded(part.ID(), producerID, commit)
+		return t.e.groups.txnEnded(ctx, part.ID(), producerID, commit)
 	}
+	return nil
 }
 
 // marked says that the partition has the marker for certain: with the second

@@ -187,6 +187,6 @@ func (t *Txns) abortUncovered(part *Partition, producerID int64, epoch int16) {
 			append(attrs, slog.Any("error", err))...)
 		return
 	}
-	t.ended(part, producerID, false)
+	_ = t.ended(context.Background(), part, producerID, false) // it fails with the context only
 	t.e.Logger().Info("an open transaction of an earlier run was aborted", attrs...)
 }

@@ -115,9 +115,8 @@ func TestClassicGenerationMoves(t *testing.T) {
 	})
 }
 
-// Everything at once, by the clock of a bubble: members, commits and transactions on one
-// side, on the other leads that move, logs that stop committing for a while and
-// nodes that are closed and opened.
+// By the clock of a bubble: two clients' transactions, with records and offsets, while leads
+// move at any moment and logs stop committing for a while.
 func TestCoordinatorsOverEverything(t *testing.T) {
 	seed := rand.Uint64() >> 1
 	for i := range testcount.N(3) {

@@ -60,6 +60,15 @@ type Bootstrap struct {
 	Address string
 }
 
+// Forgetter is what a Cluster may be, too: one that remembers more of a log than the log
+// does. Forget is called after the log was stopped. Without gone its group has let go of
+// this replica, and the files are about to be removed: an empty log without initial
+// members may begin there again, and its votes are still remembered. With gone
+// the topic is deleted and the files are removed: nothing of it comes again.
+type Forgetter interface {
+	Forget(id LogID, gone bool) error
+}
+
 // Adopter is what a Host is, too: a directory whose cluster id is zero takes that of the
 // first peer that it hears of.
 type Adopter interface {

@@ -389,6 +389,9 @@ func (e *Engine) dropReplica(p *Partition) error {
 		e.logger.Warn("a replica that goes did not close", "partition", p.String(), "error", err)
 	}
 	dir := partitionDir(p.topicID, int(p.id))
+	if err := e.forget(LogID{p.topicID, p.id}, false); err != nil {
+		return err
+	}
 	// In one step it is no partition any more: half of one would be damage.
 	if err := e.fs.Rename(dir, dir+goneSuffix); err != nil {
 		return err
@@ -401,6 +404,14 @@ func (e *Engine) dropReplica(p *Partition) error {
 		return err
 	}
 	return removePartitionDir(e.life, e.fs, dir+goneSuffix) // what is left is removed at the next open
+}
+
+// forget tells the Cluster of a log that goes.
+func (e *Engine) forget(id LogID, gone bool) error {
+	if f, ok := e.cluster.(Forgetter); ok {
+		return f.Forget(id, gone)
+	}
+	return nil
 }
 
 // goneSuffix marks the directory of a replica that its group has let go.

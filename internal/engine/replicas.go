@@ -469,7 +469,15 @@ func (e *Engine) removeGone(ctx context.Context) error {
 		if _, busy := e.retiring.Load(t.id); busy {
 			continue // who closes it has us look again
 		}
-		err := removeTopicDir(ctx, e.fs, t.id)
+		there, err := e.partitionsThere(t)
+		if err == nil {
+			err = removeTopicDir(ctx, e.fs, t.id)
+		}
+		for _, n := range there {
+			if err == nil {
+				err = e.forget(LogID{t.id, int32(n)}, true)
+			}
+		}
 		if err == nil {
 			ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 			err = e.tellLeader(ctx, &command{kind: topicGoneCommand, topic: topicMeta{id: t.id}, node: nodeMeta{id: e.identity.node}})

@@ -6,6 +6,7 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -71,7 +72,7 @@ func (n *Net) group(id engine.LogID) *group {
 	defer n.mu.Unlock()
 	g := n.groups[id]
 	if g == nil {
-		g = &group{leader: -1, running: map[int32]*Log{}}
+		g = &group{leader: -1, running: map[int32]*Log{}, holds: map[int32]bool{}}
 		g.moved = sync.NewCond(&g.mu)
 		n.groups[id] = g
 	}
@@ -90,6 +91,7 @@ type group struct {
 	epoch     int32
 	held      int
 	running   map[int32]*Log
+	holds     map[int32]bool // nodes whose log has held entries, until Forget
 	watchers  []*func()
 }
 
@@ -151,7 +153,11 @@ func (g *group) bring(l *Log) error {
 		next := l.part.Log().NextIndex()
 		l.part.Log().Unlock()
 		if next > g.last() {
+			g.holds[l.node.id] = g.holds[l.node.id] || next > 1
 			return nil
+		}
+		if next == 1 && g.holds[l.node.id] {
+			return fmt.Errorf("node %d: %w", l.node.id, ErrLogLost)
 		}
 		if next < g.first {
 			return fmt.Errorf("node %d needs entry %d: the first one is %d", l.node.id, next, g.first)
@@ -259,6 +265,19 @@ func (n *Node) Lose(f func(service string) bool) {
 	n.mu.Lock()
 	n.lose = f
 	n.mu.Unlock()
+}
+
+// ErrLogLost says that a log is empty that has held entries, and was not let go: such a
+// member could promise again what it has promised before.
+var ErrLogLost = errors.New("the log is lost")
+
+// Forget lets an empty log begin again.
+func (n *Node) Forget(id engine.LogID, _ bool) error {
+	g := n.net.group(id)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.holds, n.id)
+	return nil
 }
 
 // Cut takes the node off the network for calls, until Cut(false).

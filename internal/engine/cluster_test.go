@@ -530,7 +530,10 @@ func testDirectoriesOfOthers(t *testing.T) {
 	p.stop(2)
 	p.stop(3)
 	two := p.files[2]
-	p.files[2] = vfs.NewMem() // somebody emptied it
+	p.files[2] = vfs.NewMem() // somebody emptied it, and with it what it has promised
+	if err := p.nodes[2].Forget(meta, true); err != nil {
+		t.Fatal(err)
+	}
 	p.start(2)
 	time.Sleep(10 * time.Second)
 	e := p.open[2]

@@ -183,7 +183,7 @@ func (e *Engine) askLead() *service[leadQuestion, nothing] {
 // GiveLead has whoever leads a partition give that to a node, 0 for any. (ElectLeaders)
 func (e *Engine) GiveLead(ctx context.Context, p *Partition, to int32) error {
 	if e.cluster == nil {
-		return errAlone
+		return &InvalidNodeError{0, "the database is not replicated"}
 	}
 	_, err := e.askLead().atLeader(ctx, p, &leadQuestion{p.topicID, p.id, to})
 	return err

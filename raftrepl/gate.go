@@ -107,7 +107,7 @@ func (i *instance) received(m *raft.AppendEntriesRequest) *raft.AppendEntriesReq
 			own.Entries = append(own.Entries, &raft.Log{Index: e.Index, Term: e.Term, Type: e.Type, Data: e.Data}) // without tickets: they are of one node
 		}
 	}
-	if m.PrevLogEntry < st.Index && m.PrevLogEntry+uint64(len(m.Entries)) >= st.Index {
+	if m.PrevLogEntry < st.Index {
 		// It begins below what is committed here, where entries may be gone or compacted and
 		// could not be compared. What is committed is the same everywhere.
 		own.PrevLogEntry, own.PrevLogTerm = st.Index, st.Epoch

@@ -70,6 +70,7 @@ type Group struct {
 	stopped  bool
 	reason   string       // why no instance runs
 	forGood  bool         // and none will
+	fresh    bool         // the group begins here, with this node as the first of its members
 	pause    atomic.Int64 // nanoseconds; 0 after a commit
 	handed   atomic.Int64 // when the leadership was last given away because of that
 	full     atomic.Int64 // nothing of producers is proposed before that time, nanoseconds since 1970
@@ -152,7 +153,40 @@ func (g *Group) Run(p *partition.Partition) error {
 		return fmt.Errorf("group %s: %w", g.name, err)
 	}
 	g.work.Go(g.gate.pump)
+	if g.fresh {
+		inst := g.inst
+		g.work.Go(func() { g.hasten(inst) })
+	}
 	return nil
+}
+
+// hastenAfter is when the first member of a new group asks for votes. The others may be
+// making their logs still.
+var hastenAfter = []time.Duration{10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}
+
+// hasten spares a new group the wait for a leader that it cannot have yet: nobody has ever
+// led. The first of the initial members asks for votes as one does whom a leader has told to.
+func (g *Group) hasten(inst *instance) {
+	for _, after := range hastenAfter {
+		t := time.NewTimer(after)
+		select {
+		case <-t.C:
+		case <-inst.done:
+			t.Stop()
+			return
+		}
+		if _, id := inst.raft.LeaderWithID(); id != "" || inst.raft.State() == raft.Leader {
+			return
+		}
+		if last, _ := inst.store.LastIndex(); last > 1 {
+			return
+		}
+		select {
+		case inst.rpc <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: g.gate.header()}, RespChan: make(chan raft.RPCResponse, 1)}:
+		case <-inst.done:
+			return
+		}
+	}
 }
 
 // join makes the log a member of its group where it is in none yet. Each step is durable
@@ -204,6 +238,7 @@ func (g *Group) begin(p *partition.Partition, last uint64) error {
 		if err := p.Log().Flush(); err != nil {
 			return err
 		}
+		g.fresh = g.cfg.Initial[0] == g.cfg.Self
 	}
 	return p.JoinGroup()
 }

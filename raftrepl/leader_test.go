@@ -189,3 +189,36 @@ func TestGoroutines(t *testing.T) {
 		}
 	})
 }
+
+// A new group has a leader at once: the first of those that it begins with, where it can.
+func TestNewGroupHasALeaderAtOnce(t *testing.T) {
+	for _, down := range []int32{0, 1, 2} {
+		bubble(t, func(t *testing.T) {
+			c := newTestCluster(t, 3)
+			defer c.stop()
+			c.initial = []int32{2, 1, 3}
+			began := time.Now()
+			for _, n := range c.nodes {
+				if n.id != down {
+					n.start()
+				}
+			}
+			l := c.leader()
+			took := time.Since(began)
+			if down != 2 && (l.id != 2 || took > 100*time.Millisecond) {
+				t.Errorf("without node %d, node %d leads after %v", down, l.id, took)
+			}
+			l.mustAppend("a")
+			for _, n := range c.nodes {
+				if n.id == down {
+					n.start()
+				}
+			}
+			c.settle()
+			time.Sleep(5 * time.Second)
+			if now := c.leader(); now != l {
+				t.Errorf("node %d leads, it was %d", now.id, l.id)
+			}
+		})
+	}
+}

@@ -189,6 +189,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("store entries from %d on: %w", logs[0].Index, err)
+		if last, _ := s.p.LastEntry(); last >= logs[0].Index && s.p.Err() == nil {
+			// A disk too full to take back what had gone in.
+			err = &partition.UnknownOutcomeError{BaseOffset: -1, LastOffset: -1, Err: err}
+		}
 		if errors.Is(err, log.ErrNoSpace) {
 			s.inst.g.full.Store(time.Now().Add(fullFor).UnixNano())
 		}

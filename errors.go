@@ -37,6 +37,9 @@ var (
 	ErrInvalidRecord = partition.ErrInvalidRecord
 	// ErrNotLeader is matched by *NotLeaderError. Nothing was written.
 	ErrNotLeader = partition.ErrNotLeader
+	// ErrReplicated says that the database is a member of a cluster and was opened by
+	// itself. What it holds is not to be changed then.
+	ErrReplicated = partition.ErrReplicated
 	// ErrFenced is matched by *FencedError: a newer producer has taken over.
 	ErrFenced = partition.ErrFenced
 	// ErrOutOfOrderSequence is matched by *OutOfOrderSequenceError.

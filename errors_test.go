@@ -65,6 +65,7 @@ var allErrors = map[string]struct {
 	"ErrProducerMapping":          {ErrProducerMapping, false},
 	"ErrRebalance":                {ErrRebalance, false},
 	"ErrReentrant":                {ErrReentrant, false},
+	"ErrReplicated":               {ErrReplicated, false},
 	"ErrRecordTooLarge":           {ErrRecordTooLarge, false},
 	"ErrStorageFailed":            {ErrStorageFailed, false},
 	"ErrTopicDiffers":             {ErrTopicDiffers, false},

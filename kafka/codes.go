@@ -102,6 +102,7 @@ var codes = []struct {
 	{embedlog.ErrNotEmpty, codeUnknownServerError},
 	{embedlog.ErrNoBackup, codeUnknownServerError},
 	{embedlog.ErrReentrant, codeUnknownServerError},
+	{embedlog.ErrReplicated, codeUnknownServerError},
 }
 
 // codeOf is the error code for an error of the engine.

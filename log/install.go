@@ -162,6 +162,13 @@ func removeIncoming(fsys vfs.FS) error {
 	return nil
 }
 
+// partOfInstall says whether the file is one of those that an install leaves when it is
+// interrupted.
+func partOfInstall(name string) bool {
+	_, in := incomingName(name)
+	return in || name == installName
+}
+
 // incomingName is the segment that a received file is to be.
 func incomingName(name string) (base int64, ok bool) {
 	segment, found := strings.CutSuffix(name, installSuffix)

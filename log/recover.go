@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/x/embedlog/internal/seed"
@@ -78,12 +79,17 @@ func (l *Log) recover(mustExist bool) error {
 // read lists the directory and reads what is needed to know what is there.
 func (r *recovery) read() error {
 	l := r.l
-	if err := finishInstall(l.fs); err != nil {
-		return err
-	}
 	infos, err := l.fs.List(".")
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(infos, func(i vfs.Info) bool { return partOfInstall(i.Name) }) {
+		if err := finishInstall(l.fs); err != nil {
+			return err
+		}
+		if infos, err = l.fs.List("."); err != nil {
+			return err
+		}
 	}
 	if r.ckpt, err = readCheckpoint(l.fs); err != nil {
 		return err

@@ -169,7 +169,7 @@ func (g *Group) Confirm(ctx context.Context) error {
 		return g.notLeader()
 	}
 	t := g.gate.transport(inst)
-	m := raft.AppendEntriesRequest{RPCHeader: g.gate.header(), Term: uint64(epoch), Leader: []byte(memberID(g.cfg.Self))}
+	m := raft.AppendEntriesRequest{RPCHeader: g.gate.header(), Term: uint64(epoch)}
 	voters, yes := 0, 0
 	answers := make(chan bool, maxMembers)
 	for _, s := range inst.raft.GetConfiguration().Configuration().Servers {

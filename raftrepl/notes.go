@@ -76,7 +76,7 @@ func (g *Group) note() {
 			continue
 		}
 		m := &raft.AppendEntriesRequest{
-			RPCHeader: g.gate.header(), Term: leading, Leader: []byte(memberID(g.cfg.Self)),
+			RPCHeader: g.gate.header(), Term: leading,
 			PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
 		}
 		g.work.Go(func() { t.AppendEntries(s.ID, s.Address, m, new(raft.AppendEntriesResponse)) })

@@ -61,11 +61,24 @@ func (d *doubt) committed(index, term uint64) {
 	d.endLocked()
 }
 
+// EndDoubt is an operator's decision that this replica goes on with what it has, when so
+// many of a group may have lost records that nobody can be elected: what it lacks of what
+// was acknowledged is lost. It is for one replica, the one with the longest log, and
+// changes nothing where there is no doubt.
+func (g *Group) EndDoubt() {
+	d := &g.doubt
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.is() {
+		d.endLocked()
+	}
+}
+
 func (d *doubt) endLocked() {
 	d.doubtful.Store(false)
 	d.g.mu.Lock()
 	p := d.g.p
 	d.g.mu.Unlock()
 	p.SetDoubtful(false)
-	d.g.cfg.Logger.Info("the replica is up to date and has its vote again")
+	d.g.cfg.Logger.Info("the replica has its vote again")
 }

@@ -401,3 +401,40 @@ func TestDoubtfulReplicaHasNoVote(t *testing.T) {
 		}
 	})
 }
+
+// When all have lost what they had acknowledged, somebody has to say who goes on.
+func TestOperatorEndsADoubt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3)
+		c.cfg.Log.Level = log.OS
+		c.start()
+		defer c.stop()
+		c.leader().mustAppend(numbered("a", 5)...)
+		c.settle()
+		for _, n := range c.nodes {
+			n.crash(func(m *vfs.Mem) *vfs.Mem { return m.AfterCrash(nil) })
+		}
+		for _, n := range c.nodes {
+			n.start()
+		}
+		time.Sleep(20 * time.Second)
+		for _, n := range c.nodes {
+			if node, _ := n.g.Leader(); node != -1 {
+				t.Fatalf("node %d leads", node)
+			}
+		}
+		// Two are a majority: the one that is chosen, and one that believes it.
+		c.node(1).g.EndDoubt()
+		c.node(2).g.EndDoubt()
+		l := c.leader()
+		if l.id == 3 {
+			t.Error("who doubts leads")
+		}
+		l.mustAppend("goes on")
+		c.settle()
+		c.same()
+		if st, _ := c.node(3).p.Group(); st.Doubtful {
+			t.Error("node 3 is up to date and doubts")
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/x/embedlog/internal/testcount"
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
@@ -218,6 +219,42 @@ func TestNewGroupHasALeaderAtOnce(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			if now := c.leader(); now != l {
 				t.Errorf("node %d leads, it was %d", now.id, l.id)
+			}
+		})
+	}
+}
+
+// Compaction goes on beside a leader that reads its log for a follower: what it rewrites
+// is sent as an install, and no replica takes it for damage.
+func TestCompactionBesideCatchUp(t *testing.T) {
+	for range testcount.N(3) {
+		bubble(t, func(t *testing.T) {
+			c := newTestCluster(t, 3)
+			c.net.latency = time.Microsecond
+			c.start()
+			defer c.stop()
+			l := c.leader()
+			l.mustAppend(numbered("a", 10)...)
+			c.settle()
+			away := c.node(l.id%3 + 1)
+			away.stop()
+			l = c.leader()
+			l.mustAppend(numbered("b", 200)...)
+			if err := l.p.Roll(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			away.start()
+			for range 5 {
+				if _, err := l.p.Compact(context.Background(), log.CompactPolicy{DeleteRetention: -1, Again: true}); err != nil && !errors.Is(err, log.ErrHeld) {
+					t.Fatal(err)
+				}
+				time.Sleep(20 * time.Microsecond)
+			}
+			c.settle()
+			for _, n := range c.nodes {
+				if n.g.instance() == nil {
+					t.Errorf("node %d: %+v", n.id, n.g.Status())
+				}
 			}
 		})
 	}

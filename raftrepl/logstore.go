@@ -109,10 +109,12 @@ func (s *logStore) read(index uint64, to *raft.Log) error {
 		return err
 	}
 	f, err := s.frame(index)
-	switch {
-	case errors.Is(err, log.ErrOffsetGone), err == nil && (f.FirstIndex != index || f.Index != index):
-		return raft.ErrLogNotFound // deleted or compacted meanwhile
-	case err != nil:
+	if err != nil && (errors.Is(err, log.ErrOffsetGone) || index < l.FirstCompleteIndex()) {
+		// Deleted or compacted while it was looked for: what was found there says nothing. The
+		// first complete index moves before the files do.
+		return raft.ErrLogNotFound
+	}
+	if err != nil {
 		return err
 	}
 	*to = raft.Log{Index: index, Term: f.Epoch, Data: f.Payload}
@@ -148,7 +150,7 @@ func (s *logStore) frame(index uint64) (*log.Frame, error) {
 			e.r.Bound(1 << 20)
 		}
 		f, err := e.r.Next()
-		if err == nil && f.Index == index {
+		if err == nil && f.FirstIndex == index && f.Index == index {
 			e.next = index + 1
 			return f, nil
 		}

@@ -139,14 +139,24 @@ func (p *peer) settle(s *slot, l *wire) error {
 	if old != nil && old.instance == l.instance && p.t.self > p.node {
 		return errWireReplaced
 	}
-	p.put(s, l)
+	p.put(s, l, old != nil && old.instance == l.instance)
 	return nil
 }
 
-// put has l take the place of what is in the slot.
-func (p *peer) put(s *slot, l *wire) {
+// put has l take the place of what is in the slot. What is under way on a connection that both ends
+// had may end within a while: it was not its fault.
+func (p *peer) put(s *slot, l *wire, drain bool) {
 	if old := s.wire; old != nil {
-		p.t.run(func() { old.fail(errWireReplaced) })
+		p.t.run(func() {
+			if drain {
+				select {
+				case <-time.After(p.t.election):
+				case <-old.done:
+				case <-p.t.ctx.Done():
+				}
+			}
+			old.fail(errWireReplaced)
+		})
 	}
 	s.wire, s.last, p.told = l, l.nonce, ""
 }
@@ -168,7 +178,7 @@ func (p *peer) admit(h *hello, l *wire) *welcome {
 	if old != nil && old.dialled && old.instance == h.instance && h.last != old.nonce && p.t.self < p.node {
 		return &welcome{reason: RefusedDuplicate, words: "there is a connection that the lower node dialled"}
 	}
-	p.put(s, l)
+	p.put(s, l, old != nil && old.instance == h.instance && h.last != old.nonce)
 	s.failures, s.err = 0, nil
 	close(s.changed)
 	s.changed = make(chan struct{})

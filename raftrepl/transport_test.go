@@ -251,7 +251,7 @@ func TestOneConnectionForAPair(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(2 * testElection)
 			if n := w.net.Conns("n1", "n2"); n != 1 {
 				t.Fatalf("%d connections", n)
 			}

@@ -28,9 +28,18 @@ func (l *Log) RetentionPoint(p RetentionPolicy) (start int64, err error) {
 	return max(l.start.Load(), (*l.segs.Load())[n].baseOffset), nil
 }
 
+// Uncap has appends go beyond the byte cap: a replica stores what its leader, who asks
+// HasRoom, has let in, or it could not store what deletes either. Before the first append.
+func (l *Log) Uncap() { l.uncapped = true }
+
 // HasRoom says whether so many bytes may be appended, as far as is known: not beyond the
 // byte cap, and not while the reserve is not whole. The error matches ErrNoSpace.
-func (l *Log) HasRoom(bytes int64) error { return l.allow(bytes) }
+func (l *Log) HasRoom(bytes int64) error {
+	if err := l.keepReserve(); err != nil {
+		return err
+	}
+	return l.underCap(bytes)
+}
 
 // Segments is how many segments there are.
 func (l *Log) Segments() int { return len(*l.segs.Load()) }

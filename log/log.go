@@ -55,6 +55,8 @@ type Log struct {
 	bg              background
 	maintenance
 
+	uncapped bool // see Uncap
+
 	mu            sync.Mutex
 	boundary      Boundary
 	firstComplete uint64

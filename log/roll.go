@@ -95,6 +95,13 @@ func (l *Log) allow(grow int64) error {
 			return err
 		}
 	}
+	if l.uncapped {
+		return nil
+	}
+	return l.underCap(grow)
+}
+
+func (l *Log) underCap(grow int64) error {
 	limit := l.cfg.Load().CapBytes
 	if limit == 0 {
 		return nil

@@ -51,6 +51,8 @@ func parseCommand(data []byte) (start int64, err error) {
 
 // Commander is a Replicator that replicates commands, too. With one that does not,
 // each replica deletes on its own.
+// It asks the log's HasRoom before it proposes records, because the replicas store
+// whatever was proposed.
 type Commander interface {
 	// ProposeCommand is Propose for an entry of log.KindCommand.
 	ProposeCommand(ctx context.Context, epoch int32, command []byte) (Proposal, error)

@@ -93,6 +93,9 @@ func Open(dir string, options *Options) (*Partition, error) {
 	p.turn = p.log
 	if p.replicator != nil {
 		p.turn = &p.proposing
+		if p.commander() != nil {
+			p.log.Uncap() // a log that is replicated asks before it proposes
+		}
 	}
 	if err := p.recover(); err != nil {
 		p.die()

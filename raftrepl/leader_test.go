@@ -259,3 +259,36 @@ func TestCompactionBesideCatchUp(t *testing.T) {
 		})
 	}
 }
+
+// The leader keeps the byte cap, and its followers store what it has let in.
+func TestByteCapIsTheLeaders(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3)
+		c.cfg.Log.CapBytes = 64 << 10
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		var err error
+		for range 200 {
+			if _, err = l.append(strings.Repeat("x", 1000)); err != nil {
+				break
+			}
+		}
+		var capped *log.CapError
+		if !errors.As(err, &capped) {
+			t.Fatalf("append: %v", err)
+		}
+		if now := c.settle(); now != l {
+			t.Errorf("node %d leads, it was %d", now.id, l.id)
+		}
+		if _, _, err := l.p.Retain(context.Background(), log.RetentionPolicy{Room: 10 << 10}); err != nil {
+			t.Fatal(err)
+		}
+		l.mustAppend(strings.Repeat("y", 1000))
+		c.settle()
+		c.same()
+		if l.p.LogStart() == 0 {
+			t.Error("nothing was deleted")
+		}
+	})
+}

@@ -3,6 +3,7 @@ package raftrepl
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -91,7 +92,9 @@ func (g *Group) Propose(ctx context.Context, epoch int32, base int64, batches []
 			err = log.ErrNoSpace
 		}
 		if err != nil {
-			g.handOver(inst)
+			if capped := new(log.CapError); !errors.As(err, &capped) { // all have the same cap
+				g.handOver(inst)
+			}
 			return nil, fmt.Errorf("propose: %w", err)
 		}
 	}

@@ -304,6 +304,9 @@ func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
 	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
 		list[0].Reason = fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
 	}
+	if len(nodes) > 0 && !slices.Contains(nodes, e.identity.node) {
+		list[0].Reason = fmt.Sprintf("node %d is not registered: it was removed, or is to be added", e.identity.node)
+	}
 	for _, t := range e.Topics() {
 		for n, p := range t.partitions {
 			list = append(list, e.partitionStatus(t, n, p))

@@ -441,6 +441,13 @@ func testFromOneToThree(t *testing.T) {
 	if err := first.RemoveNode(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(10 * time.Second) // it does not come back by itself
+	if nodes := p.open[2].Nodes(); len(nodes) != 2 {
+		t.Errorf("after one was removed there are %+v", nodes)
+	}
+	if s := p.open[2].ClusterStatus()[0]; len(s.Members) != 2 || s.Leader == 1 {
+		t.Errorf("members of the metadata's group: %+v", s)
+	}
 	p.stop(1)
 	p.until("two nodes", func() bool { lead := p.leader(); return lead != nil && len(lead.Nodes()) == 2 })
 	if !p.everywhere("orders", 5, 2, 3) {

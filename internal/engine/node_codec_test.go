@@ -104,13 +104,18 @@ func (n *naiveCluster) apply(c *command) (ok bool) {
 	has, known := n.nodes[c.node.id]
 	switch c.kind {
 	case registerNodeCommand:
+		begun := false
 		for id, other := range n.nodes {
+			begun = begun || !other.directory.IsZero()
 			if id != c.node.id && other.directory == c.node.directory && !c.node.directory.IsZero() {
 				return false
 			}
 		}
 		if c.node.id < 1 || known && !has.directory.IsZero() && !c.node.directory.IsZero() && has.directory != c.node.directory {
 			return false
+		}
+		if begun && !known && !c.node.directory.IsZero() {
+			return false // it has to be added first
 		}
 		now := c.node
 		now.draining = has.draining

@@ -62,6 +62,8 @@ func (m *metadata) checkNode(n *nodeMeta) error {
 		return &InvalidNodeError{n.id, "its addresses are too long"}
 	case has == nil && len(m.nodes) >= maxNodes:
 		return &InvalidNodeError{n.id, fmt.Sprintf("there are %d nodes, no more can be registered", maxNodes)}
+	case has == nil && !n.directory.IsZero() && m.begun():
+		return &InvalidNodeError{n.id, "it is not known: it was removed, or has to be added first"}
 	case has != nil && !has.directory.IsZero() && !n.directory.IsZero() && has.directory != n.directory:
 		return &InvalidNodeError{n.id, fmt.Sprintf("it is registered with directory %s, this is %s: two directories must not speak for one node. Remove the node first, or give this directory another number", has.directory, n.directory)}
 	}
@@ -79,6 +81,17 @@ func (m *metadata) checkNode(n *nodeMeta) error {
 		}
 	}
 	return nil
+}
+
+// begun says that the nodes that begin the cluster are registered: the first one that was
+// there comes after all others. From then on nodes are added before they come.
+func (m *metadata) begun() bool {
+	for _, n := range m.nodes {
+		if !n.directory.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *metadata) checkRemoveNode(id int32) error {

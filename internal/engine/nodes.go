@@ -194,15 +194,17 @@ func (e *Engine) leadMeta(ctx context.Context) error {
 	if err := g.ready(ctx); err != nil {
 		return err
 	}
-	// This node's directory is registered last: when it is, all that begin with it are.
+	// This node's directory is registered last: when it is, all that begin with it are. A
+	// node that is not known after that was removed.
 	self := e.self()
 	var fresh []nodeMeta
 	e.meta.view(func(m *metadata) {
-		if n := m.nodes[self.id]; n != nil && !n.directory.IsZero() {
+		n := m.nodes[self.id]
+		if m.begun() && (n == nil || !n.directory.IsZero()) {
 			return
 		}
 		for _, id := range e.initial {
-			if id != self.id && m.nodes[id] == nil {
+			if id != self.id && m.nodes[id] == nil && !m.begun() {
 				fresh = append(fresh, nodeMeta{id: id})
 			}
 		}

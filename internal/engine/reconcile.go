@@ -190,9 +190,9 @@ func (r *replicas) round() {
 	r.register()
 	if e.meta.group.log != nil {
 		var nodes []int32
-		var self *nodeMeta
-		e.meta.view(func(m *metadata) { nodes, self = m.nodeIDs(), m.nodes[e.identity.node] })
-		if self != nil && !self.directory.IsZero() { // before, it is not known who begins the cluster
+		begun := false // before, it is not known who begins the cluster
+		e.meta.view(func(m *metadata) { nodes, begun = m.nodeIDs(), m.begun() })
+		if begun {
 			r.members("metadata", LogID{}, e.meta.group.log, nodes, nodesVersion(nodes))
 		}
 	}
@@ -244,7 +244,11 @@ func (r *replicas) register() {
 	e := r.e
 	want := e.self()
 	var has *nodeMeta
-	e.meta.view(func(m *metadata) { has = m.nodes[want.id] })
+	begun := false
+	e.meta.view(func(m *metadata) { has, begun = m.nodes[want.id], m.begun() })
+	if has == nil && begun {
+		return // it was removed, or is to be added
+	}
 	if has != nil && has.directory == want.directory && has.address == want.address && slices.Equal(has.endpoints, want.endpoints) {
 		return
 	}

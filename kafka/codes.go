@@ -96,6 +96,7 @@ var codes = []struct {
 
 	// No request of a client comes to these.
 	{embedlog.ErrUnexpectedOffset, codeUnknownServerError},
+	{embedlog.ErrNoHandler, codeUnknownServerError},
 	{embedlog.ErrLocked, codeUnknownServerError},
 	{embedlog.ErrNewerFormat, codeUnknownServerError},
 	{embedlog.ErrWrongDirectory, codeUnknownServerError},

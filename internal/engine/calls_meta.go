@@ -88,9 +88,6 @@ func (e *Engine) FindTopic(ctx context.Context, name string) (*Topic, error) {
 }
 
 func (e *Engine) serveChange(ctx context.Context, call *changeCall) (a changed, err error) {
-	if err := e.leadMeta(ctx); err != nil {
-		return a, err
-	}
 	c, err := decodeCommand(call.Command)
 	if err != nil {
 		return a, err

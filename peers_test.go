@@ -512,8 +512,13 @@ func TestPeersShareAGroup(t *testing.T) {
 		}
 		return lag, len(info.Members)
 	}
+	said := ""
 	p.until("all is committed, by three members", func() bool {
 		lag, members := state(0)
+		if now := fmt.Sprintf("lag %d, %d members", lag, members); now != said {
+			said = now
+			t.Log(said)
+		}
 		return lag == 0 && members == 3
 	})
 	cancel()

@@ -172,6 +172,28 @@ func TestWhatIsLostKeepsANodeOut(t *testing.T) {
 		n.start()
 		c.settle()
 		c.same()
+		// Let go by its group, it may begin again, and gets the log as a new member does.
+		c.setMembers(2, 3)
+		n.stop()
+		c.initial = []int32{2, 3}
+		n.fs = vfs.NewMem()
+		n.vfs = n.fs
+		v, err := OpenVotesIn(n.votes, "raft")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, _ := v.get(testLog)
+		if err := v.LetGo(testLog); err != nil {
+			t.Fatal(err)
+		}
+		v.Close()
+		n.start()
+		if after, _ := n.v.get(testLog); after.term < before.term || after.candidate != before.candidate {
+			t.Errorf("votes %+v, they were %+v", after, before)
+		}
+		c.setMembers(1, 2, 3)
+		c.settle()
+		c.same()
 	})
 }
 

@@ -172,6 +172,16 @@ func (v *Votes) write() {
 	v.changed.Broadcast()
 }
 
+// LetGo notes that a group has committed that it has no replica here any more, and that
+// the log's files are about to go: an empty log may join the group again. Term and vote
+// are still remembered.
+func (v *Votes) LetGo(id engine.LogID) error {
+	if _, ok := v.get(id); !ok {
+		return nil
+	}
+	return v.change(id, func(g *vote) { g.joined = false })
+}
+
 // Forget drops the part of a group whose log is deleted.
 func (v *Votes) Forget(id engine.LogID) error {
 	err := v.change(id, func(g *vote) { *g = vote{id: id, slot: g.slot} })

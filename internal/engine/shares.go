@@ -283,6 +283,9 @@ func (s *Shares) replace(i int, old *shareShard) bool {
 		s.shards[i] = newShareShard(now)
 	}
 	s.mu.Unlock()
+	if !old.loaded.Load() {
+		return true // whoever reads it finds out
+	}
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	for _, g := range old.groups {

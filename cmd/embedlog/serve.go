@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -40,11 +41,19 @@ Users and their passwords are the database's: see embedlog user. With
 --authorize what they may do is, too: see embedlog acl. Commands that reach the
 database by its directory may do everything.
 
+With --node the directory is one node of a cluster, whose nodes keep copies of
+each other's topics. --peers names those that begin it together, each with an
+empty directory; with neither --peers nor --join a node begins one by itself,
+with what its directory holds; --join and an empty directory add one: see
+embedlog cluster.
+
 What flags say can be in a TOML file, and more; a flag is stronger.
 --print-config prints all there is, with what was said.`,
 		Example: `  embedlog serve --data data --kafka localhost:9092
   embedlog serve --kafka :0 --http :9644
   embedlog serve --kafka :0 --sasl --authorize --super-users User:admin
+  embedlog serve --kafka :0 --node 1 --cluster shop --peer-listen :9192
+  embedlog serve --kafka :0 --node 2 --cluster shop --peer-listen :9193 --join localhost:9192
   embedlog serve --config embedlog.toml --print-config`,
 		Args: takes(0, 0, "no argument"),
 	}
@@ -60,6 +69,10 @@ What flags say can be in a TOML file, and more; a flag is stronger.
 		case *durationValue:
 			if k.flag != "" {
 				f.Duration(k.flag, 0, k.doc)
+			}
+		case *intValue:
+			if k.flag != "" {
+				f.Int64(k.flag, 0, k.doc)
 			}
 		default:
 			if k.flag != "" {
@@ -135,8 +148,15 @@ func (a *app) serveConfig(file string, f *pflag.FlagSet) (*serveConfig, error) {
 // fromFlag gives a key the value of its flag.
 func fromFlag(k configKey, f *pflag.FlagSet) error {
 	text := f.Lookup(k.flag).Value.String()
-	if _, ok := k.value.(*boolValue); ok {
+	switch k.value.(type) {
+	case *boolValue:
 		return k.value.set(text == "true")
+	case *intValue:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return err
+		}
+		return k.value.set(n)
 	}
 	return k.value.set(text)
 }
@@ -147,6 +167,7 @@ type ready struct {
 	Data      string   `json:"data"`
 	ClusterID string   `json:"cluster_id"`
 	NodeID    int32    `json:"node_id"`
+	Peer      string   `json:"peer,omitempty"` // where the cluster's other nodes find this one
 	PID       int      `json:"pid"`
 	Kafka     []string `json:"kafka"` // where it listens
 	HTTP      string   `json:"http,omitempty"`
@@ -178,6 +199,9 @@ func (a *app) runServer(ctx context.Context, c *serveConfig, o *embedlog.Options
 	s.db, err = embedlog.Open(dir, o)
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.ENAMETOOLONG) {
 		o.Socket = false
+		if node, _, e := c.cluster.newNode(c.allowInsecure); e == nil && node != nil {
+			o.Replication = node // a node is for one database, and was closed with the one before
+		}
 		s.db, err = embedlog.Open(dir, o)
 	}
 	if errors.Is(err, embedlog.ErrLocked) {
@@ -189,7 +213,7 @@ func (a *app) runServer(ctx context.Context, c *serveConfig, o *embedlog.Options
 	metrics.Watch(s.db)
 	defer func() { err = errors.Join(err, s.stop(c.stopTimeout)) }()
 	line := ready{Ready: true, Data: dir, ClusterID: s.db.Info().ClusterID, PID: os.Getpid(), Kafka: []string{}, Unix: c.unix, Socket: o.Socket}
-	line.NodeID = max(s.db.Info().NodeID, 1)
+	line.NodeID, line.Peer = max(s.db.Info().NodeID, 1), c.peer
 	if err := s.secure(c, k); err != nil {
 		return err
 	}

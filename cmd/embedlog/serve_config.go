@@ -27,6 +27,9 @@ type serveConfig struct {
 	stopTimeout   time.Duration
 	kafka         []*listenerConfig
 
+	cluster clusterConfig
+	peer    string // where peers find this node: options says it
+
 	authorize       bool
 	superUsers      []string
 	everyoneIfNoACL bool
@@ -75,6 +78,10 @@ type configValue interface {
 }
 
 func (c *serveConfig) keys() []configKey {
+	return slices.Concat(c.ownKeys(), c.cluster.keys(), c.boundKeys())
+}
+
+func (c *serveConfig) ownKeys() []configKey {
 	return []configKey{
 		{"data", "", "the database's directory", (*textValue)(&c.data)},
 		{"http", "http", "HOST:PORT of metrics and health: /metrics, /healthz, /readyz", (*textValue)(&c.http)},
@@ -85,6 +92,11 @@ func (c *serveConfig) keys() []configKey {
 		{"authorize", "authorize", "hold Kafka's clients to ACLs: what none allows is denied", (*boolValue)(&c.authorize)},
 		{"super-users", "super-users", "who may do everything, such as User:admin; several with ; between", &listValue{&c.superUsers, ";"}},
 		{"everyone-if-no-acl", "", "what no ACL is about is allowed to everybody", (*boolValue)(&c.everyoneIfNoACL)},
+	}
+}
+
+func (c *serveConfig) boundKeys() []configKey {
+	return []configKey{
 		{"database.auto-create-topics", "", "make topics that clients ask for by name", (*boolValue)(&c.autoCreate)},
 		{"database.max-bytes", "", "the most that everything may take on the disk, in bytes; 0 is no bound", (*intValue)(&c.maxBytes)},
 		{"database.open-files", "", "the most files that are open at once; 0 is 256", (*intValue)(&c.openFiles)},
@@ -259,7 +271,7 @@ func (c *serveConfig) parse(text []byte) error {
 		delete(file, "topic-defaults")
 	}
 	flat := make(map[string]any)
-	sections := []string{"database", "limits"}
+	sections := []string{"cluster", "database", "limits"}
 	for name, v := range file {
 		table, ok := v.(map[string]any)
 		if !ok || !slices.Contains(sections, name) {
@@ -429,6 +441,13 @@ func (c *serveConfig) options() (*embedlog.Options, *kafka.Options, error) {
 	}
 	if _, err := c.rules(); err != nil {
 		bad = append(bad, err)
+	}
+	node, peer, err := c.cluster.newNode(c.allowInsecure)
+	switch {
+	case err != nil:
+		bad = append(bad, err)
+	case node != nil:
+		o.Replication, o.ReplicationFactor, c.peer = node, int(c.cluster.factor), peer
 	}
 	if err := errors.Join(bad...); err != nil {
 		return nil, nil, errors.New(fileNames.Replace(err.Error()))

@@ -220,6 +220,8 @@ var handlers = map[sock.Op]handler{
 	sock.OpACLs:          {serve: asked((*session).acls)},
 	sock.OpCreateACLs:    {serve: asked((*session).createACLs)},
 	sock.OpDeleteACLs:    {serve: asked((*session).deleteACLs)},
+	sock.OpCluster:       {serve: asked((*session).cluster), waits: true},
+	sock.OpChangeCluster: {serve: asked((*session).changeCluster), waits: true},
 }
 
 // asked makes a handler of a function that takes the request as it was before it

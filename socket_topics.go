@@ -66,13 +66,17 @@ func showTopic(t *engine.Topic) sock.Topic {
 		if err := p.Err(); err != nil {
 			part.Error = err.Error()
 		}
+		if part.Replicas = t.Replicas(p.ID()); part.Replicas != nil {
+			st := p.Status()
+			part.Leader, part.InSync, part.Reason = st.Leader, st.InSync, st.Reason
+		}
 		topic.PartitionList = append(topic.PartitionList, part)
 	}
 	return topic
 }
 
 func (s *session) createTopic(ctx context.Context, q sock.CreateTopic) (sock.Topic, error) {
-	t, err := s.db.engine.CreateTopic(ctx, engine.TopicSpec{Name: q.Topic, Partitions: q.Partitions, Settings: q.Settings})
+	t, err := s.db.engine.CreateTopic(ctx, engine.TopicSpec{Name: q.Topic, Partitions: q.Partitions, ReplicationFactor: q.ReplicationFactor, Settings: q.Settings})
 	if q.IfNotExists && errors.Is(err, ErrTopicExists) {
 		// It may be another topic whose name is too much alike.
 		if old, e := s.db.engine.Topic(q.Topic); e == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -67,12 +68,24 @@ func (k *kafkaDoor) topics(ctx context.Context, q sock.TopicsRequest) ([]sock.To
 	list := []sock.Topic{}
 	for _, name := range slices.Sorted(maps.Keys(m.Topics)) {
 		t := known.topic(m.Topics[name])
+		if len(m.Brokers) > 1 {
+			tellReplicas(&t, m.Topics[name])
+		}
 		if t.Settings = settings[name]; t.Settings == nil {
 			t.Settings, t.SettingsHidden = []sock.Setting{}, true
 		}
 		list = append(list, t)
 	}
 	return list, nil
+}
+
+// tellReplicas says who has what: of a broker that is alone there is nothing to say.
+func tellReplicas(t *sock.Topic, d kadm.TopicDetail) {
+	for i := range t.PartitionList {
+		p := &t.PartitionList[i]
+		from := d.Partitions[p.Partition]
+		p.Leader, p.Replicas, p.InSync = from.Leader, from.Replicas, from.ISR
+	}
 }
 
 // topicError is an error about a topic, in the words that a directory has for it.
@@ -218,8 +231,11 @@ func (k *kafkaDoor) createTopic(ctx context.Context, q sock.CreateTopic) (sock.T
 	for name, value := range q.Settings {
 		settings[name] = &value
 	}
-	// -1: as many copies as the cluster makes by default.
-	r, err := k.admin.CreateTopic(ctx, int32(q.Partitions), -1, settings, q.Topic)
+	factor := int16(-1) // as many copies as the cluster makes by default
+	if q.ReplicationFactor != 0 {
+		factor = int16(min(q.ReplicationFactor, math.MaxInt16))
+	}
+	r, err := k.admin.CreateTopic(ctx, int32(q.Partitions), factor, settings, q.Topic)
 	if r.Err != nil {
 		err = r.Err // else it is the request's
 	}

@@ -87,6 +87,7 @@ holds it. With --address they go to a Kafka listener, such as that of
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Records and groups:"},
 		&cobra.Group{ID: "security", Title: "Who may do what through the Kafka listener:"},
+		&cobra.Group{ID: "cluster", Title: "Nodes that keep copies:"},
 		&cobra.Group{ID: "care", Title: "Looking after a directory:"},
 	)
 	for _, c := range []*cobra.Command{a.topic(), a.produce(), a.consume(), a.group()} {
@@ -97,6 +98,9 @@ holds it. With --address they go to a Kafka listener, such as that of
 		c.GroupID = "security"
 		root.AddCommand(c)
 	}
+	cluster := a.cluster()
+	cluster.GroupID = "cluster"
+	root.AddCommand(cluster)
 	for _, c := range a.care() {
 		c.GroupID = "care"
 		root.AddCommand(c)

@@ -66,7 +66,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	}
 	switch code(err) {
-	case sock.CodeUnknownTopic, sock.CodeUnknownPart, sock.CodeUnknownGroup, sock.CodeUnknownUser:
+	case sock.CodeUnknownTopic, sock.CodeUnknownPart, sock.CodeUnknownGroup, sock.CodeUnknownUser, sock.CodeUnknownNode:
 		return exitNotFound
 	case sock.CodeCorrupt:
 		return exitDamage

@@ -21,7 +21,7 @@ func (a *app) open(ctx context.Context, dir string) (*client, error) {
 		db, err = embedlog.Open(dir, o)
 	}
 	if err != nil {
-		return nil, err
+		return nil, ofCluster(dir, err)
 	}
 	here, there := net.Pipe()
 	served := make(chan struct{})

@@ -13,6 +13,7 @@ const (
 	byAnyDoor reach = iota + 1 // a directory, its socket, an address
 	bySession                  // a directory or its socket: it needs the files, and whoever has them open can help
 	byFiles                    // a directory alone
+	byNode                     // a directory's socket alone: a node of a cluster that runs
 	byNone                     // it has no database, or one of its own
 )
 
@@ -24,6 +25,9 @@ var reaches = map[string]reach{
 	"group list": byAnyDoor, "group describe": byAnyDoor, "group reset-offsets": byAnyDoor, "group delete": byAnyDoor,
 	"user create": byAnyDoor, "user set-password": byAnyDoor, "user list": byAnyDoor, "user delete": byAnyDoor,
 	"acl add": byAnyDoor, "acl list": byAnyDoor, "acl delete": byAnyDoor,
+	"cluster status": byNode, "cluster add": byNode, "cluster remove": byNode, "cluster drain": byNode,
+	"cluster transfer-leadership": byNode, "cluster reassign": byNode, "cluster set-replication-factor": byNode,
+	"cluster certs init": byNone, "cluster certs issue": byNone,
 	"info":   byAnyDoor,
 	"verify": bySession, "export": bySession, "backup": bySession,
 	"dump": byFiles, "repair": byFiles, "restore": byFiles, "serve": byFiles,
@@ -50,6 +54,8 @@ func (a *app) reach(cmd *cobra.Command) error {
 			return usagef("%s has no use for --address: it works in no database but its own", cmd.CommandPath())
 		case cmd.Name() == "serve":
 			return usagef("%s listens: --kafka HOST:PORT says where; --address is for commands that go there", cmd.CommandPath())
+		case how == byNode:
+			return usagef("%s goes to a node that runs, by its directory: give --data DIR, not --address", cmd.CommandPath())
 		case how == bySession || how == byFiles:
 			return usagef("%s works on the files of a database: give --data DIR, not --address", cmd.CommandPath())
 		}

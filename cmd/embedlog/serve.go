@@ -207,6 +207,9 @@ func (a *app) runServer(ctx context.Context, c *serveConfig, o *embedlog.Options
 	if errors.Is(err, embedlog.ErrLocked) {
 		return &exitError{exitLocked, lockedBy(c.data, err, "serve needs the directory for itself; --lock-timeout waits for it")}
 	}
+	if err != nil && o.Replication == nil {
+		return ofCluster(c.data, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,7 @@ func (a *app) topic() *cobra.Command {
 }
 
 func (a *app) topicCreate() *cobra.Command {
-	var partitions int
+	var partitions, factor int
 	var configs []string
 	var ifNotExists bool
 	cmd := &cobra.Command{
@@ -29,13 +30,16 @@ func (a *app) topicCreate() *cobra.Command {
 			if partitions < 1 {
 				return usagef("--partitions is at least 1, not %d", partitions)
 			}
+			if factor < 0 {
+				return usagef("--replication-factor is at least 1, not %d", factor)
+			}
 			settings, err := parseSettings(configs)
 			if err != nil {
 				return err
 			}
 			for _, topic := range topics {
 				created, err := send[sock.Topic](cmd.Context(), a, true, sock.OpCreateTopic, sock.CreateTopic{
-					Topic: topic, Partitions: partitions, Settings: settings, IfNotExists: ifNotExists,
+					Topic: topic, Partitions: partitions, ReplicationFactor: factor, Settings: settings, IfNotExists: ifNotExists,
 				})
 				if err != nil {
 					return err
@@ -56,6 +60,7 @@ func (a *app) topicCreate() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVarP(&partitions, "partitions", "p", 1, "number of partitions")
+	cmd.Flags().IntVar(&factor, "replication-factor", 0, "how many nodes have each partition; 0 is what the cluster does")
 	cmd.Flags().StringArrayVarP(&configs, "config", "c", nil, "a setting under Kafka's name, NAME=VALUE; may be repeated")
 	cmd.Flags().BoolVar(&ifNotExists, "if-not-exists", false, "a topic that is there already is no error")
 	return cmd
@@ -156,14 +161,28 @@ func (a *app) showTopic(topic sock.Topic) error {
 	if topic.SettingsHidden {
 		a.note("the settings of %s are shown to who has DESCRIBE_CONFIGS on it", topic.Topic)
 	}
-	t := newTable(">PARTITION", ">LOG-START", ">LAST-STABLE", ">HIGH-WATERMARK", ">RECORDS", ">SIZE")
+	head := []string{">PARTITION", ">LOG-START", ">LAST-STABLE", ">HIGH-WATERMARK", ">RECORDS", ">SIZE"}
+	replicated := slices.ContainsFunc(topic.PartitionList, func(p sock.Partition) bool { return p.Replicas != nil })
+	if replicated {
+		head = append(head, "LEADER", "REPLICAS", "IN-SYNC")
+	}
+	t := newTable(head...)
 	for _, p := range topic.PartitionList {
-		t.add(p.Partition, p.LogStart, p.LastStable, p.HighWatermark, p.HighWatermark-p.LogStart, bytesText(p.Bytes))
+		row := []any{p.Partition, p.LogStart, p.LastStable, p.HighWatermark, p.HighWatermark - p.LogStart, bytesText(p.Bytes)}
+		if replicated {
+			row = append(row, nodeText(p.Leader), nodesText(p.Replicas), nodesText(p.InSync))
+		}
+		t.add(row...)
 	}
 	if err := a.show(t); err != nil {
 		return err
 	}
 	for _, p := range topic.PartitionList {
+		if p.Reason != "" {
+			if err := a.say("%s", a.paint(a.stdout, yellow, "partition "+dash(int64(p.Partition))+": "+p.Reason)); err != nil {
+				return err
+			}
+		}
 		if p.Error != "" {
 			if err := a.say("%s", a.paint(a.stdout, red, "partition "+dash(int64(p.Partition))+": "+p.Error)); err != nil {
 				return err

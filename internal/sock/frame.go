@@ -59,6 +59,8 @@ const (
 	OpACLs          Op = 26
 	OpCreateACLs    Op = 27
 	OpDeleteACLs    Op = 28
+	OpCluster       Op = 29
+	OpChangeCluster Op = 30
 )
 
 // Kind is what a server answers.

@@ -25,6 +25,8 @@ const (
 	CodeTopicExists    Code = "topic_exists"
 	CodeUnknownUser    Code = "unknown_user"
 	CodeUserExists     Code = "user_exists"
+	CodeUnknownNode    Code = "unknown_node"
+	CodeNotLeader      Code = "not_leader" // another node has to be asked, or none leads
 	CodeGroupNotEmpty  Code = "group_not_empty"
 	CodeOffsetRange    Code = "offset_out_of_range"
 	CodeTooLarge       Code = "record_too_large"
@@ -111,14 +113,23 @@ type Partition struct {
 	LeaderEpoch   int32  `json:"leader_epoch"`
 	Bytes         int64  `json:"bytes"`
 	Error         string `json:"error,omitempty"` // why it cannot be written
+	// Of a replicated one: who leads it, -1 when nobody is known to; the nodes that have it,
+	// the preferred leader first; those of them that have what was acknowledged a short while
+	// ago, which only the leader knows; and what is not well.
+	Leader   int32   `json:"leader,omitempty"`
+	Replicas []int32 `json:"replicas,omitempty"`
+	InSync   []int32 `json:"in_sync,omitempty"`
+	Reason   string  `json:"reason,omitempty"`
 }
 
 // CreateTopic makes a topic. (OpCreateTopic)
 type CreateTopic struct {
-	Topic       string            `json:"topic"`
-	Partitions  int               `json:"partitions"`
-	Settings    map[string]string `json:"settings,omitempty"`
-	IfNotExists bool              `json:"if_not_exists,omitempty"`
+	Topic      string `json:"topic"`
+	Partitions int    `json:"partitions"`
+	// ReplicationFactor is how many nodes have each partition. 0 is the default.
+	ReplicationFactor int               `json:"replication_factor,omitempty"`
+	Settings          map[string]string `json:"settings,omitempty"`
+	IfNotExists       bool              `json:"if_not_exists,omitempty"`
 }
 
 // AlterTopic changes settings of a topic. (OpAlterTopic)

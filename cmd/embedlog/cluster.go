@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/sock"
+)
+
+func (a *app) cluster() *cobra.Command {
+	c := parent("cluster", "Nodes and replicas of a cluster: look, add, remove, move",
+		a.clusterStatus(), a.clusterAdd(), a.clusterRemove(), a.clusterDrain(),
+		a.clusterTransfer(), a.clusterReassign(), a.clusterFactor(), a.clusterCerts())
+	c.Long = `A cluster is several directories, each with a program of its own, that keep
+copies of each other's topics: embedlog serve with --node, or a program in Go
+with Options.Replication. These commands ask a node that runs, which --data
+names by its directory.`
+	return c
+}
+
+func (a *app) clusterStatus() *cobra.Command {
+	var internal bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show nodes, leaders and replicas, and what is not well",
+		Long: `status shows the cluster as the node sees it that is asked. Which replicas of a
+partition are in sync is known to the node that leads it; others show -.`,
+		Args: takes(0, 0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := askNode[sock.Cluster](cmd.Context(), a, sock.OpCluster, struct{}{})
+			if err != nil {
+				return err
+			}
+			if a.asJSON() {
+				return a.json(st)
+			}
+			return a.showCluster(st, internal)
+		},
+	}
+	cmd.Flags().BoolVarP(&internal, "internal", "i", false, "the database's own topics, too")
+	return cmd
+}
+
+func (a *app) showCluster(st sock.Cluster, internal bool) error {
+	if err := a.say("node %d of cluster %s, %s", st.Node, st.ClusterID, plural(len(st.Nodes), "node")); err != nil {
+		return err
+	}
+	nodes := newTable(">NODE", "ADDRESS", "KAFKA", "STATE")
+	for _, n := range st.Nodes {
+		kafka := make([]string, 0, len(n.Endpoints))
+		for _, e := range n.Endpoints {
+			kafka = append(kafka, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
+		}
+		nodes.add(n.Node, orDash(n.Address), orDash(strings.Join(kafka, ",")), nodeState(n, st.Node))
+	}
+	if err := a.show(nodes); err != nil {
+		return err
+	}
+	logs := newTable("LOG", "LEADER", ">EPOCH", "REPLICAS", "IN-SYNC")
+	hidden := 0
+	for _, l := range st.Logs {
+		if l.Internal && !internal && l.Reason == "" {
+			hidden++
+			continue
+		}
+		logs.add(logText(l), nodeText(l.Leader), l.Epoch, nodesText(l.Replicas), nodesText(l.InSync))
+	}
+	if err := errors.Join(a.say(""), a.show(logs)); err != nil {
+		return err
+	}
+	for _, l := range st.Logs {
+		if l.Reason != "" {
+			if err := a.say("%s: %s", a.paint(a.stdout, red, logText(l)), l.Reason); err != nil {
+				return err
+			}
+		}
+	}
+	if hidden > 0 {
+		a.note("%s of internal topics are well; -i shows them", plural(hidden, "partition"))
+	}
+	return nil
+}
+
+func nodeState(n sock.ClusterNode, self int32) string {
+	var words []string
+	switch {
+	case n.Node == self:
+		words = append(words, "this one")
+	case n.DirectoryID == "":
+		words = append(words, "was never there")
+	case n.Alive:
+		words = append(words, "up")
+	default:
+		words = append(words, "not heard of")
+	}
+	if n.Meta {
+		words = append(words, "leads the metadata")
+	}
+	if n.Draining {
+		words = append(words, "draining")
+	}
+	return strings.Join(words, ", ")
+}
+
+func logText(l sock.ClusterLog) string {
+	if l.Topic == "" {
+		return "metadata"
+	}
+	return fmt.Sprintf("%s/%d", l.Topic, l.Partition)
+}
+
+// nodeText is a node's number, or - for nobody.
+func nodeText(n int32) string {
+	if n <= 0 {
+		return "-"
+	}
+	return strconv.Itoa(int(n))
+}
+
+func nodesText(list []int32) string {
+	text := make([]string, len(list))
+	for i, n := range list {
+		text[i] = nodeText(n)
+	}
+	return orDash(strings.Join(text, ","))
+}
+
+func (a *app) clusterAdd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add NODE HOST:PORT",
+		Short: "Let a node take part that peers find at an address",
+		Long: `add lets another node take part. Start it with an empty directory, before or
+after: embedlog serve --node NODE --cluster NAME --join HOST:PORT, where that is
+a node of the cluster. It gets replicas of topics that are created later; those
+that are there get some with set-replication-factor or reassign.`,
+		Example: `  embedlog cluster add 2 log2.example.com:9192`,
+		Args:    takes(2, 2, "a node's number and its address"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			if host, port, err := net.SplitHostPort(args[1]); err != nil || host == "" || port == "" || port == "0" {
+				return usagef("an address is HOST:PORT, not %q", args[1])
+			}
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.AddNode, Node: node, Address: args[1]},
+				"node %d may take part, at %s", node, args[1])
+		},
+	}
+}
+
+func (a *app) clusterRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NODE",
+		Short: "Forget a node that has no replicas any more",
+		Long: `remove forgets a node. While it has replicas that fails: drain it first, and see
+in status that they have gone. Its directory does not get in again.`,
+		Args: takes(1, 1, "a node's number"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(fmt.Sprintf("Forget node %d?", node)); err != nil {
+				return err
+			}
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.RemoveNode, Node: node}, "node %d is forgotten", node)
+		},
+	}
+}
+
+func (a *app) clusterDrain() *cobra.Command {
+	var undo bool
+	cmd := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Give a node's replicas to others, and no new ones to it",
+		Args:  takes(1, 1, "a node's number"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			if undo {
+				return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.UndrainNode, Node: node}, "node %d may have replicas again", node)
+			}
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.DrainNode, Node: node},
+				"the replicas of node %d go to others; `embedlog cluster status` shows how far that is", node)
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let it have replicas again")
+	return cmd
+}
+
+func (a *app) clusterTransfer() *cobra.Command {
+	var to int32
+	cmd := &cobra.Command{
+		Use:     "transfer-leadership TOPIC/PARTITION",
+		Short:   "Have another replica lead a partition",
+		Example: `  embedlog cluster transfer-leadership orders/0 --to 2`,
+		Args:    takes(1, 1, "a partition"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topic, partition, err := parsePartition(args[0])
+			if err != nil {
+				return err
+			}
+			if to < 0 {
+				return usagef("a node is a number from 1 on, not %d", to)
+			}
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.TransferLeadership, Topic: topic, Partition: partition, Node: to},
+				"another node leads %s", args[0])
+		},
+	}
+	cmd.Flags().Int32Var(&to, "to", 0, "the node that is to lead; without: the best")
+	return cmd
+}
+
+func (a *app) clusterReassign() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reassign TOPIC/PARTITION NODE...",
+		Short: "Give a partition other replicas, the preferred leader first",
+		Long: `reassign gives a partition other replicas. Those that go do so when the others
+have all records: see status.`,
+		Example: `  embedlog cluster reassign orders/0 2 3 4`,
+		Args:    takes(2, -1, "a partition and the nodes that are to have it"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topic, partition, err := parsePartition(args[0])
+			if err != nil {
+				return err
+			}
+			var nodes []int32
+			for _, s := range args[1:] {
+				node, err := parseNode(s)
+				if err != nil {
+					return err
+				}
+				if slices.Contains(nodes, node) {
+					return usagef("node %d is named twice", node)
+				}
+				nodes = append(nodes, node)
+			}
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.Reassign, Topic: topic, Partition: partition, Replicas: nodes},
+				"%s goes to %s", args[0], nodesText(nodes))
+		},
+	}
+}
+
+func (a *app) clusterFactor() *cobra.Command {
+	return &cobra.Command{
+		Use:   "set-replication-factor TOPIC N",
+		Short: "Give each partition of a topic so many replicas",
+		Args:  takes(2, 2, "a topic and a number"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[1])
+			if err != nil || n < 1 || n > maxFactor {
+				return usagef("a replication factor is between 1 and %d, not %q", maxFactor, args[1])
+			}
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.SetReplicationFactor, Topic: args[0], Factor: n},
+				"topic %s gets %s of each partition", args[0], plural(n, "replica"))
+		},
+	}
+}
+
+func parseNode(s string) (int32, error) {
+	n, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || n < 1 {
+		return 0, usagef("a node is a number from 1 on, not %q", s)
+	}
+	return int32(n), nil
+}
+
+func parsePartition(s string) (string, int32, error) {
+	i := strings.LastIndex(s, "/")
+	n, err := strconv.ParseInt(s[i+1:], 10, 32)
+	if i < 1 || err != nil || n < 0 {
+		return "", 0, usagef("a partition is TOPIC/NUMBER, not %q", s)
+	}
+	return s[:i], int32(n), nil
+}
+
+// changeCluster makes one change and says that it is decided.
+func (a *app) changeCluster(ctx context.Context, q sock.ChangeCluster, format string, args ...any) error {
+	if _, err := askNode[struct{}](ctx, a, sock.OpChangeCluster, q); err != nil {
+		return err
+	}
+	if a.asJSON() {
+		return a.json(q)
+	}
+	return a.say(format, args...)
+}
+
+// askNode makes one request to the node that has the directory open.
+func askNode[Reply any](ctx context.Context, a *app, op sock.Op, request any) (reply Reply, err error) {
+	c, err := a.dialNode()
+	if err != nil {
+		return reply, err
+	}
+	defer c.Close()
+	if op != sock.OpCluster {
+		info, err := call[sock.Info](ctx, c, sock.OpInfo, struct{}{})
+		if err != nil {
+			return reply, err
+		}
+		if info.NodeID == 0 {
+			return reply, notInCluster(a.data)
+		}
+	}
+	if reply, err = call[Reply](ctx, c, op, request); err != nil {
+		return reply, err
+	}
+	if st, ok := any(reply).(sock.Cluster); ok && st.Node == 0 {
+		return reply, notInCluster(a.data)
+	}
+	return reply, nil
+}
+
+func notInCluster(data string) error {
+	return &exitError{exitFailure, fmt.Errorf("%s is in no cluster; `embedlog serve --node 1 --cluster NAME` makes it the first node of one", data)}
+}
+
+// dialNode begins a session with the node that has the directory open, and opens nothing: a node
+// without its peers would not know more than the files.
+func (a *app) dialNode() (*client, error) {
+	if isSocket(a.data) {
+		return dialSocket(a.data)
+	}
+	dir, err := filepath.Abs(a.data)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDatabase(dir, a.data); err != nil {
+		return nil, err
+	}
+	c, err := dial(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, &exitError{exitFailure, fmt.Errorf("%s: this asks a node that runs, and nobody who answers commands has the directory open; "+
+			"`embedlog serve --node N --cluster NAME` does, or a program with Options.Replication and Options.Socket", a.data)}
+	}
+	return c, err
+}
+
+// ofCluster says what to do where a directory is opened alone that is a node's.
+func ofCluster(dir string, err error) error {
+	var node *embedlog.InvalidNodeError
+	if !errors.As(err, &node) {
+		return err
+	}
+	return &exitError{exitFailure, fmt.Errorf("%s is node %d of a cluster, which only works with its peers: run it with `embedlog serve --node %d --cluster NAME` "+
+		"or a program with Options.Replication, and commands go through that", dir, node.Node, node.Node)}
+}

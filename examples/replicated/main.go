@@ -24,14 +24,16 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/raftrepl"
 )
 
 const (
-	topic      = "orders"
-	partitions = 2
-	alone      = 100 // records before there was a cluster
-	each       = 60  // records through each node
-	patience   = 15 * time.Second
+	clusterName = "example"
+	topic       = "orders"
+	partitions  = 2
+	alone       = 100 // records before there was a cluster
+	each        = 60  // records through each node
+	patience    = 15 * time.Second
 )
 
 func main() {
@@ -53,7 +55,8 @@ func main() {
 type story struct {
 	out   io.Writer
 	dir   string
-	ports [4]string // of the nodes, by number
+	ca    *raftrepl.CA // of the certificates by which nodes know each other
+	ports [4]string    // of the nodes, by number
 	nodes [4]*process
 	next  int          // the number in the next record's value
 	acked map[int]bool // numbers of records that were acknowledged
@@ -65,7 +68,11 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &story{out: out, dir: dir, acked: make(map[int]bool)}
+	ca, err := raftrepl.NewCA(clusterName)
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	s := &story{out: out, dir: dir, ca: ca, acked: make(map[int]bool)}
 	defer func() {
 		for _, p := range s.nodes {
 			if p != nil {
@@ -378,6 +385,9 @@ func (s *story) start(ctx context.Context, node int32, join string) (err error) 
 			return err
 		}
 	}
-	s.nodes[node], err = startProcess(ctx, nodeConfig{Node: node, Dir: s.home(node), Listen: s.ports[node], Join: join})
+	c := nodeConfig{Node: node, Dir: s.home(node), Listen: s.ports[node], Join: join, CA: s.ca.CertPEM()}
+	if c.Cert, c.Key, err = s.ca.Issue(node); err == nil {
+		s.nodes[node], err = startProcess(ctx, c)
+	}
 	return err
 }

@@ -19,9 +19,10 @@ import (
 const nodeEnv = "EMBEDLOG_EXAMPLE_NODE"
 
 type nodeConfig struct {
-	Node         int32
-	Dir          string
-	Listen, Join string
+	Node          int32
+	Dir           string
+	Listen, Join  string
+	CA, Cert, Key []byte
 }
 
 // What a node can be asked to do, a line of JSON each.
@@ -58,9 +59,9 @@ func serveNode(ctx context.Context, config string, in io.Reader, out io.Writer) 
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		return err
 	}
-	// Outside of one machine a node has certificates, too: see raftrepl.NewCA.
 	node, err := raftrepl.New(raftrepl.Config{
-		Node: c.Node, Cluster: "example", Listen: c.Listen, Join: c.Join, Timing: raftrepl.FastTiming,
+		Node: c.Node, Cluster: clusterName, Listen: c.Listen, Join: c.Join, Timing: raftrepl.FastTiming,
+		TLS: raftrepl.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key},
 	})
 	if err != nil {
 		return err

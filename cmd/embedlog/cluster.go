@@ -228,9 +228,9 @@ func (a *app) clusterTransfer() *cobra.Command {
 func (a *app) clusterReassign() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reassign TOPIC/PARTITION NODE...",
-		Short: "Give a partition other replicas, the preferred leader first",
-		Long: `reassign gives a partition other replicas. Those that go do so when the others
-have all records: see status.`,
+		Short: "Give a partition other replicas",
+		Long: `reassign gives a partition other replicas, the preferred leader first. Those
+that go do so when the others have all records: see status.`,
 		Example: `  embedlog cluster reassign orders/0 2 3 4`,
 		Args:    takes(2, -1, "a partition and the nodes that are to have it"),
 		RunE: func(cmd *cobra.Command, args []string) error {

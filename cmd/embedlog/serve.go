@@ -217,6 +217,9 @@ func (a *app) runServer(ctx context.Context, c *serveConfig, o *embedlog.Options
 	defer func() { err = errors.Join(err, s.stop(c.stopTimeout)) }()
 	line := ready{Ready: true, Data: dir, ClusterID: s.db.Info().ClusterID, PID: os.Getpid(), Kafka: []string{}, Unix: c.unix, Socket: o.Socket}
 	line.NodeID, line.Peer = max(s.db.Info().NodeID, 1), c.peer
+	if line.ClusterID == (embedlog.TopicID{}).String() {
+		line.ClusterID = "" // it waits for a cluster to take it in
+	}
 	if err := s.secure(c, k); err != nil {
 		return err
 	}

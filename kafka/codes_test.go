@@ -43,7 +43,7 @@ var sentinels = map[string]error{
 	"ErrInvalidACL": embedlog.ErrInvalidACL, "ErrInvalidQuota": embedlog.ErrInvalidQuota, "ErrReentrant": embedlog.ErrReentrant,
 	"ErrInvalidReplicationFactor": embedlog.ErrInvalidReplicationFactor, "ErrInvalidAssignment": embedlog.ErrInvalidAssignment,
 	"ErrUnknownNode": embedlog.ErrUnknownNode, "ErrInvalidNode": embedlog.ErrInvalidNode, "ErrPeerUnreachable": embedlog.ErrPeerUnreachable,
-	"ErrCoordinatorLoading": embedlog.ErrCoordinatorLoading, "ErrReplicated": embedlog.ErrReplicated,
+	"ErrCoordinatorLoading": embedlog.ErrCoordinatorLoading, "ErrReplicated": embedlog.ErrReplicated, "ErrNoHandler": embedlog.ErrNoHandler,
 }
 
 // Every sentinel that the root's files declare has a code of its own choosing, also

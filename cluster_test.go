@@ -43,6 +43,13 @@ func TestCluster(t *testing.T) {
 			t.Errorf("another replication factor: %v", err)
 		}
 		time.Sleep(5 * time.Second)
+		// Whoever opened its replica first leads.
+		for _, db := range dbs {
+			if _, err := db.Cluster().ElectPreferred(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(5 * time.Second)
 		info, err := topic.Describe()
 		if err != nil {
 			t.Fatal(err)

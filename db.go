@@ -49,31 +49,22 @@ func Open(dir string, o *Options) (*DB, error) {
 	if dir == "" {
 		return nil, errors.New("embedlog: open: no directory given; OpenMemory needs none")
 	}
-	return open(dir, nil, nil, o)
+	return open(dir, nil, o)
 }
 
 // OpenMemory opens an empty database that is in memory alone and gone when it is
 // closed. It is otherwise the same; what is synced costs nothing.
-func OpenMemory(o *Options) (*DB, error) { return open("memory", vfs.NewMem(vfs.Volatile()), nil, o) }
+func OpenMemory(o *Options) (*DB, error) { return open("memory", vfs.NewMem(vfs.Volatile()), o) }
 
 // OpenFS opens the database in a file system of this module's, for its tests.
-func OpenFS(fs vfs.FS, o *Options) (*DB, error) { return open("memory", fs, nil, o) }
+func OpenFS(fs vfs.FS, o *Options) (*DB, error) { return open("memory", fs, o) }
 
-// OpenNode opens the database of a node in a file system and with a cluster of this
-// module's, for its tests.
-func OpenNode(fs vfs.FS, cluster engine.Cluster, o *Options) (*DB, error) {
-	return open("memory", fs, cluster, o)
-}
-
-func open(dir string, fs vfs.FS, cluster engine.Cluster, o *Options) (*DB, error) {
+func open(dir string, fs vfs.FS, o *Options) (*DB, error) {
 	eo, err := o.engine()
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	eo.FS = fs
-	if cluster != nil {
-		eo.Cluster = cluster
-	}
 	e, err := engine.Open(dir, eo)
 	if err != nil {
 		return nil, err

@@ -36,8 +36,8 @@ func openPeers(t *testing.T, n int) *peerSet {
 	p := &peerSet{t: t, net: clustertest.New(all...)}
 	for _, id := range all {
 		node := p.net.Node(id)
-		db, err := embedlog.OpenNode(vfs.NewMem(), node, &embedlog.Options{
-			MaintenanceInterval: -1, Logger: slog.New(slog.NewTextHandler(logTo{t}, nil)).With("node", id),
+		db, err := embedlog.OpenFS(vfs.NewMem(), &embedlog.Options{
+			Replication: node, MaintenanceInterval: -1, Logger: slog.New(slog.NewTextHandler(logTo{t}, nil)).With("node", id),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -31,7 +31,7 @@ type trio struct {
 func openTrio(t testing.TB) *trio {
 	c := &trio{t: t, net: clustertest.New(1, 2, 3)}
 	for id := range int32(3) {
-		db, err := embedlog.OpenNode(vfs.NewMem(), c.net.Node(id+1), &embedlog.Options{MaintenanceInterval: -1})
+		db, err := embedlog.OpenFS(vfs.NewMem(), &embedlog.Options{Replication: c.net.Node(id + 1), MaintenanceInterval: -1})
 		if err != nil {
 			t.Fatal(err)
 		}

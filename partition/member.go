@@ -76,6 +76,17 @@ func (p *Partition) BeginGroup(members []byte) error {
 	return nil
 }
 
+// Checkpoint makes durable what is committed, and that it is: the next open begins there,
+// before anybody says so again. For what is needed to hear of others.
+func (p *Partition) Checkpoint() error {
+	p.log.Lock()
+	defer p.log.Unlock()
+	if err := p.log.Checkpoint(); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
 // SetDoubtful says whether the replica may have lost what it had acknowledged. It is in
 // the next checkpoint. For the replicator.
 func (p *Partition) SetDoubtful(doubtful bool) {

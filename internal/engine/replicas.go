@@ -38,6 +38,11 @@ func (e *Engine) applied(c *command, change SecurityChange) {
 	switch c.kind {
 	case registerNodeCommand, removeNodeCommand, drainNodeCommand:
 		e.nodesChanged()
+		// After a crash of all nodes each has to know where the others are before it can hear
+		// that this was committed.
+		if err := e.meta.part.Checkpoint(); err != nil {
+			e.logger.Warn("where the nodes are is not durable", "error", err)
+		}
 		if !e.meta.group.done {
 			return
 		}

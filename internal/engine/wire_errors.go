@@ -35,7 +35,7 @@ var peerErrors = func() *codec.Errors {
 		"ErrNotLeader": partition.ErrNotLeader, "ErrFenced": partition.ErrFenced,
 		"ErrOutOfOrderSequence": partition.ErrOutOfOrderSequence, "ErrUnexpectedOffset": partition.ErrUnexpectedOffset,
 		"ErrUnknownOutcome": partition.ErrUnknownOutcome, "ErrInvalidTxnState": partition.ErrInvalidTxnState,
-		"ErrInvalidRecord": partition.ErrInvalidRecord, "ErrLineBroken": partition.ErrLineBroken,
+		"ErrInvalidRecord": partition.ErrInvalidRecord, "ErrLineBroken": partition.ErrLineBroken, "ErrReplicated": partition.ErrReplicated,
 
 		"ErrUnknownTopic": ErrUnknownTopic, "ErrUnknownPartition": ErrUnknownPartition, "ErrTopicExists": ErrTopicExists,
 		"ErrInvalidTopic": ErrInvalidTopic, "ErrWrongDirectory": ErrWrongDirectory, "ErrPeerUnreachable": ErrPeerUnreachable, "ErrCoordinatorLoading": ErrCoordinatorLoading,

@@ -29,6 +29,8 @@ type member struct {
 	id    string
 	epoch int32 // 0: has not joined
 	tried bool  // it asked to be let in: the group may have it, whatever the answer was
+	// owesLeave says that we are out of the group, and that it was not told yet.
+	owesLeave bool
 	// The background goroutine's.
 	news   <-chan struct{}          // a heartbeat would bring something
 	beat   time.Time                // when the next one is due; zero: none is
@@ -198,6 +200,11 @@ func (c *Consumer) attend(now time.Time, next *time.Time) error {
 	c.mu.Lock()
 	lost := c.lost
 	c.mu.Unlock()
+	if m.owesLeave {
+		if err := c.sayLeave(); err != nil {
+			return err
+		}
+	}
 	if lost {
 		return nil // until the application knows
 	}
@@ -417,16 +424,25 @@ func (c *Consumer) tooSlow(now time.Time, next *time.Time) (bool, error) {
 		*next = earlier(*next, m.seenAt.Add(most))
 		return false, nil
 	}
+	// First here and then in the group, which may give what we had to another at once.
+	c.mu.Lock()
+	c.loseLocked(fmt.Errorf("the application did not ask for the next record within %v: %w", most, engine.ErrRebalance))
+	c.mu.Unlock()
+	m.owesLeave = true
+	return true, c.sayLeave()
+}
+
+// sayLeave tells the group that we are out of it.
+func (c *Consumer) sayLeave() error {
+	m := &c.member
 	_, err := c.engine.AnyGroups().Heartbeat(c.life, engine.HeartbeatRequest{
 		Group: c.cfg.Group, MemberID: m.id, MemberEpoch: engine.LeaveEpoch, InstanceID: c.cfg.InstanceID, Local: true,
 	})
 	if err != nil && !isFenced(err) {
-		return true, err
+		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.loseLocked(fmt.Errorf("the application did not ask for the next record within %v: %w", most, engine.ErrRebalance))
-	return true, nil
+	m.owesLeave = false
+	return nil
 }
 
 // loseLocked is called when the group goes on without us. The caller has called call.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 
-	embedlog "github.com/x/embedlog"
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/partition"
 )
@@ -238,6 +237,3 @@ func (r *request) writeEndpoints(e encoder, nodes []int32) {
 		e.uvarint(0)
 	}
 }
-
-// isNotLeader says that another node has to be asked.
-func isNotLeader(err error) bool { return errors.Is(err, embedlog.ErrNotLeader) }

@@ -55,6 +55,9 @@ const fullFor = 5 * time.Second
 // handOver gives the leadership to somebody who may have room, by the side: while the
 // disk was found full once, and then again after fullFor.
 func (g *Group) handOver(inst *instance) {
+	if st, _ := inst.store.p.Group(); g.onlyVoter(st) {
+		return // and leads on: who waits for a transfer takes no proposals
+	}
 	now := time.Now().UnixNano()
 	last := g.handed.Load()
 	if now < last+int64(fullFor) || !g.handed.CompareAndSwap(last, now) {

@@ -126,8 +126,9 @@ func (e *Engine) allPartitions() (parts []*Partition) {
 
 // cut captures every log. The ends of transactions wait, and topics do not change.
 func (e *Engine) cut(ctx context.Context, src *backup.Source) error {
-	src.Head = backup.Head{TakenMillis: e.now().UnixMilli(), Cluster: e.identity.cluster.String(), Directory: e.identity.directory.String()}
-	src.Files = append(src.Files, backup.File{Path: formatName, Data: e.identity.encode()})
+	id := e.identityNow()
+	src.Head = backup.Head{TakenMillis: e.now().UnixMilli(), Cluster: id.cluster.String(), Directory: id.directory.String()}
+	src.Files = append(src.Files, backup.File{Path: formatName, Data: id.encode()})
 	var offsets, data, state []*Partition
 	for _, t := range e.Topics() {
 		f := topicFile{id: t.meta.id, name: t.meta.name, made: t.meta.partitions, making: t.meta.partitions}

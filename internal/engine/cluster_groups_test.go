@@ -214,21 +214,21 @@ func groupFollows(t *testing.T, seed uint64) {
 			if m.epoch <= 0 {
 				break
 			}
-			for _, t := range m.assigned {
-				n := t.Partitions[rnd.IntN(len(t.Partitions))]
-				offset := committed[n] + 1
-				err := p.somewhere(ctx, func(e *Engine) error {
-					return e.Groups().Commit(ctx, CommitRequest{Group: "g", MemberID: m.id, MemberEpoch: m.epoch, Offsets: []OffsetCommit{{TopicID: id, Partition: n, Offset: offset, LeaderEpoch: -1}}})
-				})
-				switch {
-				case err == nil:
-					committed[n] = offset
-				case errors.Is(err, ErrUnknownMember), errors.Is(err, ErrRebalance):
-					m.epoch, m.assigned = JoinEpoch, nil
-				default:
-					fatal("step %d: commit: %v", step, err)
-				}
+			if len(m.assigned) == 0 {
 				break
+			}
+			n := m.assigned[0].Partitions[rnd.IntN(len(m.assigned[0].Partitions))]
+			offset := committed[n] + 1
+			err := p.somewhere(ctx, func(e *Engine) error {
+				return e.Groups().Commit(ctx, CommitRequest{Group: "g", MemberID: m.id, MemberEpoch: m.epoch, Offsets: []OffsetCommit{{TopicID: id, Partition: n, Offset: offset, LeaderEpoch: -1}}})
+			})
+			switch {
+			case err == nil:
+				committed[n] = offset
+			case errors.Is(err, ErrUnknownMember), errors.Is(err, ErrRebalance):
+				m.epoch, m.assigned = JoinEpoch, nil
+			default:
+				fatal("step %d: commit: %v", step, err)
 			}
 		default:
 			m := members[rnd.IntN(len(members))]

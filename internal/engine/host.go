@@ -72,7 +72,8 @@ func (h host) Now() time.Time { return h.e.now() }
 func (h host) Identity() (cluster, directory TopicID) {
 	h.e.adopting.Lock()
 	defer h.e.adopting.Unlock()
-	return h.e.identity.cluster, h.e.identity.directory
+	id := h.e.identityNow()
+	return id.cluster, id.directory
 }
 
 func (h host) Peers() map[int32]string {
@@ -144,6 +145,13 @@ func (h host) Adopt(cluster TopicID) error {
 	if err := replaceFile(e.fs, ".", formatName, id.encode()); err != nil {
 		return err
 	}
-	e.identity = id
+	e.identity.cluster = cluster // others read what does not change
 	return nil
+}
+
+// identityNow is what FORMAT says. A node that joins learns its cluster while it runs.
+func (e *Engine) identityNow() identity {
+	e.adopting.Lock()
+	defer e.adopting.Unlock()
+	return e.identity
 }

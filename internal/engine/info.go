@@ -28,7 +28,7 @@ type TopicInfo struct {
 // Info returns what the database is.
 func (e *Engine) Info() Info {
 	i := Info{
-		Dir: e.dir, Format: formatVersion, ClusterID: e.identity.cluster.String(),
+		Dir: e.dir, Format: formatVersion, ClusterID: e.identityNow().cluster.String(),
 		DirectoryID: e.identity.directory.String(), NodeID: e.identity.node,
 	}
 	for _, t := range e.Topics() {

@@ -307,7 +307,7 @@ func TestClusterMetadataAgainstANaiveOne(t *testing.T) {
 			}
 		}
 	}
-	if held < testcount.N(100)*15 {
+	if testcount.N(100) >= 100 && held < testcount.N(100)*15 {
 		t.Errorf("only %d commands held", held)
 	}
 }

@@ -70,8 +70,6 @@ func (h host) Logger() *slog.Logger { return h.e.logger }
 func (h host) Now() time.Time { return h.e.now() }
 
 func (h host) Identity() (cluster, directory TopicID) {
-	h.e.adopting.Lock()
-	defer h.e.adopting.Unlock()
 	id := h.e.identityNow()
 	return id.cluster, id.directory
 }

@@ -387,11 +387,12 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 	own := t.identity()
 	h := hello{low: protocolVersion, high: protocolVersion, flavour: f, cluster: own.cluster, from: t.self, to: node,
 		directory: own.directory, boot: t.boot, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token}
-	if _, err := conn.Write(h.encode()); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", engine.ErrPeerUnreachable, err)
-	}
+	_, lost := conn.Write(h.encode())
 	msg, err := readHello(conn)
-	if err != nil {
+	switch {
+	case err != nil && lost != nil && !isAlert(err):
+		return nil, nil, fmt.Errorf("%w: %w", engine.ErrPeerUnreachable, lost)
+	case err != nil: // who refuses a certificate says so and closes, perhaps before the write
 		return no(RefusedProtocol, "%v", err)
 	}
 	w, err := decodeWelcome(msg)
@@ -440,6 +441,12 @@ func (t *transport) secure(ctx context.Context, raw net.Conn, dialled bool) (net
 		return nil, 0, err
 	}
 	return tlsConn{c, raw}, named, nil
+}
+
+// isAlert says that a peer ended TLS, with a reason.
+func isAlert(err error) bool {
+	op := new(net.OpError)
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // tlsConn closes without a farewell, which would wait for a peer that does not read.

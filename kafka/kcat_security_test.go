@@ -43,12 +43,7 @@ func TestKcatComesIn(t *testing.T) {
 	db := openMemory(t, nil)
 	setUsers(t, db, "alice", "wonderland")
 	createTopic(t, db, "orders", nil)
-	ca, who := newAuthority(t), &witness{}
-	s := serve(t, db, Options{Authorizer: who, Listeners: []Listener{
-		{Address: "127.0.0.1:0", Advertise: "localhost", SASL: &everyMechanism},
-		{Address: "127.0.0.1:0", Advertise: "localhost", TLS: ca.server(), SASL: &SASL{}},
-		{Address: "127.0.0.1:0", Advertise: "localhost", TLS: ca.mutual()},
-	}})
+	ca := newAuthority(t)
 	root := writePEM(t, tls.Certificate{Certificate: [][]byte{ca.cert.Raw}})
 	mine := writePEM(t, ca.client(&pkix.Name{CommonName: "bob"}).Certificates[0])
 	ssl := []string{"ssl.ca.location=" + root}
@@ -71,6 +66,12 @@ func TestKcatComesIn(t *testing.T) {
 		{"no login", 0, "PLAINTEXT", nil, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			who := &witness{} // of its own: what an earlier row's kcat asked last may still be served
+			s := serve(t, db, Options{Authorizer: who, Listeners: []Listener{
+				{Address: "127.0.0.1:0", Advertise: "localhost", SASL: &everyMechanism},
+				{Address: "127.0.0.1:0", Advertise: "localhost", TLS: ca.server(), SASL: &SASL{}},
+				{Address: "127.0.0.1:0", Advertise: "localhost", TLS: ca.mutual()},
+			}})
 			address := s.Addrs()[row.listener].String()
 			args := []string{"-b", "localhost" + address[strings.LastIndexByte(address, ':'):], "-X", "security.protocol=" + row.protocol}
 			for _, x := range row.settings {
@@ -82,7 +83,6 @@ func TestKcatComesIn(t *testing.T) {
 			if row.want == "" {
 				ask = append(args, "-L", "-t", "orders", "-m", "1") // librdkafka tries again until then
 			}
-			who.took()
 			out, err := exec.CommandContext(ctx, "kcat", ask...).CombinedOutput()
 			if got := who.took(); got != row.want || (err == nil) != (row.want != "") {
 				t.Fatalf("asked as %q, want %q: %v\n%s", got, row.want, err, out)

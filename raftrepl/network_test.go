@@ -5,6 +5,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/x/embedlog/internal/engine"
@@ -29,7 +30,8 @@ func TestTransportOverTCP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr, err := newTransport(transportConfig{self: node, listen: "127.0.0.1:0", network: tcp{}, tls: pair, election: testElection,
+		tr, err := newTransport(transportConfig{self: node, listen: "127.0.0.1:0", network: tcp{}, tls: pair,
+			election: 30 * time.Second, // this is not about time, and a busy machine stands still for seconds
 			identity: func() identity { return identity{theCluster, engine.TopicID{'d', byte(node)}} },
 			address: func(n int32) (string, bool) {
 				mu.Lock()
@@ -56,6 +58,10 @@ func TestTransportOverTCP(t *testing.T) {
 	ga, gb := w.group(a, groupA, groupHooks{}), w.group(b, groupA, groupHooks{})
 	w.answering(ga, nil)
 	w.answering(gb, nil)
+	// Both would dial, and what is under way on the connection that gives way is lost.
+	if _, err := b.call(t.Context(), 1, "upper", []byte("abc")); err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

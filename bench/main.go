@@ -4,6 +4,7 @@
 //	go run ./bench log            a partition and its log, beside the machine's limits
 //	go run ./bench db             the public API, beside what it stands on
 //	go run ./bench kafka          the Kafka listener over loopback, beside bare TCP
+//	go run ./bench raft           three replicas over loopback, beside bare TCP and syncs
 //	go run ./bench limits         the limits of the log alone
 //	go run ./bench log --rows wake
 //
@@ -30,16 +31,20 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == kafkaChild {
 		os.Exit(kafkaChildMain(os.Args[2:], os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == raftChild {
+		os.Exit(raftChildMain(os.Args[2:], os.Stderr))
+	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 const usage = `bench measures embedlog beside the limits of this machine.
 
-usage: bench log|db|kafka|limits [flags]
+usage: bench log|db|kafka|raft|limits [flags]
 
   log      a partition and its log: the machine's limit, ours, and their ratio
   db       the public API: what it stands on, ours, and their ratio
   kafka    the Kafka listener over loopback: bare TCP, ours, and their ratio
+  raft     three replicas over loopback: bare TCP, write and sync, ours, and their ratio
   limits   the limits of the log alone
 
 flags:
@@ -56,7 +61,7 @@ type config struct {
 	dir        string
 	list       bool
 	check      bool
-	profile    string // where profiles of the Kafka server go
+	profile    string // where profiles of the Kafka server or the nodes go
 }
 
 // errHelp says that the usage was asked for and printed.
@@ -73,6 +78,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if c.suite == suiteKafka {
 		return runKafka(c, stdout, stderr)
+	}
+	if c.suite == suiteRaft {
+		return runRaft(c, stdout, stderr)
 	}
 	selected := c.selected(rows())
 	if len(selected) == 0 {
@@ -101,7 +109,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stdout io.Writer) (config, error) {
 	var c config
 	if len(args) == 0 {
-		return c, errors.New("log, db, kafka or limits? --help shows the usage")
+		return c, errors.New("log, db, kafka, raft or limits? --help shows the usage")
 	}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(io.Discard) // errors are returned, and the usage is printed where it was asked for
@@ -113,7 +121,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	short := set.Bool("short", false, "smaller: 3 repetitions, 0.2 seconds, 64 MiB, where those flags are not given")
 	list := set.Bool("list", false, "print the names of the rows and stop")
 	check := set.Bool("check", false, "exit with status 1 when a target is missed")
-	profile := set.String("profile", "", "write profiles of the Kafka server to this `directory`")
+	profile := set.String("profile", "", "write profiles of the Kafka server, or of the nodes, to this `directory`")
 	help := func() error {
 		fmt.Fprint(stdout, usage)
 		set.SetOutput(stdout)
@@ -126,12 +134,14 @@ func parse(args []string, stdout io.Writer) (config, error) {
 		c.suite = suiteDB
 	case "kafka":
 		c.suite = suiteKafka
+	case "raft":
+		c.suite = suiteRaft
 	case "limits":
 		c.limitsOnly = true
 	case "help", "-h", "-help", "--help":
 		return c, help()
 	default:
-		return c, fmt.Errorf("%q is neither log, db, kafka nor limits; --help shows the usage", args[0])
+		return c, fmt.Errorf("%q is neither log, db, kafka, raft nor limits; --help shows the usage", args[0])
 	}
 	if err := set.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
 		return c, help()
@@ -176,8 +186,8 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	} else if !info.IsDir() {
 		wrong = append(wrong, fmt.Errorf("--dir %s is not a directory", *dir))
 	}
-	if *profile != "" && c.suite != suiteKafka {
-		wrong = append(wrong, errors.New("--profile is for kafka"))
+	if *profile != "" && c.suite != suiteKafka && c.suite != suiteRaft {
+		wrong = append(wrong, errors.New("--profile is for kafka and raft"))
 	} else if info, err := os.Stat(*profile); *profile != "" && (err != nil || !info.IsDir()) {
 		wrong = append(wrong, fmt.Errorf("--profile %s is not a directory", *profile))
 	}

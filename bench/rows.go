@@ -23,6 +23,7 @@ const (
 	suiteLog suite = iota
 	suiteDB
 	suiteKafka // in a table of its own: see kafka.go
+	suiteRaft  // the same: see raft.go
 )
 
 // A row is one line of the table.

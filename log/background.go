@@ -141,7 +141,11 @@ func (b *background) look(period time.Duration) {
 	} else {
 		b.quiet += period
 	}
-	if b.quiet >= idleAfter && l.TryLock() {
+	if b.quiet < idleAfter || !l.syncing.TryLock() {
+		return // a sync that does not end is not waited for with the writer's lock
+	}
+	l.syncing.Unlock()
+	if l.TryLock() {
 		quiet := l.w.written == written
 		defer l.Unlock()
 		if quiet {

@@ -87,12 +87,19 @@ func (e *storedEntry) apply(s *state) error {
 // durable as the level says: all or none. A gap is refused. Base offsets and
 // leader epochs in batches are set here, not in the caller's bytes, which are free again
 // when Store returns. For the replicator, on every node.
-func (p *Partition) Store(entries []Entry) error {
+func (p *Partition) Store(entries []Entry) error { return p.storeEntries(entries, true) }
+
+// StoreUnsynced is Store without the sync: the entries are durable when a call of
+// Log().Flush has returned that began later, and nobody may be told before that this
+// node has them. Until then they are in the log for everything else.
+func (p *Partition) StoreUnsynced(entries []Entry) error { return p.storeEntries(entries, false) }
+
+func (p *Partition) storeEntries(entries []Entry, sync bool) error {
 	p.log.Lock()
 	defer p.log.Unlock()
-	err := p.storeAll(entries)
+	err := p.storeAll(entries, sync)
 	if errors.Is(err, log.ErrNoSpace) && vital(entries) && p.log.SpendReserve() {
-		err = p.storeAll(entries)
+		err = p.storeAll(entries, sync)
 		p.log.SaveReserve()
 	}
 	if err != nil {
@@ -117,9 +124,9 @@ func vital(entries []Entry) bool {
 	return size <= maxVitalBytes
 }
 
-func (p *Partition) storeAll(entries []Entry) error {
+func (p *Partition) storeAll(entries []Entry, sync bool) error {
 	first := p.log.NextIndex()
-	err := p.store(entries)
+	err := p.store(entries, sync)
 	if err != nil {
 		p.log.Discard()
 		// All or nothing: what went in before a group was full is taken back.
@@ -160,7 +167,7 @@ func (p *Partition) takeIn(first uint64) error {
 	return p.takeInLocked(left)
 }
 
-func (p *Partition) store(entries []Entry) error {
+func (p *Partition) store(entries []Entry, sync bool) error {
 	from, now := p.log.EndOffset(), p.clock.now()
 	var stored []storedEntry
 	for _, e := range entries {
@@ -186,7 +193,7 @@ func (p *Partition) store(entries []Entry) error {
 	if err := p.log.Write(); err != nil {
 		return err
 	}
-	if p.log.Level() == log.Durable {
+	if sync && p.log.Level() == log.Durable {
 		if err := p.log.Sync(); err != nil {
 			return err
 		}

@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/x/embedlog/internal/invariant"
 )
 
 // fsm moves the high watermark: the log is the state.
@@ -33,6 +35,7 @@ func (f *fsm) commit(l *raft.Log) {
 	if i.cutOff.Load() {
 		return // what a failed instance takes for committed may be what GetLog made up
 	}
+	invariant.True(i.store.sync.has(l.Index), "entry %d is committed and not on this disk", l.Index)
 	if err := i.store.p.Commit(l.Index); err != nil {
 		if permanent(err) {
 			i.fail(err)

@@ -61,6 +61,10 @@ func (l *gate) take(rpc raft.RPC) {
 	switch m := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
 		l.g.doubt.heard(m)
+		if !onlyHeartbeat(m) && inst.store.sync.settle() != nil {
+			rpc.Respond(nil, errCutOff)
+			return
+		}
 		rpc.Command = inst.received(m)
 	case *raft.RequestVoteRequest:
 		if l.g.doubt.is() {
@@ -79,6 +83,10 @@ func (l *gate) take(rpc raft.RPC) {
 		}
 	case *raft.InstallSnapshotRequest:
 		l.g.work.Go(func() {
+			if err := inst.store.sync.settle(); err != nil { // the answer may be that it is all here
+				rpc.Respond(nil, err)
+				return
+			}
 			resp, err := l.g.Install(m, rpc.Reader)
 			rpc.Respond(resp, err)
 		})
@@ -174,6 +182,12 @@ func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddres
 	}
 	if err := t.trans.AppendEntries(id, to, m, resp); err != nil {
 		return err
+	}
+	if n := len(m.Entries); n > 0 && resp.Success {
+		// The library counts this node among those that have the entries: see syncer.
+		if err := t.inst.store.sync.wait(m.Entries[n-1].Index); err != nil {
+			return err
+		}
 	}
 	if t.inst.cutOff.Load() {
 		return errCutOff

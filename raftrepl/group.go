@@ -270,10 +270,11 @@ func (g *Group) bootstrapped(p *partition.Partition, last uint64, first []byte) 
 
 // instance is one instance of the library.
 type instance struct {
-	g     *Group
-	raft  *raft.Raft
-	store *logStore
-	rpc   chan raft.RPC
+	g       *Group
+	raft    *raft.Raft
+	library atomic.Pointer[raft.Raft] // the same, for what the library calls before it is set
+	store   *logStore
+	rpc     chan raft.RPC
 	// cutOff says that the instance has failed: it gets no message through, in or out,
 	// and its log takes nothing, until it is gone.
 	cutOff atomic.Bool
@@ -325,6 +326,7 @@ func (g *Group) startLocked() error {
 		return err
 	}
 	inst.raft = r
+	inst.library.Store(r)
 	if inst.cutOff.Load() {
 		// It failed on the way, and whoever told so found no instance to end.
 		g.work.Go(func() { inst.shut() })
@@ -493,6 +495,7 @@ func (i *instance) shut() {
 	// A future of a shut down library may never answer. While its main loop runs, all do.
 	i.calls.Wait()
 	i.raft.Shutdown().Error()
+	i.store.sync.end()
 }
 
 // Stop implements engine.ReplicatedLog.

@@ -28,6 +28,7 @@ type logStore struct {
 	p    *partition.Partition
 
 	window cacheWindow
+	sync   syncer
 
 	reading sync.Mutex
 	readers [2]entryReader // followers that are behind read in order, each its own
@@ -52,6 +53,7 @@ var (
 func newLogStore(inst *instance, p *partition.Partition, c *Cache) *logStore {
 	s := &logStore{inst: inst, p: p, window: cacheWindow{c: c}}
 	s.last, _ = p.LastEntry()
+	s.sync = syncer{store: s, written: s.last, synced: s.last}
 	return s
 }
 
@@ -168,7 +170,7 @@ func (s *logStore) frame(index uint64) (*log.Frame, error) {
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // StoreLogs implements raft.LogStore: all or nothing, at the log's end, with one write
-// and one sync. Of the leader's own entries it refuses those whose place another has
+// and one sync, which on a leader may come later: see syncer. Of the leader's own entries it refuses those whose place another has
 // taken: they become noops, here and so everywhere, and their proposal is told.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
@@ -186,7 +188,11 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 			break
 		}
 	}
-	if err == nil {
+	later := err == nil && s.mayWait(logs)
+	switch {
+	case later:
+		err = s.p.StoreUnsynced(entries)
+	case err == nil:
 		err = s.p.Store(entries)
 	}
 	if err != nil {
@@ -206,6 +212,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	s.mu.Lock()
 	s.last = last.Index
 	s.mu.Unlock()
+	s.sync.wrote(last.Index, !later)
 	s.window.add(logs)
 	s.inst.stored(nil)
 	return nil
@@ -277,6 +284,7 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 		return err
 	}
 	s.window.cut(low)
+	s.sync.cut(low - 1)
 	// What a reader read ahead is no longer so.
 	s.reading.Lock()
 	s.readers = [2]entryReader{}
@@ -293,12 +301,16 @@ func (s *logStore) storing(since time.Time) {
 	s.mu.Unlock()
 }
 
-// hung is for how long the StoreLogs that runs has been running.
+// hung is for how long the StoreLogs or the sync that runs has been running.
 func (s *logStore) hung() time.Duration {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.storingFrom.IsZero() {
+	from := s.storingFrom
+	s.mu.Unlock()
+	if since := s.sync.since(); from.IsZero() || !since.IsZero() && since.Before(from) {
+		from = since
+	}
+	if from.IsZero() {
 		return 0
 	}
-	return time.Since(s.storingFrom)
+	return time.Since(from)
 }

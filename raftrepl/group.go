@@ -312,7 +312,10 @@ func (g *Group) raftConfig(inst *instance) *raft.Config {
 }
 
 // maxAppendEntries bounds the entries of one message; the transport bounds its bytes.
-const maxAppendEntries = 64
+const maxAppendEntries = 256
+
+// inSyncEntries is how many entries a member may be behind that counts as in sync.
+const inSyncEntries = 64
 
 // startLocked starts an instance on what the log says now. mu is held.
 func (g *Group) startLocked() error {

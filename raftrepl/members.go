@@ -145,7 +145,7 @@ func (i *instance) awaitCaughtUp(ctx context.Context, id raft.ServerID) error {
 	defer tick.Stop()
 	for {
 		last, _ := i.store.LastIndex()
-		if p, ok := i.g.gate.progress(id); ok && p.match+maxAppendEntries > last && p.match > 0 {
+		if p, ok := i.g.gate.progress(id); ok && p.match+inSyncEntries > last && p.match > 0 {
 			return nil
 		}
 		select {

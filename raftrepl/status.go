@@ -48,7 +48,7 @@ func (g *Group) members(c raft.Configuration, leader *instance) (list []engine.M
 				m.InSync, m.Lag, m.Contact = true, 0, 0
 			} else if p, ok := g.gate.progress(s.ID); ok {
 				m.Lag, m.Contact = int64(last-min(p.match, last)), time.Since(p.contact)
-				m.InSync = p.match+maxAppendEntries > group.Index && m.Contact < 2*g.cfg.Timing.Heartbeat
+				m.InSync = p.match+inSyncEntries > group.Index && m.Contact < 2*g.cfg.Timing.Heartbeat
 			}
 		}
 		list = append(list, m)

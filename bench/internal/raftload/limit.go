@@ -150,11 +150,11 @@ func (n *limitNode) follow(c net.Conn) {
 
 func (n *limitNode) Do(ctx context.Context, op string, in json.RawMessage) (any, error) {
 	switch op {
-	case opPrepare:
+	case OpPrepare:
 		return nil, nil
-	case opLeads:
+	case OpLeads:
 		return n.c.Node == 1, nil
-	case opLoad:
+	case OpLoad:
 		l, err := decode[Load](in)
 		if err != nil {
 			return nil, err

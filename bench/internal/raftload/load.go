@@ -14,9 +14,9 @@ import (
 
 // Operations that every system has which can be loaded.
 const (
-	opPrepare = "prepare" // Load: make a place for the records, on node 1
-	opLeads   = "leads"   // Load: bool, whether this node leads there and the others take part
-	opLoad    = "load"    // Load: Result, on the node that leads
+	OpPrepare = "prepare" // Load: make a place for the records, on node 1
+	OpLeads   = "leads"   // Load: bool, whether this node leads there and the others take part
+	OpLoad    = "load"    // Load: Result, on the node that leads
 )
 
 // Kind is what a load does.
@@ -46,8 +46,8 @@ func (l *Load) Name() string {
 	return fmt.Sprintf("raft/%s/value=%s", l.Kind, size)
 }
 
-// place is a name for where the records of a load go.
-func (l *Load) place() string { return fmt.Sprintf("%s-%d", l.Kind, l.Bytes) }
+// Place is a name for where the records of a load go.
+func (l *Load) Place() string { return fmt.Sprintf("%s-%d", l.Kind, l.Bytes) }
 
 // producers is at least one.
 func (l *Load) producers() int { return max(l.Producers, 1) }

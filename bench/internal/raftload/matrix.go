@@ -186,7 +186,7 @@ func (m *Matrix) once(ctx context.Context, c *Cluster, s *System, l Load, last b
 			}
 		}
 	}
-	if err := c.Ask(ctx, leader, opLoad, l, &res); err != nil {
+	if err := c.Ask(ctx, leader, OpLoad, l, &res); err != nil {
 		return res, err
 	}
 	after, err := processorTimes(ctx, c)
@@ -214,7 +214,7 @@ func Prepare(ctx context.Context, c *Cluster, l *Load) (leader int32, err error)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = Until(ctx, "there is a place for the records", func() (bool, error) {
-		err := c.Ask(ctx, c.Running()[0], opPrepare, l, nil)
+		err := c.Ask(ctx, c.Running()[0], OpPrepare, l, nil)
 		return err == nil, err
 	})
 	if err != nil {
@@ -223,7 +223,7 @@ func Prepare(ctx context.Context, c *Cluster, l *Load) (leader int32, err error)
 	return leader, Until(ctx, "a node leads", func() (bool, error) {
 		for _, n := range c.Running() {
 			var leads bool
-			if err := c.Ask(ctx, n, opLeads, l, &leads); err != nil {
+			if err := c.Ask(ctx, n, OpLeads, l, &leads); err != nil {
 				return false, err
 			}
 			if leads {

@@ -151,21 +151,21 @@ type Held struct {
 
 func (o *ours) Do(ctx context.Context, op string, in json.RawMessage) (any, error) {
 	switch op {
-	case opPrepare:
+	case OpPrepare:
 		l, err := decode[Load](in)
 		if err != nil {
 			return nil, err
 		}
-		return nil, o.topic(ctx, Topic{Name: l.place(), Partitions: 1, Factor: o.c.Nodes})
-	case opLeads:
+		return nil, o.topic(ctx, Topic{Name: l.Place(), Partitions: 1, Factor: o.c.Nodes})
+	case OpLeads:
 		l, err := decode[Load](in)
 		if err != nil {
 			return nil, err
 		}
 		st := o.status()
-		p, ok := st.Of(l.place(), 0)
+		p, ok := st.Of(l.Place(), 0)
 		return ok && p.Leader == o.c.Node && len(p.InSync) == o.c.Nodes, nil
-	case opLoad:
+	case OpLoad:
 		l, err := decode[Load](in)
 		if err != nil {
 			return nil, err
@@ -254,12 +254,15 @@ type ourProducer struct {
 	p     *embedlog.Producer
 }
 
+// batchBytes is the largest batch of a producer: what Kafka's clients send at once.
+const batchBytes = 1 << 20
+
 func (o *ours) producer(topic string) (Producer, error) {
 	t, err := o.db.Topic(topic)
 	if err != nil {
 		return nil, err
 	}
-	p, err := o.db.Producer(nil)
+	p, err := o.db.Producer(&embedlog.ProducerConfig{BatchBytes: batchBytes})
 	if err != nil {
 		return nil, err
 	}
@@ -278,15 +281,15 @@ func (p *ourProducer) Send(value []byte, done func(error)) error {
 func (p *ourProducer) Close() error { return p.p.Close() }
 
 func (o *ours) load(ctx context.Context, l *Load) (Result, error) {
-	before, err := o.entries(l.place())
+	before, err := o.entries(l.Place())
 	if err != nil {
 		return Result{}, err
 	}
-	res, err := l.Run(ctx, func() (Producer, error) { return o.producer(l.place()) })
+	res, err := l.Run(ctx, func() (Producer, error) { return o.producer(l.Place()) })
 	if err != nil {
 		return res, err
 	}
-	after, err := o.entries(l.place())
+	after, err := o.entries(l.Place())
 	res.Groups = after - before
 	return res, err
 }

@@ -3,6 +3,7 @@
 //
 //	cd bench/compare && go run .          # stores in the process
 //	cd bench/compare && go run . kafka    # servers over loopback
+//	cd bench/compare && go run . raft     # three replicas over loopback
 //
 // Every repetition runs in a process of its own on a fresh directory; the systems
 // take turns, so that a busy moment of the machine hits all of them. A workload is
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog/bench/internal/kafkaload"
+	"github.com/x/embedlog/bench/internal/raftload"
 )
 
 // options are the command's flags.
@@ -86,6 +88,19 @@ func main() {
 			err = kafkaload.ServeChild(kafkaSystems, os.Args[2:])
 		} else {
 			err = runKafka(os.Args[2:], os.Stdout, os.Stderr)
+		}
+		if err != nil && !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "compare:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && (os.Args[1] == raftCommand || os.Args[1] == raftChild) {
+		var err error
+		if os.Args[1] == raftChild {
+			err = raftload.ServeChild(raftSystems, os.Args[2:])
+		} else {
+			err = runRaft(os.Args[2:], os.Stdout, os.Stderr)
 		}
 		if err != nil && !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintln(os.Stderr, "compare:", err)

@@ -234,10 +234,12 @@ func (e *Engine) makeReplicas(t *Topic, list []int) error {
 		// Before anything is promised for them.
 		err = e.fs.SyncDir(dir)
 	}
-	for i, n := range list {
+	// Together: what their groups make durable at one time shares its syncs.
+	parallel(len(list), func(i int) {
+		n := list[i]
 		p := t.partitions[n]
 		if p.repl == nil {
-			continue
+			return
 		}
 		if errs[i] = err; err == nil {
 			errs[i] = e.runReplica(p)
@@ -247,7 +249,7 @@ func (e *Engine) makeReplicas(t *Topic, list []int) error {
 			p.Partition.CloseFor(errs[i])
 			t.partitions[n] = e.newPartition(t, n, partition.Failed(errs[i]), nil)
 		}
-	}
+	})
 	return firstError(errs)
 }
 
@@ -365,16 +367,17 @@ func (e *Engine) openReplicas() error {
 		parts = append(parts, t.partitions...)
 	}
 	e.view.Store(v)
-	for _, p := range parts {
+	parallel(len(parts), func(i int) {
+		p := parts[i]
 		if p.repl == nil {
-			continue
+			return
 		}
 		if err := e.runReplica(p); err != nil {
 			e.logger.Error("partition is not replicated", "partition", p.String(), "error", err)
 			p.stop()
 			p.Partition.CloseFor(err)
 		}
-	}
+	})
 	return nil
 }
 

@@ -26,6 +26,9 @@ type gate struct {
 type progress struct {
 	match   uint64 // the last entry that it has said to have
 	contact time.Time
+	// When the library sent the newest message that it has answered, and in which term.
+	asked time.Time
+	term  uint64
 }
 
 func newGate(g *Group, t raft.Transport) *gate {
@@ -129,7 +132,7 @@ func (l *gate) header() raft.RPCHeader {
 }
 
 // transport is what one instance has.
-func (l *gate) transport(inst *instance) raft.Transport { return &instanceTransport{l, inst} }
+func (l *gate) transport(inst *instance) *instanceTransport { return &instanceTransport{l, inst} }
 
 // instanceTransport is the gate as one instance of the library sees it.
 type instanceTransport struct {
@@ -171,16 +174,39 @@ func (t *instanceTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddr
 
 // AppendEntries implements raft.Transport.
 func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if t.inst.hangs() {
-		return errHung // each of them would keep the followers from electing another
-	}
 	if !onlyHeartbeat(m) {
 		m.LeaderCommitIndex = min(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries)))
+	} else if err := t.untilDue(id, m.Term); err != nil {
+		return err
+	}
+	began := time.Now()
+	err := t.send(id, m, resp, func() error {
+		if b, ok := t.trans.(beater); ok && onlyHeartbeat(m) {
+			return b.Beat(id, to, m, resp)
+		}
+		return t.trans.AppendEntries(id, to, m, resp)
+	})
+	if err == nil {
+		t.answered(id, m.Term, began)
+	}
+	return err
+}
+
+// ask sends a message that is not the library's. It waits for nothing, and the library, which does not
+// know that it was answered, sends its own as if there were none.
+func (t *instanceTransport) ask(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.send(id, m, resp, func() error { return t.trans.AppendEntries(id, to, m, resp) })
+}
+
+// send has f carry a message, unless the instance must not say anything.
+func (t *instanceTransport) send(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, f func() error) error {
+	if t.inst.hangs() {
+		return errHung // each of them would keep the followers from electing another
 	}
 	if t.inst.cutOff.Load() {
 		return errCutOff
 	}
-	if err := t.trans.AppendEntries(id, to, m, resp); err != nil {
+	if err := f(); err != nil {
 		return err
 	}
 	if n := len(m.Entries); n > 0 && resp.Success {
@@ -194,6 +220,47 @@ func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddres
 	}
 	t.heard(id, m, resp)
 	return nil
+}
+
+// beater is a transport that lets heartbeats wait for those of other groups.
+type beater interface {
+	Beat(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error
+}
+
+// beatEvery is for how long after an answer a follower is sent no heartbeat. The library would send ten
+// while a follower waits for one; three do.
+func (t *Timing) beatEvery() time.Duration { return t.Heartbeat * 3 / 10 }
+
+// untilDue returns when a follower needs a heartbeat: while entries flow it needs none. All groups wake
+// at the same ticks, so that their heartbeats travel together.
+func (t *instanceTransport) untilDue(id raft.ServerID, term uint64) error {
+	every := t.g.cfg.Timing.beatEvery()
+	for {
+		wait := t.quiet(id, term, every)
+		if wait <= 0 {
+			return nil
+		}
+		tick := every / 16
+		now := time.Duration(time.Now().UnixNano())
+		timer := time.NewTimer((now + wait).Truncate(tick) + tick - now)
+		select {
+		case <-timer.C:
+		case <-t.inst.done:
+			timer.Stop()
+			return errCutOff
+		}
+	}
+}
+
+// quiet is for how long a follower needs no heartbeat: it has answered what the library sent in this
+// term, and the library knows.
+func (l *gate) quiet(id raft.ServerID, term uint64, every time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.peers[id]; p != nil && p.term == term {
+		return every - time.Since(p.asked)
+	}
+	return 0
 }
 
 // onlyHeartbeat says whether the message is one of those that only say that there is a leader.
@@ -218,6 +285,15 @@ func (l *gate) heard(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.
 		p.match = max(p.match, m.PrevLogEntry+uint64(len(m.Entries)))
 	} else if !resp.Success {
 		p.match = min(p.match, resp.LastLog)
+	}
+}
+
+// answered notes when the library sent what a follower has answered.
+func (l *gate) answered(id raft.ServerID, term uint64, sent time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.peers[id]; p != nil && (term > p.term || term == p.term && sent.After(p.asked)) {
+		p.term, p.asked = term, sent
 	}
 }
 

@@ -183,7 +183,7 @@ func (g *Group) Confirm(ctx context.Context) error {
 		}
 		inst.goCall(func() {
 			own, resp := m, raft.AppendEntriesResponse{}
-			err := t.AppendEntries(s.ID, s.Address, &own, &resp)
+			err := t.ask(s.ID, s.Address, &own, &resp)
 			answers <- err == nil && resp.Success && resp.Term == own.Term
 		})
 	}

@@ -79,6 +79,6 @@ func (g *Group) note() {
 			RPCHeader: g.gate.header(), Term: leading,
 			PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
 		}
-		g.work.Go(func() { t.AppendEntries(s.ID, s.Address, m, new(raft.AppendEntriesResponse)) })
+		g.work.Go(func() { t.ask(s.ID, s.Address, m, new(raft.AppendEntriesResponse)) })
 	}
 }

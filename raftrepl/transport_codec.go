@@ -23,6 +23,7 @@ import (
 //	end         whether the install is whole
 //	credit      how many bytes of an install were taken
 //	ping        nothing
+//	batch       heartbeats and answers, each behind its length
 //	answer      status, then what the request asked for, or words
 //
 // A group is 16 bytes of topic id and a partition, and the ids of the two replicas, sender first. Entries are their number, and for each its term,
@@ -43,6 +44,7 @@ const (
 	kindCredit
 	kindPing
 	kindAnswer
+	kindBatch
 )
 
 // status is how a request ended.

@@ -276,8 +276,8 @@ func (g *groupTransport) TimeoutNow(to raft.ServerID, _ raft.ServerAddress, args
 	}, resp)
 }
 
-// raftRequest hands a peer's request to the group's Raft, in the order of arrival.
-func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int) error {
+// raftRequest hands a peer's request to the group's Raft, in the order of arrival, and its answer to reply.
+func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int, reply func([]byte)) error {
 	route := d.route()
 	header := l.header(route)
 	var command any
@@ -302,12 +302,12 @@ func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int) error {
 	}
 	g, why := l.receiver(route)
 	if g == nil {
-		l.urgent(encodeFailure(id, statusNoGroup, why))
+		reply(encodeFailure(id, statusNoGroup, why))
 		return nil
 	}
 	if g.bytes.Add(int64(size)) > maxGroupBytes && g.bytes.Load() > int64(size) {
 		g.bytes.Add(-int64(size))
-		l.urgent(encodeFailure(id, statusBusy, "too much waits for the group"))
+		reply(encodeFailure(id, statusBusy, "too much waits for the group"))
 		return nil
 	}
 	answers := make(chan raft.RPCResponse, 1)
@@ -316,7 +316,7 @@ func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int) error {
 	case g.consume <- raft.RPC{Command: command, RespChan: answers}:
 	default:
 		g.bytes.Add(-int64(size))
-		l.urgent(encodeFailure(id, statusBusy, "too many requests wait for the group"))
+		reply(encodeFailure(id, statusBusy, "too many requests wait for the group"))
 		return nil
 	}
 	l.t.run(func() {
@@ -328,9 +328,9 @@ func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int) error {
 					a.Error = errStoreFailed
 				}
 			}
-			l.urgent(encodeAnswer(id, a.Response, a.Error))
+			reply(encodeAnswer(id, a.Response, a.Error))
 		case <-g.ctx.Done():
-			l.urgent(encodeFailure(id, statusNoGroup, errGroupClosed.Error()))
+			reply(encodeFailure(id, statusNoGroup, errGroupClosed.Error()))
 		}
 	})
 	return nil

@@ -35,17 +35,19 @@ type wire struct {
 	address   string
 	done      chan struct{} // closed when it has failed
 
-	mu      sync.Mutex
-	err     error
-	queues  [lanes][]*sending
-	queued  [lanes]int
-	turn    lane          // which of entries and calls is next
-	room    chan struct{} // closed when something left a queue
-	wake    chan struct{}
-	pending map[uint64]*pending
-	out     map[uint64]*sendStream
-	in      map[uint64]*receiveStream
-	serving map[uint64]context.CancelFunc // calls
+	mu         sync.Mutex
+	err        error
+	queues     [lanes][]*sending
+	queued     [lanes]int
+	turn       lane          // which of entries and calls is next
+	room       chan struct{} // closed when something left a queue
+	wake       chan struct{}
+	pending    map[uint64]*pending
+	out        map[uint64]*sendStream
+	in         map[uint64]*receiveStream
+	serving    map[uint64]context.CancelFunc // calls
+	batch      []byte                        // what waits for others; nil is nothing
+	batchTimer *time.Timer
 
 	lastID       atomic.Uint64
 	servingBytes atomic.Int64
@@ -54,7 +56,7 @@ type wire struct {
 // pending is a request whose answer is waited for.
 type pending struct {
 	id     uint64
-	out    *sending
+	out    *sending    // nil when it waits in a batch
 	answer chan answer // of one
 }
 
@@ -86,6 +88,9 @@ func (l *wire) fail(err error) {
 	}
 	l.err = fmt.Errorf("connection with node %d: %w", l.peer.node, err)
 	close(l.done)
+	if l.batch = nil; l.batchTimer != nil {
+		l.batchTimer.Stop()
+	}
 	waiting, out, in, serving := l.pending, l.out, l.in, l.serving
 	l.pending, l.out, l.in, l.serving = map[uint64]*pending{}, map[uint64]*sendStream{}, map[uint64]*receiveStream{}, map[uint64]context.CancelFunc{}
 	l.queues, l.queued = [lanes][]*sending{}, [lanes]int{}
@@ -180,7 +185,7 @@ func (l *wire) forget(p *pending) (sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.pending, p.id)
-	if p.out.sent > 0 {
+	if p.out == nil || p.out.sent > 0 {
 		return true
 	}
 	q := l.queues[p.out.lane]
@@ -312,7 +317,7 @@ func (l *wire) handle(ln lane, msg []byte) error {
 	}
 	switch k {
 	case kindAppend, kindVote, kindPreVote, kindTimeoutNow:
-		return l.raftRequest(k, id, &d, len(msg))
+		return l.raftRequest(k, id, &d, len(msg), l.urgent)
 	case kindInstall:
 		return l.beginInstall(id, &d)
 	case kindChunk:
@@ -334,23 +339,30 @@ func (l *wire) handle(ln lane, msg []byte) error {
 	case kindPing:
 		return d.end()
 	case kindAnswer:
-		s := status(d.byte())
-		if d.err != nil {
-			return d.err
-		}
-		l.mu.Lock()
-		p := l.pending[id]
-		delete(l.pending, id)
-		l.mu.Unlock()
-		if p != nil {
-			p.answer <- answer{status: s, body: d.b}
-		}
-		return nil
+		return l.answered(id, &d)
+	case kindBatch:
+		return l.handleBatch(&d)
 	default:
 		// A later version may ask what this one does not know.
 		l.urgent(encodeFailure(id, statusUnknown, fmt.Sprintf("a message of kind %d", k)))
 		return nil
 	}
+}
+
+// answered gives an answer to whoever waits for it.
+func (l *wire) answered(id uint64, d *decoder) error {
+	s := status(d.byte())
+	if d.err != nil {
+		return d.err
+	}
+	l.mu.Lock()
+	p := l.pending[id]
+	delete(l.pending, id)
+	l.mu.Unlock()
+	if p != nil {
+		p.answer <- answer{status: s, body: d.b}
+	}
+	return nil
 }
 
 // errOf is what an answer that is not OK says.

@@ -3,6 +3,7 @@ package raftrepl
 import (
 	"errors"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -74,10 +75,21 @@ func (l *gate) take(rpc raft.RPC) {
 			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 			return
 		}
+		if inst.newer(m.ID, m.LastLogIndex, m.LastLogTerm) {
+			own := *m
+			own.ID = nil // which the library takes for a member's
+			rpc.Command = &own
+		}
 	case *raft.RequestPreVoteRequest:
 		if l.g.doubt.is() {
 			rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 			return
+		}
+		if inst.newer(m.ID, m.LastLogIndex, m.LastLogTerm) {
+			if _, led := inst.raft.LeaderWithID(); led == "" && m.Term >= inst.raft.CurrentTerm() {
+				rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
+				return
+			}
 		}
 	case *raft.TimeoutNowRequest:
 		if l.g.doubt.is() {
@@ -124,6 +136,22 @@ func (i *instance) received(m *raft.AppendEntriesRequest) *raft.AppendEntriesReq
 		own.PrevLogEntry, own.PrevLogTerm = st.Index, st.Epoch
 	}
 	return &own
+}
+
+// newer says whether a candidate is no voter here because this log is too old to know of it. The
+// library refuses those, and a group could be without a leader although a majority of its members runs:
+// one that is behind, and one that came since. (Ongaro's dissertation, 4.1: votes are given to who is
+// not in the voter's configuration.) One that was removed has an older log, and is refused.
+func (i *instance) newer(candidate []byte, index, term uint64) bool {
+	for _, s := range i.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter && string(s.ID) == string(candidate) {
+			return false
+		}
+	}
+	own := i.raft.Stats() // the last entry as the main loop has it, without a look at the disk
+	lastTerm, err1 := strconv.ParseUint(own["last_log_term"], 10, 64)
+	lastIndex, err2 := strconv.ParseUint(own["last_log_index"], 10, 64)
+	return err1 == nil && err2 == nil && (term > lastTerm || term == lastTerm && index > lastIndex)
 }
 
 func (l *gate) header() raft.RPCHeader {

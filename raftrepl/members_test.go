@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/x/embedlog/partition"
@@ -117,5 +118,52 @@ func TestTransferMovesTheLeader(t *testing.T) {
 		}
 		c.net.isolate(now.id, false)
 		c.settle()
+	})
+}
+
+// A member that is behind does not know one that came since. Together they are a majority when a third
+// is lost, and the newer one is elected.
+// Found by TestSimulation.
+func TestVoteForMemberThatCameSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newSimCluster(t, 3, 4)
+		defer c.close()
+		for _, n := range c.nodes {
+			if err := n.start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if l := c.mustSettle(); l.n.id != 2 {
+			if err := l.g.Transfer(ctx, 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := c.mustSettle()
+		if l.n.id != 2 {
+			t.Fatalf("node %d leads", l.n.id)
+		}
+		for _, other := range []int32{2, 3, 4} {
+			c.net.CutBoth(hostName(1), hostName(other))
+		}
+		if err := l.g.SetMembers(ctx, []int32{1, 2, 4}); err != nil {
+			t.Fatal(err)
+		}
+		c.nodes[1].crash(false, 0)
+		c.nodes[2].stop()
+		c.net.HealAll()
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			if l := c.leader(); l != nil && l.n.id == 4 {
+				if _, err := l.p.Append(ctx, record("v"), nil); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+		}
+		for _, id := range []int{0, 3} {
+			t.Errorf("node %d: %+v", id+1, c.nodes[id].run.Load().g.Status())
+		}
 	})
 }

@@ -54,7 +54,7 @@ type Partition struct {
 	stored    []storedEntry // replicated: what lies above the high watermark
 	base      *state        // replicated: the state of what lies below the high watermark
 	cuts      uint64        // replicated: how often entries were taken back or replaced
-	proposing sync.Mutex    // replicated: held by who proposes
+	proposing proposing     // replicated: held by who proposes
 
 	closed atomic.Bool
 	reason atomic.Pointer[error] // why it is closed; nil is log.ErrClosed
@@ -92,7 +92,8 @@ func Open(dir string, options *Options) (*Partition, error) {
 	}
 	p.turn = p.log
 	if p.replicator != nil {
-		p.turn = &p.proposing
+		p.proposing = newProposing()
+		p.turn = p.proposing
 		if p.commander() != nil {
 			p.log.Uncap() // a log that is replicated asks before it proposes
 		}

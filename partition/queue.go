@@ -2,6 +2,8 @@ package partition
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -229,5 +231,27 @@ func (p *Partition) finish(ctx context.Context, r *request) (Result, error) {
 		result, err = Result{}, ctx.Err()
 	}
 	p.putRequest(r)
+	if err != nil {
+		err = p.judged(ctx, err)
+	}
 	return result, err
+}
+
+// judged is a refusal that rests on what the log has, once it is known that this node leads still: one
+// that has been replaced and does not know it yet lacks what others have appended since, and a producer
+// that is told that its sequence is wrong gives up.
+func (p *Partition) judged(ctx context.Context, err error) error {
+	c, ok := p.replicator.(Confirmer)
+	if !ok {
+		return err
+	}
+	for _, rests := range []error{ErrOutOfOrderSequence, ErrFenced, ErrInvalidTxnState, ErrUnexpectedOffset} {
+		if errors.Is(err, rests) {
+			if stale := c.Confirm(ctx); stale != nil {
+				return fmt.Errorf("append: %w", stale)
+			}
+			return err
+		}
+	}
+	return err
 }

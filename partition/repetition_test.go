@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
@@ -88,6 +89,49 @@ func TestRepetitionOfWhatIsTakenBack(t *testing.T) {
 					t.Errorf("the repetition: %+v, %v", got.r, got.err)
 				}
 			})
+		})
+	}
+}
+
+func inBubble(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+// replaced has been replaced as the leader, and does not know it before it asks.
+type replaced struct{ leads }
+
+func (replaced) Confirm(context.Context) error { return &NotLeaderError{Leader: 2, LeaderEpoch: 2} }
+
+// A leader that was replaced does not judge sequences, epochs and transactions by what it has: others
+// have written meanwhile.
+// Found by the simulation of package raftrepl.
+func TestReplacedLeaderDoesNotJudge(t *testing.T) {
+	for name, test := range map[string]struct {
+		r    Replicator
+		want error
+	}{
+		"leads still":  {&leads{}, ErrOutOfOrderSequence},
+		"was replaced": {&replaced{}, ErrNotLeader},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			p, err := Open("", &Options{FS: vfs.NewMem(), Replicator: test.r, Config: Config{Log: log.Config{SegmentAge: -1}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			switch r := test.r.(type) {
+			case *leads:
+				r.p = p
+			case *replaced:
+				r.p = p
+			}
+			rec := []log.Record{{Value: []byte("v"), Timestamp: 1}}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // nobody ever has it committed
+			defer cancel()
+			p.Append(ctx, rec, &AppendOptions{Producer: &Producer{ID: 7}})
+			if _, err := p.Append(t.Context(), rec, &AppendOptions{Producer: &Producer{ID: 7, Sequence: 5}}); !errors.Is(err, test.want) || errors.Is(err, ErrUnknownOutcome) {
+				t.Fatalf("a sequence too high: %v, want %v", err, test.want)
+			}
 		})
 	}
 }

@@ -34,6 +34,13 @@ type Replicator interface {
 	Propose(ctx context.Context, epoch int32, base int64, batches [][]byte) (Proposal, error)
 }
 
+// Confirmer is a Replicator that can find out whether this node leads still.
+type Confirmer interface {
+	// Confirm returns nil when a majority has said so since the call, and a *NotLeaderError
+	// when none does.
+	Confirm(ctx context.Context) error
+}
+
 // Proposal is entries on their way.
 type Proposal interface {
 	// Wait returns nil when a majority has the entries and Commit was called for

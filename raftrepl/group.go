@@ -84,11 +84,14 @@ type Group struct {
 	installing installing
 	doubt      doubt
 	notes      notes
+
+	stall func() // tests only: called before the log's disk is written to, without a lock held
 }
 
 var (
 	_ engine.ReplicatedLog = (*Group)(nil)
 	_ partition.Commander  = (*Group)(nil)
+	_ partition.Confirmer  = (*Group)(nil)
 )
 
 // NewGroup is a group that does not take part before Run.

@@ -181,6 +181,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	}
 	s.storing(time.Now())
 	defer s.storing(time.Time{})
+	if stall := s.inst.g.stall; stall != nil {
+		stall()
+	}
 	entries := make([]partition.Entry, len(logs))
 	end, err := s.p.LogEnd(), error(nil)
 	for i, l := range logs {

@@ -27,9 +27,11 @@ type simCluster struct {
 	net     *simnet.Net
 	ca      *CA // nil is without TLS
 	timing  Timing
+	level   log.Level
 	initial []int32
 	nodes   []*simNode
 	logger  *slog.Logger
+	opened  func(r *simRun) // called before a node's group takes part
 	serve   func(ctx context.Context, from int32, service string, request []byte) ([]byte, error)
 }
 
@@ -37,7 +39,7 @@ type simCluster struct {
 type simNode struct {
 	c    *simCluster
 	id   int32
-	disk *vfs.Mem
+	disk atomic.Pointer[vfs.Mem]
 	skew atomic.Int64 // of its wall clock
 	run  atomic.Pointer[simRun]
 	dir  engine.TopicID
@@ -50,6 +52,8 @@ type simRun struct {
 	dead  atomic.Bool // what it says and does from then on never happened
 	fault *vfs.Fault
 	node  *Node
+	slow  slowDisk
+	wire  *simWire // nil outside of the simulation
 	g     *Group
 	p     *partition.Partition
 }
@@ -66,7 +70,9 @@ func newSimCluster(t testing.TB, members, nodes int) *simCluster {
 		if i < members {
 			c.initial = append(c.initial, id)
 		}
-		c.nodes = append(c.nodes, &simNode{c: c, id: id, disk: vfs.NewMem(), dir: engine.TopicID{'d', byte(id)}})
+		n := &simNode{c: c, id: id, dir: engine.TopicID{'d', byte(id)}}
+		n.disk.Store(vfs.NewMem())
+		c.nodes = append(c.nodes, n)
 	}
 	return c
 }
@@ -118,7 +124,7 @@ func simAddress(id int32) string { return fmt.Sprintf("n%d:7001", id) }
 // start runs the node. It is down when that fails.
 func (n *simNode) start() (err error) {
 	c := n.c
-	r := &simRun{n: n, fault: vfs.NewFault(n.disk)}
+	r := &simRun{n: n, fault: vfs.NewFault(n.disk.Load())}
 	cfg := Config{Node: n.id, Cluster: "sim", Listen: simAddress(n.id), AllowInsecure: true, Timing: c.timing,
 		Network: mortal{c.net.Host(hostName(n.id)), &r.dead}, Join: n.join}
 	if n.join == "" {
@@ -159,9 +165,12 @@ func (n *simNode) start() (err error) {
 		return err
 	}
 	r.p, err = partition.Open("", &partition.Options{FS: vfs.Sub(r.fault, "log"), Replicator: r.g, Now: n.now, Logger: c.logger,
-		Config: partition.Config{Log: log.Config{SegmentBytes: 16 << 10, IndexIntervalBytes: 512, SegmentAge: -1}}})
+		Config: partition.Config{Log: log.Config{Level: c.level, SegmentBytes: 16 << 10, IndexIntervalBytes: 512, SegmentAge: -1}}})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
+	}
+	if c.opened != nil {
+		c.opened(r)
 	}
 	if err := r.g.Run(r.p); err != nil {
 		return fmt.Errorf("run: %w", err)
@@ -194,19 +203,27 @@ func (n *simNode) stop() error {
 // crash ends the node: by a power cut its disk keeps what seed says of what was not synced, by a
 // kill all of it.
 func (n *simNode) crash(power bool, seed uint64) {
-	r := n.run.Swap(nil)
-	if r == nil {
-		return
+	if r := n.die(n.run.Load(), power, seed); r != nil {
+		r.end()
+	}
+}
+
+// die is the moment of a crash, which may be in the middle of an operation on the disk. What the
+// process does from then on until its end concerns nobody. It returns nil when the process was
+// none any more.
+func (n *simNode) die(r *simRun, power bool, seed uint64) *simRun {
+	if r == nil || !n.run.CompareAndSwap(r, nil) {
+		return nil
 	}
 	r.dead.Store(true)
 	n.c.net.Host(hostName(n.id)).Crash()
 	if power {
-		n.disk = n.disk.AfterCrash(vfs.Random(seed))
+		n.disk.Store(n.disk.Load().AfterCrash(vfs.Random(seed)))
 	} else {
-		n.disk = n.disk.AfterKill()
+		n.disk.Store(n.disk.Load().AfterKill())
 	}
 	r.fault.Clear()
-	r.end()
+	return r
 }
 
 // leader is who leads in the newest epoch, as those say that run. Nil is nobody.
@@ -280,30 +297,4 @@ func (r *simRun) entries(first uint64) (string, error) {
 		fmt.Fprintf(&out, "%d %d %v %d %x\n", f.Index, f.Epoch, f.Kind, f.Offset, f.Payload)
 	}
 	return "", fmt.Errorf("node %d, entry %d: %w", r.n.id, first, err)
-}
-
-// same compares the members' logs byte by byte, above the highest first complete index.
-func (c *simCluster) same(l *simRun) error {
-	var members []*simRun
-	first := uint64(0)
-	for _, m := range l.g.Status().Members {
-		if r := c.nodes[m.Node-1].run.Load(); r != nil {
-			members = append(members, r)
-			first = max(first, r.p.Log().FirstCompleteIndex())
-		}
-	}
-	want, err := l.entries(first)
-	if err != nil {
-		return err
-	}
-	for _, r := range members {
-		got, err := r.entries(first)
-		if err != nil {
-			return err
-		}
-		if got != want {
-			return fmt.Errorf("node %d's log from entry %d on is\n%s\nnode %d's is\n%s", r.n.id, first, got, l.n.id, want)
-		}
-	}
-	return nil
 }

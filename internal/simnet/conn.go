@@ -129,7 +129,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	h := c.in
 	for {
 		now := time.Now()
-		cut := h.net.path(h.from, h.to).cut
+		cut := h.net.isCut(h.from, h.to)
 		var next time.Time
 		switch {
 		case c.closed:
@@ -176,7 +176,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	defer c.net.mu.Unlock()
 	h, done := c.out, 0
 	for {
-		back := h.net.path(h.to, h.from).cut || h.net.path(h.from, h.to).cut
+		back := h.net.isCut(h.to, h.from) || h.net.isCut(h.from, h.to)
 		switch {
 		case c.closed:
 			return done, c.opError("write", net.ErrClosed)

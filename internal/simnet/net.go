@@ -21,6 +21,7 @@ type Net struct {
 	listeners map[string]*Listener
 	paths     map[[2]string]*path
 	conns     map[*Conn]struct{} // both ends
+	frozen    map[string]bool // hosts
 	ports     int
 	closed    bool
 }
@@ -35,7 +36,7 @@ type path struct {
 
 // New is a network without hosts.
 func New() *Net {
-	n := &Net{listeners: map[string]*Listener{}, paths: map[[2]string]*path{}, conns: map[*Conn]struct{}{}}
+	n := &Net{listeners: map[string]*Listener{}, paths: map[[2]string]*path{}, conns: map[*Conn]struct{}{}, frozen: map[string]bool{}}
 	n.changed = sync.NewCond(&n.mu)
 	return n
 }
@@ -64,6 +65,20 @@ func (n *Net) HealAll() {
 		p.cut = false
 	}
 	n.wake()
+}
+
+// Freeze cuts all that a host sends and gets, beside other cuts, until it is called with
+// false: the host's processes stand still.
+func (n *Net) Freeze(host string, frozen bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.frozen[host] = frozen
+	n.wake()
+}
+
+// isCut says whether nothing gets from one host to another.
+func (n *Net) isCut(from, to string) bool {
+	return n.frozen[from] || n.frozen[to] || n.path(from, to).cut
 }
 
 // Delay has each byte of the direction arrive so much later. Bytes never overtake.
@@ -202,7 +217,7 @@ func (h *Host) Dial(ctx context.Context, address string) (net.Conn, error) {
 			to = ln.host.name
 		}
 		switch {
-		case n.path(h.name, to).cut || n.path(to, h.name).cut:
+		case n.isCut(h.name, to) || n.isCut(to, h.name):
 			n.changed.Wait()
 		case ln == nil:
 			return fail(syscall.ECONNREFUSED)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -91,6 +92,9 @@ func (p *Partition) Compact(ctx context.Context, policy log.CompactPolicy) (log.
 		policy.Upto = stable
 	}
 	policy.KeepIndex = p.keepIndex()
+	if seed.Is(seed.CompactAhead) {
+		policy.Upto, policy.KeepIndex = p.LogEnd(), 0
+	}
 	cfg := p.cfg.Load()
 	policy.Batch = p.verdict
 	policy.Recompress, policy.Codec, policy.CodecLevel = cfg.Recompress, cfg.Compression, cfg.CompressionLevel

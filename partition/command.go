@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -70,6 +71,11 @@ func (p *Partition) proposeStart(ctx context.Context, c Commander, offset int64)
 	epoch, err := p.replicator.LeaderEpoch()
 	if err != nil {
 		return err
+	}
+	if seed.Is(seed.RetainAlone) {
+		p.log.Lock()
+		defer p.log.Unlock()
+		return p.log.TruncateToKeeping(offset, p.keepIndex())
 	}
 	proposal, err := c.ProposeCommand(ctx, epoch, logStartCommand(offset))
 	if err == nil {

@@ -200,7 +200,7 @@ func (p *Partition) store(entries []Entry, sync bool) error {
 	if err := p.log.Write(); err != nil {
 		return err
 	}
-	if sync && p.log.Level() == log.Durable {
+	if sync && p.log.Level() == log.Durable && !seed.Is(seed.ReplicaNoFsync) {
 		if err := p.log.Sync(); err != nil {
 			return err
 		}
@@ -325,6 +325,9 @@ func (p *Partition) truncateFrom(index uint64) error {
 		}
 	}
 	before, tail := p.state, p.stored
+	if seed.Is(seed.StaleProducers) {
+		s.producers = before.producers
+	}
 	p.state, p.stored = s, p.stored[:n]
 	p.cuts++
 	p.mu.Unlock()

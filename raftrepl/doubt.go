@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // doubt is the state of a replica that may have lost what it had acknowledged: after an
@@ -31,7 +33,7 @@ func (d *doubt) begin(g *Group) {
 }
 
 // is says whether the replica is doubtful.
-func (d *doubt) is() bool { return d.doubtful.Load() }
+func (d *doubt) is() bool { return d.doubtful.Load() && !seed.Is(seed.DoubtIgnored) }
 
 // heard notes what a leader says. Heartbeats say nothing about the log.
 func (d *doubt) heard(m *raft.AppendEntriesRequest) {
@@ -46,6 +48,9 @@ func (d *doubt) heard(m *raft.AppendEntriesRequest) {
 	// What it sends next lies behind all that it has heard us acknowledge.
 	d.met, d.term = true, m.Term
 	d.target = max(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries)))
+	if seed.Is(seed.DoubtEndsEarly) {
+		d.term, d.target = 0, 0
+	}
 }
 
 // committed ends the doubt when there is no more reason for it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
@@ -218,6 +219,14 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	s.sync.wrote(last.Index, !later)
 	s.window.add(logs)
 	s.inst.stored(nil)
+	if seed.Is(seed.LeaderAlone) || seed.Is(seed.FollowerShowsAll) {
+		s.inst.pmu.Lock()
+		leads := s.inst.leading != 0
+		s.inst.pmu.Unlock()
+		if leads == seed.Is(seed.LeaderAlone) && s.p.Commit(last.Index) == nil {
+			s.inst.committed(last.Index)
+		}
+	}
 	return nil
 }
 
@@ -286,7 +295,9 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 		s.inst.fail(err)
 		return err
 	}
-	s.window.cut(low)
+	if !seed.Is(seed.CacheUncut) {
+		s.window.cut(low)
+	}
 	s.sync.cut(low - 1)
 	// What a reader read ahead is no longer so.
 	s.reading.Lock()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
@@ -297,6 +298,9 @@ func (i *instance) withdraw(p *proposal, err error) bool {
 
 // dropProposals ends all of them: this node does not lead any more, or the instance ends.
 func (i *instance) dropProposals(err error) {
+	if seed.Is(seed.DeposedAcks) {
+		err = nil
+	}
 	for _, p := range i.proposals {
 		p.finishLocked(err)
 		p.unknown = p.admitted > 0

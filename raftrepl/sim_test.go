@@ -82,6 +82,9 @@ type sim struct {
 	start   time.Time
 	clients context.Context
 	wg      sync.WaitGroup
+	echoes  sync.WaitGroup // messages that come again
+
+	contested atomic.Pointer[contest] // nil is none
 
 	value    atomic.Int64 // the last one sent
 	appended atomic.Int64 // how many appends were acknowledged
@@ -111,6 +114,7 @@ func simulate(t *testing.T, seed uint64, totals *simTotals) {
 			leaders: map[uint64]int32{}, faults: map[string]int{}, counts: map[string]int64{}, ledger: map[uint64]simEntry{}}
 		s.timing, s.level = plan.timing, plan.level
 		s.opened = s.prepare
+		defer s.echoes.Wait()
 		defer s.close()
 		for _, n := range s.nodes {
 			if err := n.start(); err != nil {

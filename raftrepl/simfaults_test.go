@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -48,6 +49,9 @@ var simFaults = []simFault{
 	{"transfer", 2, (*sim).transfer},
 	{"retention", 4, (*sim).retain},
 	{"compaction", 3, (*sim).compactOne},
+	{"lost tail", 2, (*sim).loseTail},
+	{"contested election", 2, (*sim).contest},
+	{"left behind", 2, (*sim).leaveBehind},
 }
 
 // harm breaks something every now and then, and mends other things.
@@ -455,4 +459,168 @@ func (s *sim) heal() {
 	}
 	s.plan.odd = false
 	s.restart()
+}
+
+// loseTail has just a majority acknowledge for a while. Then the power of one of them goes, it comes
+// back, and soon the leader is gone: those that are left are as many as a majority, and what the one
+// may have lost is nowhere among them.
+func (s *sim) loseTail(*simNode) bool {
+	l := s.leader()
+	if l == nil || s.down() > 0 {
+		return false
+	}
+	s.net.HealAll()
+	order := s.rng.Perm(len(s.nodes))
+	var with, without []*simNode
+	for _, i := range order {
+		switch n := s.nodes[i]; {
+		case n == l.n:
+		case len(with) < s.minority() && slices.Contains(s.initial, n.id):
+			with = append(with, n)
+		default:
+			without = append(without, n)
+		}
+	}
+	for _, a := range without {
+		for _, b := range append(with, l.n) {
+			s.net.CutBoth(hostName(a.id), hostName(b.id))
+		}
+	}
+	time.Sleep(s.soon(500 * time.Millisecond))
+	victim := with[0]
+	r := s.die(victim.run.Load(), true, s.rng.Uint64())
+	if r == nil {
+		return true
+	}
+	s.wg.Go(func() { r.end() })
+	late := s.soon(40 * time.Millisecond)
+	s.net.Delay(hostName(l.n.id), hostName(victim.id), late)
+	s.begin(victim)
+	time.Sleep(s.soon(400 * time.Millisecond))
+	s.net.HealAll()
+	s.isolate(l.n)
+	time.Sleep(s.soon(3 * time.Second))
+	s.net.Delay(hostName(l.n.id), hostName(victim.id), 0)
+	return true
+}
+
+// contest is an election with two candidates at once. Whoever gives one of them the vote ends
+// thereupon and starts again, and the other one's request comes then.
+type contest struct {
+	voter   *simNode
+	mu      sync.Mutex
+	first   raft.ServerID // that asked the voter
+	again   chan struct{} // closed when the voter runs again
+	granted bool
+}
+
+func (s *sim) contest(*simNode) bool {
+	l := s.leader()
+	if l == nil || s.down() > 0 {
+		return false
+	}
+	var two []*simRun
+	for _, i := range s.rng.Perm(len(s.nodes)) {
+		if r := s.nodes[i].run.Load(); r != l && slices.Contains(s.initial, r.n.id) && len(two) < 2 {
+			two = append(two, r)
+		}
+	}
+	c := &contest{voter: l.n, again: make(chan struct{})}
+	s.contested.Store(c)
+	for _, r := range two {
+		r.stands()
+	}
+	time.Sleep(s.soon(time.Second))
+	s.contested.CompareAndSwap(c, nil)
+	return true
+}
+
+// stands has a member ask for votes, as one does whom a leader has told to.
+func (r *simRun) stands() {
+	inst := r.g.instance()
+	if inst == nil {
+		return
+	}
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case inst.rpc <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: r.g.gate.header()}, RespChan: make(chan raft.RPCResponse, 1)}:
+	case <-inst.done:
+	case <-t.C:
+	}
+}
+
+// ask carries a request for a vote while an election is contested.
+func (c *contest) ask(s *sim, from raft.ServerID, granted *bool, send func() error) error {
+	c.mu.Lock()
+	if c.first == "" {
+		c.first = from
+	}
+	first := c.first == from
+	c.mu.Unlock()
+	if !first {
+		t := time.NewTimer(s.scaled(200 * time.Millisecond))
+		defer t.Stop()
+		select {
+		case <-c.again:
+		case <-t.C:
+		}
+		return send()
+	}
+	err := send()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil && *granted && !c.granted {
+		c.granted = true
+		s.wg.Go(func() {
+			defer close(c.again)
+			if r := s.die(c.voter.run.Load(), true, uint64(time.Since(s.start))); r != nil {
+				s.happened("crash after a vote", c.voter)
+				s.wg.Go(func() { r.end() })
+				s.begin(c.voter)
+			}
+		})
+	}
+	return err
+}
+
+// leaveBehind has a follower miss so much that it gets the log whole; and sometimes another leader
+// comes while that is on its way, over a slow link.
+func (s *sim) leaveBehind(*simNode) bool {
+	l := s.leader()
+	if l == nil || s.down() > 0 {
+		return false
+	}
+	n := s.another(l.n)
+	if !s.crash(n, true) {
+		return false
+	}
+	time.Sleep(s.soon(2 * time.Second))
+	s.collectFrom(l)
+	ctx, cancel := context.WithTimeout(s.clients, s.scaled(2*time.Second))
+	defer cancel()
+	l.p.Roll(ctx)
+	if upto := s.collected(); upto > l.p.LogStart() && upto <= l.p.HighWatermark() {
+		l.p.DeleteRecords(ctx, upto)
+	}
+	time.Sleep(s.scaled(50 * time.Millisecond))
+	l.p.Checkpoint()
+	l.p.Retain(ctx, log.RetentionPolicy{Upto: s.collected()})
+	slow := s.rng.IntN(2) == 0
+	if slow {
+		s.net.Rate(hostName(l.n.id), hostName(n.id), int64(float64(10<<10)/s.plan.scale))
+	}
+	s.begin(n)
+	if slow {
+		time.Sleep(s.soon(time.Second))
+		for _, other := range s.nodes {
+			if r := other.run.Load(); r != nil && other != l.n && other != n {
+				r.stands()
+				break
+			}
+		}
+		time.Sleep(s.soon(2 * time.Second))
+		s.net.Rate(hostName(l.n.id), hostName(n.id), 0)
+	}
+	return true
 }

@@ -79,7 +79,7 @@ func (w *simWire) carry(to raft.ServerID, send func() error, repeat func()) erro
 	if f.twice {
 		node := w.s.nodes[memberNode(to)-1]
 		first := node.run.Load()
-		w.s.wg.Go(func() {
+		w.s.echoes.Go(func() {
 			time.Sleep(f.again)
 			if first != nil && node.run.Load() == first && !w.r.dead.Load() {
 				repeat()
@@ -104,6 +104,9 @@ func (w *simWire) AppendEntries(id raft.ServerID, to raft.ServerAddress, m *raft
 }
 
 func (w *simWire) RequestVote(id raft.ServerID, to raft.ServerAddress, m *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if c := w.s.contested.Load(); c != nil && memberID(c.voter.id) == id && !w.r.dead.Load() {
+		return c.ask(w.s, memberID(w.r.n.id), &resp.Granted, func() error { return w.Transport.RequestVote(id, to, m, resp) })
+	}
 	own := *m
 	return w.carry(id, func() error { return w.Transport.RequestVote(id, to, m, resp) },
 		func() { w.Transport.RequestVote(id, to, &own, new(raft.RequestVoteResponse)) })

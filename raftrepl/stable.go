@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -260,6 +261,14 @@ func (s *stableStore) SetUint64(key []byte, n uint64) error {
 func (s *stableStore) Set(key, val []byte) error {
 	if string(key) != keyCandidate {
 		return fmt.Errorf("stable store: %q is not kept", key)
+	}
+	if seed.Is(seed.VoteForgotten) {
+		s.v.mu.Lock()
+		defer s.v.mu.Unlock()
+		if g := s.v.groups[s.id]; g != nil {
+			g.candidate = string(val)
+		}
+		return nil
 	}
 	err := s.v.change(s.id, func(g *vote) { g.candidate = string(val) })
 	if err != nil {

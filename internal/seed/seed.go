@@ -36,6 +36,21 @@ var All = []Bug{
 	{ForgetEpochs, "partition", "TestCrashStates"},
 	{SnapshotUncommitted, "partition", "TestCrashStates"},
 	{VisibleMarker, "partition", "TestCrashStates"},
+	{ReplicaNoFsync, "raftrepl", "TestSimulation"},
+	{LeaderAlone, "raftrepl", "TestSimulation"},
+	{FollowerShowsAll, "raftrepl", "TestSimulation"},
+	{VoteForgotten, "raftrepl", "TestSimulation"},
+	{InstallReplaces, "raftrepl", "TestSimulation"},
+	{DoubtIgnored, "raftrepl", "TestSimulation"},
+	{DoubtEndsEarly, "raftrepl", "TestSimulation"},
+	{StaleRead, "raftrepl", "TestSimulation"},
+	{StaleProducers, "raftrepl", "TestSimulation"},
+	{RetainAlone, "raftrepl", "TestSimulation"},
+	{CompactAhead, "raftrepl", "TestSimulation"},
+	{TruncateUnsynced, "raftrepl", "TestSimulation"},
+	{FastHeartbeats, "raftrepl", "TestSimulation"},
+	{DeposedAcks, "raftrepl", "TestSimulation"},
+	{CacheUncut, "raftrepl", "TestSimulation"},
 }
 
 // The bugs, by what is wrong.
@@ -62,4 +77,20 @@ const (
 	ForgetEpochs         = "epochs-not-recovered"
 	SnapshotUncommitted  = "snapshot-of-uncommitted"
 	VisibleMarker        = "undecided-is-visible"
+
+	ReplicaNoFsync   = "replica-acknowledges-before-fsync"
+	LeaderAlone      = "leader-commits-alone"
+	FollowerShowsAll = "follower-shows-uncommitted"
+	VoteForgotten    = "vote-not-persisted"
+	InstallReplaces  = "install-replaces-acknowledged"
+	DoubtIgnored     = "doubtful-replica-votes"
+	DoubtEndsEarly   = "doubt-ends-at-first-commit"
+	StaleRead        = "stale-leader-confirms"
+	StaleProducers   = "producers-survive-truncation"
+	RetainAlone      = "retention-without-command"
+	CompactAhead     = "compaction-above-committed"
+	TruncateUnsynced = "truncation-not-synced"
+	FastHeartbeats   = "heartbeat-fast-path"
+	DeposedAcks      = "deposed-leader-acknowledges"
+	CacheUncut       = "cache-keeps-truncated"
 )

@@ -41,8 +41,15 @@ type Config struct {
 	// binary that calls Main is.
 	Binary string
 	// Server, if not empty, is the address of a server that runs already, which is not
-	// killed and has the topics fast, safe and copied.
+	// killed and has the topics fast, safe and copied. Several nodes of a cluster have
+	// commas between them.
 	Server string
+	// End, if not nil, ends the work when it is closed, if Time has not passed by then.
+	End <-chan struct{}
+	// Beside are history files of others who work on the same topics, and have ended
+	// when the final read begins. What they saw is checked together with the rest. Their
+	// processes have numbers from 1000 on.
+	Beside func() ([]string, error)
 }
 
 func (c Config) withDefaults() (Config, error) {

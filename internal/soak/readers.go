@@ -92,7 +92,7 @@ func (w *worker) poll(ctx context.Context, poll func(context.Context, int) kgo.F
 		}
 		run := history.Run{Key: history.Key{Topic: p.Topic, Partition: p.Partition}}
 		for _, rec := range p.Records {
-			value, err := decode(rec.Value)
+			value, err := Decode(rec.Value)
 			if err != nil {
 				w.note("damaged record", err)
 				value = -1 - rec.Offset // one that nobody sent

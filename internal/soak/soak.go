@@ -95,7 +95,15 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, err
 	}
 	r.logf("check")
-	report, err := history.Check(history.OpenFiles(path), nil)
+	paths := []string{path}
+	if cfg.Beside != nil {
+		more, err := cfg.Beside()
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, more...)
+	}
+	report, err := history.Check(history.OpenFiles(paths...), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +178,7 @@ func (r *run) start() error {
 // options are those of every client.
 func (r *run) options(more ...kgo.Opt) []kgo.Opt {
 	return append([]kgo.Opt{
-		kgo.SeedBrokers(r.addr),
+		kgo.SeedBrokers(strings.Split(r.addr, ",")...),
 		// A server that is killed is back soon: nobody is to sleep for long.
 		kgo.MetadataMinAge(50 * time.Millisecond),
 		kgo.MetadataMaxAge(5 * time.Second),
@@ -247,6 +255,7 @@ func (r *run) work(ctx context.Context) error {
 	}
 	select {
 	case <-time.After(r.Time):
+	case <-r.End:
 	case <-ctx.Done():
 	}
 	// The server lives on while clients finish what they have begun.

@@ -217,8 +217,8 @@ func TestRelay(t *testing.T) {
 func TestPayload(t *testing.T) {
 	for _, size := range []int{8, 9, 100} {
 		for _, value := range []int64{0, 1, 700<<32 | 5, -1} {
-			b := encode(value, size)
-			if got, err := decode(b); len(b) != size || got != value || err != nil {
+			b := Encode(value, size)
+			if got, err := Decode(b); len(b) != size || got != value || err != nil {
 				t.Errorf("size %d, value %d: %d bytes, %d, %v", size, value, len(b), got, err)
 			}
 			if size == 8 {
@@ -226,14 +226,14 @@ func TestPayload(t *testing.T) {
 			}
 			for i := range b {
 				b[i]++
-				if got, err := decode(b); err == nil {
+				if got, err := Decode(b); err == nil {
 					t.Errorf("size %d, value %d, byte %d changed: taken for %d", size, value, i, got)
 				}
 				b[i]--
 			}
 		}
 	}
-	if _, err := decode([]byte("short")); err == nil {
+	if _, err := Decode([]byte("short")); err == nil {
 		t.Error("5 bytes are no value")
 	}
 }

@@ -40,3 +40,7 @@ func (r *run) makeTopics(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Topics are the names of the topics that a server has to have, see Config.Server: those
+// that anybody may send to, and the one that only the group of copiers sends to.
+func Topics() (sent []string, copied string) { return []string{fastTopic, safeTopic}, copiedTopic }

@@ -77,7 +77,7 @@ func (s *sending) add(w *worker, produce func(context.Context, *kgo.Record, func
 	s.records = append(s.records, sentRecord{key: key, value: value, offset: unanswered})
 	s.mu.Unlock()
 	s.waiting.Add(1)
-	rec := &kgo.Record{Topic: key.Topic, Partition: key.Partition, Value: encode(value, w.RecordBytes)}
+	rec := &kgo.Record{Topic: key.Topic, Partition: key.Partition, Value: Encode(value, w.RecordBytes)}
 	produce(context.Background(), rec, func(rec *kgo.Record, err error) {
 		defer s.waiting.Done()
 		s.mu.Lock()

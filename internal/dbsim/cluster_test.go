@@ -1,0 +1,193 @@
+package dbsim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/simnet"
+	"github.com/x/embedlog/internal/vfs"
+	"github.com/x/embedlog/raftrepl"
+)
+
+// machine is what stays when a process ends: a disk and a clock.
+type machine struct {
+	id   int32
+	disk *vfs.Mem
+	skew atomic.Int64 // of its wall clock
+	join string
+	busy atomic.Bool // it is being stopped
+	run  atomic.Pointer[process]
+}
+
+func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }
+
+// process is a database that runs on a machine, with the clients in it.
+type process struct {
+	m     *machine
+	dead  atomic.Bool // what it says and does from then on never happened
+	fault *vfs.Fault
+	db    *embedlog.DB
+	life  context.Context // of its clients
+	kill  context.CancelFunc
+}
+
+// cluster is all machines and the network between them.
+type cluster struct {
+	net      *simnet.Net
+	machines []*machine
+	initial  int // so many of them begin it together
+	timing   raftrepl.Timing
+	closing  sync.WaitGroup // of processes that have crashed
+}
+
+func host(id int32) string    { return fmt.Sprintf("n%d", id) }
+func address(id int32) string { return fmt.Sprintf("n%d:7001", id) }
+
+// mortal is the network of a process: with it, its connections end.
+type mortal struct {
+	host *simnet.Host
+	dead *atomic.Bool
+}
+
+func (m mortal) Dial(ctx context.Context, address string) (net.Conn, error) {
+	if m.dead.Load() {
+		return nil, net.ErrClosed
+	}
+	return m.host.Dial(ctx, address)
+}
+
+func (m mortal) Listen(address string) (net.Listener, error) { return m.host.Listen(address) }
+
+func newCluster(initial, more int, timing raftrepl.Timing) *cluster {
+	c := &cluster{net: simnet.New(), initial: initial, timing: timing}
+	for i := range initial + more {
+		m := &machine{id: int32(i + 1), disk: vfs.NewMem()}
+		if i >= initial {
+			m.join = address(1)
+		}
+		c.machines = append(c.machines, m)
+	}
+	return c
+}
+
+var discard = slog.New(slog.DiscardHandler)
+
+func logger(id int32) *slog.Logger {
+	if os.Getenv("EMBEDLOG_TEST_LOG") == "" {
+		return discard
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
+}
+
+// start runs a database on a machine. It is down when that fails.
+func (c *cluster) start(m *machine) error {
+	p := &process{m: m, fault: vfs.NewFault(m.disk)}
+	p.life, p.kill = context.WithCancel(context.Background())
+	cfg := raftrepl.Config{
+		Node: m.id, Cluster: "sim", Listen: address(m.id), AllowInsecure: true, Timing: c.timing, Join: m.join,
+		Network: mortal{c.net.Host(host(m.id)), &p.dead}, Logger: logger(m.id),
+	}
+	if m.join == "" {
+		cfg.Peers = map[int32]string{}
+		for _, other := range c.machines[:c.initial] {
+			cfg.Peers[other.id] = address(other.id)
+		}
+	}
+	node, err := raftrepl.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.db, err = embedlog.OpenFS(p.fault, &embedlog.Options{
+		Replication: node, ReplicationFactor: 3, Logger: logger(m.id), Now: m.now,
+		TopicDefaults: embedlog.TopicConfig{SegmentBytes: 64 << 10, Retention: -1},
+	})
+	if err != nil {
+		return err
+	}
+	m.run.Store(p)
+	return nil
+}
+
+// crash ends a process. By a power cut its disk keeps what seed says of what was not synced, by a kill
+// all of it.
+func (c *cluster) crash(m *machine, power bool, seed uint64) {
+	p := m.run.Swap(nil)
+	if p == nil {
+		return
+	}
+	p.dead.Store(true)
+	c.net.Host(host(m.id)).Crash()
+	if power {
+		m.disk = m.disk.AfterCrash(vfs.Random(seed))
+	} else {
+		m.disk = m.disk.AfterKill()
+	}
+	p.kill()
+	p.fault.Clear()
+	c.closing.Go(func() { p.db.Close() })
+}
+
+// stop closes a database properly.
+func (c *cluster) stop(m *machine) error {
+	p := m.run.Swap(nil)
+	if p == nil {
+		return nil
+	}
+	m.busy.Store(true)
+	defer m.busy.Store(false)
+	p.fault.Clear()
+	p.kill()
+	return p.db.Close()
+}
+
+func (c *cluster) close() (err error) {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for _, m := range c.machines {
+		all.Go(func() {
+			if e := c.stop(m); e != nil {
+				mu.Lock()
+				err = e
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	c.closing.Wait()
+	c.net.Close()
+	return err
+}
+
+// running is a process that runs, at random; nil is none.
+func (c *cluster) running(rnd *rand.Rand) *process {
+	var list []*process
+	for _, m := range c.machines {
+		if p := m.run.Load(); p != nil {
+			list = append(list, p)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list[rnd.IntN(len(list))]
+}
+
+func (c *cluster) down() (count int) {
+	for _, m := range c.machines {
+		if p := m.run.Load(); p == nil || p.failed() {
+			count++
+		}
+	}
+	return count
+}
+
+// failed says that a log of it has failed, which only another start mends.
+func (p *process) failed() bool { return p.db.Stats().Failed > 0 }

@@ -1,0 +1,213 @@
+package dbsim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/history"
+	"github.com/x/embedlog/log"
+)
+
+// judge looks at what is left when all is healed and nobody does anything any more.
+func (s *sim) judge(t *testing.T) {
+	s.restart() // a sync that failed at the very end
+	end := &client{sim: s, number: 1000, p: s.machines[0].run.Load()}
+	if err := s.until(120*time.Second, s.settled); err != nil {
+		t.Errorf("after all was healed: %v", err)
+		s.describe(t)
+	} else if err := s.same(); err != nil {
+		t.Error(err)
+	}
+	for _, p := range s.problems {
+		t.Error(p)
+	}
+	if t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := end.final(ctx); err != nil {
+		t.Errorf("final read: %v", err)
+	}
+	if err := end.positions(ctx, true); err != nil {
+		t.Errorf("final positions: %v", err)
+	}
+	report, err := history.Check(s.ops, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range report.Bad() {
+		t.Errorf("%v: %d times", bad.Kind, bad.Count)
+		for _, first := range bad.First {
+			t.Errorf("  %v", first)
+		}
+	}
+	for _, p := range s.problems {
+		t.Error(p)
+	}
+	if testing.Verbose() {
+		t.Logf("%d nodes, %v virtual, faults %v, %d linearizable reads\n%v", len(s.machines), time.Since(s.start), s.faults, s.notes["linearizable reads"], report)
+	}
+	f := &report.Figures
+	if f.Sent.OK < 20 || f.Kinds[history.OpTxn].OK < 3 || f.Polled < f.Sent.OK {
+		t.Errorf("%d records and %d transactions were acknowledged, and %d read: the run proves little", f.Sent.OK, f.Kinds[history.OpTxn].OK, f.Polled)
+	}
+}
+
+func (s *sim) until(most time.Duration, f func() error) (err error) {
+	for begun := time.Now(); time.Since(begun) < most; time.Sleep(200 * time.Millisecond) {
+		if err = f(); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("after %v: %w", most, err)
+}
+
+// settled says that every partition has a leader, that all its replicas are there and have the same, and that
+// no transaction is open.
+func (s *sim) settled() error {
+	for _, m := range s.machines {
+		p := m.run.Load()
+		for _, topic := range p.db.Engine().Topics() {
+			for _, part := range topic.Partitions() {
+				if err := s.whole(part); err != nil {
+					return fmt.Errorf("%v at node %d: %w", part, m.id, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (s *sim) whole(part *engine.Partition) error {
+	if part.Elsewhere() {
+		return nil
+	}
+	leader, _ := part.Leader()
+	if leader < 1 {
+		return errors.New("nobody leads: " + part.Status().Reason)
+	}
+	l, err := s.replica(leader, part)
+	if err != nil {
+		return err
+	}
+	if !l.Leads() {
+		return fmt.Errorf("node %d does not know that it leads", leader)
+	}
+	if end, mark := l.LogEnd(), part.HighWatermark(); end != mark {
+		return fmt.Errorf("the high watermark is %d, and the leader's log ends at %d", mark, end)
+	}
+	if mark, stable := part.HighWatermark(), part.LastStable(); stable != mark {
+		return fmt.Errorf("a transaction is open: the last stable offset is %d of %d", stable, mark)
+	}
+	return nil
+}
+
+// replica is another node's replica of the same partition.
+func (s *sim) replica(node int32, part *engine.Partition) (*engine.Partition, error) {
+	topic, err := s.machines[node-1].run.Load().db.Engine().TopicByID(part.TopicID())
+	if err != nil {
+		return nil, fmt.Errorf("node %d: %w", node, err)
+	}
+	return topic.Partition(part.ID())
+}
+
+// same compares all replicas with those of the leaders, byte by byte.
+func (s *sim) same() error {
+	for _, m := range s.machines {
+		for _, topic := range m.run.Load().db.Engine().Topics() {
+			for _, part := range topic.Partitions() {
+				leader, _ := part.Leader()
+				if part.Elsewhere() || leader == m.id {
+					continue
+				}
+				l, err := s.replica(leader, part)
+				if err != nil {
+					return err
+				}
+				first := max(part.Log().FirstCompleteIndex(), l.Log().FirstCompleteIndex())
+				got, err := entries(part, first)
+				if err != nil {
+					return fmt.Errorf("%v at node %d: %w", part, m.id, err)
+				}
+				want, err := entries(l, first)
+				if err != nil {
+					return fmt.Errorf("%v at node %d: %w", part, leader, err)
+				}
+				if !slices.Equal(got, want) {
+					return fmt.Errorf("%v: node %d has not what the leader %d has: %d entries from %d on, and %d", part, m.id, leader, len(got), first, len(want))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// entries are what is committed of a log from an index on, as text.
+func entries(part *engine.Partition, first uint64) (list []string, err error) {
+	reader, err := part.Log().ReadFromIndex(first)
+	for err == nil {
+		var f *log.Frame
+		if f, err = reader.Next(); err == io.EOF {
+			return list, nil
+		}
+		if err == nil {
+			list = append(list, fmt.Sprintf("%d %d %v %d %x", f.Index, f.Epoch, f.Kind, f.Offset, f.Payload))
+		}
+	}
+	return nil, err
+}
+
+func (s *sim) describe(t *testing.T) {
+	for _, m := range s.machines {
+		p := m.run.Load()
+		var b bytes.Buffer
+		for _, st := range p.db.Cluster().Status() {
+			fmt.Fprintf(&b, "\n  %+v", st)
+		}
+		t.Logf("node %d:%s", m.id, &b)
+	}
+}
+
+// final reads everything from start to end.
+func (c *client) final(ctx context.Context) error {
+	assign := c.begin(history.OpAssign)
+	assign.Keys = c.keys()
+	c.end(assign, history.OK)
+	for _, k := range c.keys() {
+		topic, err := c.p.db.Topic(k.Topic)
+		if err != nil {
+			return err
+		}
+		op := c.begin(history.OpPoll)
+		op.Final = true
+		run := history.Run{Key: k}
+		for rec, err := range topic.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{k.Partition}, Linearizable: true}) {
+			if err != nil {
+				return err
+			}
+			value, err := strconv.ParseInt(string(rec.Value), 10, 64)
+			if err != nil {
+				return err
+			}
+			run.Records = append(run.Records, history.Record{Offset: rec.Offset, Value: value})
+		}
+		if len(run.Records) > 0 {
+			op.Polls = []history.Run{run}
+			c.end(op, history.OK)
+		}
+	}
+	op := c.begin(history.OpFinal)
+	op.Keys = c.keys()
+	c.end(op, history.OK)
+	return nil
+}

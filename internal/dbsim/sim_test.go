@@ -1,0 +1,198 @@
+package dbsim
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/history"
+	"github.com/x/embedlog/internal/testcount"
+	"github.com/x/embedlog/raftrepl"
+)
+
+var (
+	dbSeed = flag.Uint64("db.seed", 0, "run one seed of the simulation")
+	dbFrom = flag.Uint64("db.from", 1, "the first seed")
+	dbRuns = flag.Int("db.runs", 0, "how many seeds; 0 is a few")
+	dbTime = flag.Duration("db.time", 20*time.Second, "how long faults go on, in virtual time")
+	dbShow = flag.Bool("db.trace", false, "say what happened in a run that failed")
+)
+
+func TestSimulation(t *testing.T) {
+	if *dbSeed != 0 {
+		simulate(t, *dbSeed)
+		return
+	}
+	runs := *dbRuns
+	if runs == 0 {
+		runs = testcount.N(4)
+	}
+	for i := range uint64(runs) {
+		seed := *dbFrom + i
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { simulate(t, seed) })
+		if t.Failed() {
+			t.Fatalf("seed %d failed: go test ./internal/dbsim -db.seed %d; to go on behind it -db.from %d", seed, seed, seed+1)
+		}
+	}
+}
+
+// sim is one run.
+type sim struct {
+	*cluster
+	seed    uint64
+	rng     *rand.Rand // of what breaks
+	start   time.Time
+	topics  []string
+	parts   int
+	clients context.Context // ends when nobody is to begin anything any more
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex
+	ops      history.History
+	problems []string
+	events   []string
+	faults   map[string]int
+	notes    map[string]int // errors that clients met, for the figures
+}
+
+// The topics of a run: producers and transactions write to the first two; copiers copy from safe to copied.
+const (
+	safeTopic   = "safe"
+	otherTopic  = "other"
+	copiedTopic = "copied"
+)
+
+func simulate(t *testing.T, seed uint64) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(seed, 0xdb))
+		nodes := 3
+		if rng.IntN(3) == 0 {
+			nodes = 5
+		}
+		timing := raftrepl.DefaultTiming
+		if rng.IntN(2) == 0 {
+			timing = raftrepl.FastTiming
+		}
+		s := &sim{cluster: newCluster(nodes, 0, timing), seed: seed, rng: rng, start: time.Now(), parts: 2,
+			topics: []string{safeTopic, otherTopic, copiedTopic}, faults: map[string]int{}, notes: map[string]int{}}
+		defer func() {
+			if err := s.close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if t.Failed() {
+				for _, e := range s.events {
+					t.Log(e)
+				}
+				t.Logf("seed %d: %d nodes, faults %v", seed, nodes, s.faults)
+				for what, n := range s.notes {
+					t.Logf("%d times %s", n, what)
+				}
+			}
+		}()
+		for _, m := range s.machines {
+			if err := s.cluster.start(m); err != nil {
+				t.Fatalf("node %d: %v", m.id, err)
+			}
+		}
+		if !s.makeTopics(t) {
+			return
+		}
+		var stop context.CancelFunc
+		s.clients, stop = context.WithCancel(context.Background())
+		defer stop()
+		s.begin()
+		s.harm(*dbTime)
+		s.heal()
+		time.Sleep(5 * time.Second) // clients go on for a while
+		stop()
+		s.wg.Wait()
+		s.judge(t)
+	})
+}
+
+func (s *sim) makeTopics(t *testing.T) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	err := s.until(30*time.Second, func() error {
+		if n := len(s.machines[0].run.Load().db.Cluster().Nodes()); n < len(s.machines) {
+			return fmt.Errorf("%d nodes are known", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	for i, name := range s.topics {
+		db := s.machines[i%len(s.machines)].run.Load().db
+		_, err := db.CreateTopic(ctx, name, &embedlog.TopicConfig{Partitions: s.parts})
+		if err != nil {
+			t.Errorf("topic %s: %v", name, err)
+			return false
+		}
+	}
+	return true
+}
+
+// begin starts the clients. Each has a number of its own, which is its process in the history.
+func (s *sim) begin() {
+	for i := range int32(2) {
+		s.client(10+i, (*client).produce)
+		s.client(20+i, (*client).transact)
+		s.client(30+i, (*client).copy)
+		s.client(40+i, (*client).count)
+	}
+	s.client(50, func(c *client) { c.read(false) })
+	s.client(51, func(c *client) { c.read(true) })
+	s.client(60, (*client).linearizable)
+	s.client(61, (*client).ask)
+}
+
+func (s *sim) client(number int32, f func(*client)) {
+	c := &client{sim: s, number: number, rnd: rand.New(rand.NewPCG(s.seed, uint64(number)))}
+	s.wg.Go(func() { f(c) })
+}
+
+func (s *sim) now() int64 { return int64(time.Since(s.start)) + 1 }
+
+func (s *sim) problem(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.problems) < 40 {
+		s.problems = append(s.problems, fmt.Sprintf("%v: ", time.Since(s.start))+fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *sim) trace(format string, args ...any) {
+	if *dbShow {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.events = append(s.events, fmt.Sprintf("%v: ", time.Since(s.start))+fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *sim) record(op *history.Op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ops = append(s.ops, *op)
+	if *dbShow {
+		s.events = append(s.events, fmt.Sprintf("%v: %+v", time.Since(s.start), *op))
+	}
+}
+
+// keys are all partitions that the history is about.
+func (s *sim) keys() (list []history.Key) {
+	for _, topic := range s.topics {
+		for p := range int32(s.parts) {
+			list = append(list, history.Key{Topic: topic, Partition: p})
+		}
+	}
+	return list
+}

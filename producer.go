@@ -136,8 +136,8 @@ type Producer struct {
 	drop     bool          // what is not in flight is given up
 	drained  chan struct{} // closed when all was answered after close
 
-	idMu sync.Mutex
-	id   int64 // producer id; -1 before the first batch
+	idTurn chan struct{} // has room for who uses id: another node may be the one that gives it
+	id     int64         // producer id; -1 before the first batch
 }
 
 // producerTopic is what a producer keeps of a topic.
@@ -154,7 +154,7 @@ func (db *DB) Producer(c *ProducerConfig) (*Producer, error) {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
 	p := &Producer{
-		db: db, cfg: cfg, write: (*engine.Partition).Append, id: -1,
+		db: db, cfg: cfg, write: (*engine.Partition).Append, idTurn: make(chan struct{}, 1), id: -1,
 		waiting: make(map[*producerQueue]struct{}), active: make(map[*producerQueue]struct{}), drained: make(chan struct{}),
 	}
 	p.sweepAt.Store(fewTopics)

@@ -218,8 +218,12 @@ func (p *Producer) hurryLocked() {
 
 // producerID is the producer's id, for which the first to ask waits.
 func (p *Producer) producerID(ctx context.Context) (int64, error) {
-	p.idMu.Lock()
-	defer p.idMu.Unlock()
+	select {
+	case p.idTurn <- struct{}{}:
+		defer func() { <-p.idTurn }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	if p.id < 0 {
 		id, err := p.db.engine.AllocateProducerID(ctx)
 		if err != nil {

@@ -140,11 +140,11 @@ func (p *Producer) nextEpoch(q *producerQueue) {
 
 // forgetID gives up a producer id that somebody else has, or whose epochs are used up.
 func (p *Producer) forgetID(used *partition.Producer) {
-	p.idMu.Lock()
-	defer p.idMu.Unlock()
+	p.idTurn <- struct{}{}
 	if p.id == used.ID {
 		p.id = -1
 	}
+	<-p.idTurn
 	*used = partition.Producer{ID: -1}
 }
 

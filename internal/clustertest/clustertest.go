@@ -67,12 +67,28 @@ func (n *Net) Hold(id engine.LogID) (release func()) {
 	}
 }
 
+// Deafen has a node not hear what is committed in a log, until release is called: it stores
+// entries, and may be elected.
+func (n *Net) Deafen(id engine.LogID, node int32) (release func()) {
+	g := n.group(id)
+	g.mu.Lock()
+	g.deaf[node] = true
+	g.mu.Unlock()
+	return func() {
+		defer g.tell()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.deaf, node)
+		g.commit()
+	}
+}
+
 func (n *Net) group(id engine.LogID) *group {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	g := n.groups[id]
 	if g == nil {
-		g = &group{leader: -1, running: map[int32]*Log{}, holds: map[int32]bool{}}
+		g = &group{leader: -1, running: map[int32]*Log{}, holds: map[int32]bool{}, deaf: map[int32]bool{}}
 		g.moved = sync.NewCond(&g.mu)
 		n.groups[id] = g
 	}
@@ -92,6 +108,7 @@ type group struct {
 	held      int
 	running   map[int32]*Log
 	holds     map[int32]bool // nodes whose log has held entries, until Forget
+	deaf      map[int32]bool // nodes that do not hear of commits
 	watchers  []*func()
 }
 
@@ -174,7 +191,7 @@ func (g *group) commit() {
 	}
 	g.committed = g.last()
 	for _, m := range g.members {
-		if l := g.running[m]; l != nil {
+		if l := g.running[m]; l != nil && !g.deaf[m] {
 			l.part.Commit(g.committed)
 		}
 	}
@@ -412,6 +429,25 @@ func (g *group) wait(ctx context.Context, index uint64) error {
 	return nil
 }
 
+// hears waits until a node hears of commits.
+func (g *group) hears(ctx context.Context, node int32) error {
+	stop := context.AfterFunc(ctx, func() {
+		g.mu.Lock()
+		g.moved.Broadcast()
+		g.mu.Unlock()
+	})
+	defer stop()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.deaf[node] {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		g.moved.Wait()
+	}
+	return nil
+}
+
 func (l *Log) Leader() (node, epoch int32) {
 	l.g.mu.Lock()
 	defer l.g.mu.Unlock()
@@ -440,6 +476,9 @@ func (l *Log) Lead(ctx context.Context) (int32, error) {
 	last := l.g.last()
 	l.g.mu.Unlock()
 	if err := l.g.wait(ctx, last); err != nil {
+		return 0, err
+	}
+	if err := l.g.hears(ctx, l.node.id); err != nil {
 		return 0, err
 	}
 	if now, err := l.LeaderEpoch(); err != nil || now != epoch {

@@ -146,7 +146,14 @@ func (p *Partition) lookup(ctx context.Context, c *lookupCall) (res lookupResult
 	switch c.Kind {
 	case lookupBounds:
 	case lookupConfirmed:
-		// The high watermark of before the question counts: see Cluster's Confirm.
+		// What an earlier leader has acknowledged is below the high watermark once Lead says
+		// so, and what this one has, in any case. The high watermark of before the
+		// question counts: see Cluster's Confirm.
+		if p.repl != nil {
+			if _, err = p.repl.Lead(ctx); err != nil {
+				return res, err
+			}
+		}
 		res.Bounds = p.bounds()
 		if p.repl != nil {
 			err = p.repl.Confirm(ctx)

@@ -31,7 +31,8 @@ type peers struct {
 	files map[int32]vfs.FS
 	open  map[int32]*Engine
 	nodes map[int32]*clustertest.Node
-	quiet bool // what is logged is not wanted
+	quiet bool                    // what is logged is not wanted
+	ahead map[int32]time.Duration // of the clocks of nodes, set before they start
 }
 
 // newPeers opens nodes 1 to n, which begin a cluster together, and waits until all of
@@ -53,7 +54,8 @@ func newPeers(t testing.TB, n int32) *peers {
 
 func (p *peers) options(id int32) *Options {
 	p.nodes[id] = p.net.Node(id)
-	return &Options{FS: p.files[id], Cluster: p.nodes[id], MaintenanceInterval: -1, Logger: slog.New(slog.NewTextHandler(logTo{p}, nil)).With("node", id)}
+	ahead := p.ahead[id]
+	return &Options{FS: p.files[id], Cluster: p.nodes[id], MaintenanceInterval: -1, Now: func() time.Time { return time.Now().Add(ahead) }, Logger: slog.New(slog.NewTextHandler(logTo{p}, nil)).With("node", id)}
 }
 
 // logTo writes what engines log where a test that fails shows it.

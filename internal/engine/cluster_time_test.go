@@ -17,11 +17,20 @@ import (
 )
 
 // A transaction that is open too long is aborted by whoever coordinates it then, and
-// its client hears that.
+// its client hears that. The clock of where it was begun does not count there.
 func TestTransactionTimesOutAtTheNextCoordinator(t *testing.T) {
+	for _, ahead := range []time.Duration{0, time.Hour} {
+		t.Run(fmt.Sprint("ahead=", ahead), func(t *testing.T) { timesOut(t, ahead) })
+	}
+}
+
+func timesOut(t *testing.T, ahead time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeers(t, 3)
 		defer p.stopAll()
+		p.stop(1)
+		p.ahead = map[int32]time.Duration{1: ahead}
+		p.start(1)
 		p.create("orders", 1, 0)
 		c := &txnClient{p: p, id: "t", v2: true}
 		if err := c.init(ctx); err != nil {

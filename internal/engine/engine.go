@@ -146,7 +146,7 @@ type Engine struct {
 // *log.CorruptionError when the metadata is damaged; none of these changes
 // anything. Damage to a partition is the error of that partition alone.
 func Open(dir string, options *Options) (opened *Engine, err error) {
-	e := &Engine{dir: dir, admin: make(chan struct{}, 1), changes: make(chan struct{}, 1)}
+	e := &Engine{dir: dir, admin: make(chan struct{}, 1), changes: make(chan struct{}, 1), producerIDs: producerIDs{turn: make(chan struct{}, 1)}}
 	if options != nil {
 		e.options = *options
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"sync"
 )
 
 // producerIDBlock is how many producer ids one command takes, so that most
@@ -12,15 +11,19 @@ import (
 const producerIDBlock = 1000
 
 type producerIDs struct {
-	mu        sync.Mutex
+	turn      chan struct{} // has room for who uses the others: a block may be another node's to give
 	next, end int64
 }
 
 // AllocateProducerID returns a producer id that nobody ever got or gets.
 func (e *Engine) AllocateProducerID(ctx context.Context) (int64, error) {
 	ids := &e.producerIDs
-	ids.mu.Lock()
-	defer ids.mu.Unlock()
+	select {
+	case ids.turn <- struct{}{}:
+		defer func() { <-ids.turn }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	if err := e.closedError(); err != nil {
 		return 0, err
 	}

@@ -107,7 +107,10 @@ func (t *Txns) replayRecord(rec *log.Record, s *txnShard, ids map[string]*txn) e
 	m.timeout = time.Duration(v.TimeoutMillis) * time.Millisecond
 	m.updated = time.UnixMilli(v.UpdatedMillis)
 	if v.StartedMillis >= 0 {
-		m.started = time.UnixMilli(v.StartedMillis)
+		// The clock that it was begun by may have been another node's, or have been set back
+		// since: from now on the running time counts, and no more than the timeout of it.
+		now := t.e.Now()
+		m.started = now.Add(-max(now.Sub(time.UnixMilli(v.StartedMillis)), 0))
 	}
 	for _, topic := range v.Topics {
 		named, err := t.e.Topic(topic.Topic)

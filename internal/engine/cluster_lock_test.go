@@ -83,3 +83,49 @@ func TestReadIndexAtANewLeader(t *testing.T) {
 		}
 	})
 }
+
+// A coordinator that has not heard of a topic yet does not take it for one that was
+// deleted: partitions of the topic are part of a transaction when it has.
+func TestPartitionsThatTheCoordinatorDoesNotKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeers(t, 3)
+		defer p.stopAll()
+		c := &txnClient{p: p, id: "t", v2: true}
+		if err := c.init(ctx); err != nil {
+			t.Fatal(err)
+		}
+		p.known("__transaction_state")
+		p.lead("__transaction_state", 0, 1)
+		if err := c.init(ctx); err != nil { // it has read its log
+			t.Fatal(err)
+		}
+		if err := p.net.Elect(meta, 2); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		release := p.net.Deafen(meta, 1)
+		defer release()
+		top, err := p.open[2].CreateTopic(ctx, TopicSpec{Name: "fresh", Partitions: 1, ReplicationFactor: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		added := make(chan error, 1)
+		go func() {
+			added <- p.open[2].Txns().AddPartitions(ctx, "t", c.pid, c.epoch, []TopicPartitions{{Topic: top.ID(), Partitions: []int32{0}}})
+		}()
+		synctest.Wait()
+		select {
+		case err := <-added:
+			t.Fatalf("added to the transaction before its coordinator knows the topic: %v", err)
+		default:
+		}
+		release()
+		if err := <-added; err != nil {
+			t.Error(err)
+		}
+		d, err := p.open[1].Txns().Describe("t")
+		if err != nil || len(d.Partitions) != 1 || d.Partitions[0].Topic != top.ID() {
+			t.Errorf("the transaction is %+v, %v", d, err)
+		}
+	})
+}

@@ -67,13 +67,17 @@ func (t *Txns) partition(p txnPart) (*Partition, error) {
 	return topic.Partition(p.partition)
 }
 
-// each calls f for the partitions, several at a time. Those of deleted topics
-// count as done. It returns those for which f failed, and one of the errors.
+// each calls f for the partitions, several at a time. Those of topics that this node
+// knows to be deleted count as done; that another one does not know the topic may mean that
+// it has not heard of it since it began. It returns those for which f failed, and one of the errors.
 func (t *Txns) each(parts []txnPart, f func(txnPart) error) (failed []txnPart, err error) {
 	one := func(p txnPart) error {
 		err := f(p)
 		if errors.Is(err, ErrUnknownTopic) {
-			return nil
+			if _, here := t.partition(p); errors.Is(here, ErrUnknownTopic) {
+				return nil
+			}
+			return fmt.Errorf("%w: %v", ErrCoordinatorLoading, err)
 		}
 		return err
 	}

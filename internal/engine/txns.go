@@ -344,6 +344,9 @@ func (t *Txns) addHere(ctx context.Context, id string, producerID int64, epoch i
 		return err
 	}
 	defer t.running.Done()
+	if err := t.know(ctx, parts); err != nil {
+		return err
+	}
 	x, err := t.take(ctx, id, false)
 	if err != nil {
 		return err
@@ -366,6 +369,26 @@ func (t *Txns) addHere(ctx context.Context, id string, producerID int64, epoch i
 		}
 	}
 	x.meta.Store(&next)
+	return nil
+}
+
+// know returns when this node knows the partitions, which another one may have heard of first.
+// From then on a topic that it does not know is one that was deleted.
+func (t *Txns) know(ctx context.Context, parts []txnPart) error {
+	current := t.e.cluster == nil
+	for _, p := range parts {
+		_, err := t.partition(p)
+		if err != nil && !current {
+			if err := t.e.metadataNow(ctx); err != nil {
+				return err
+			}
+			current = true
+			_, err = t.partition(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -209,6 +209,9 @@ func (p *Partition) readError(err error, offset int64) error {
 	if errors.Is(err, log.ErrOffsetGone) || errors.Is(err, log.ErrOffsetAhead) {
 		return p.outOfRange(offset)
 	}
+	if d, ok := p.replicator.(DamageWatcher); ok && errors.Is(err, log.ErrCorrupt) {
+		d.ReadFailed(err)
+	}
 	return fmt.Errorf("fetch: %w", err)
 }
 

@@ -49,6 +49,10 @@ type Proposal interface {
 	Wait(ctx context.Context) error
 }
 
+// DamageWatcher is what a Replicator may be, too: ReadFailed tells it that a reader came
+// upon damage, err. It does not wait, and looks for itself.
+type DamageWatcher interface{ ReadFailed(err error) }
+
 // Entry is one entry of a replicated log.
 type Entry struct {
 	Kind  log.Kind

@@ -40,13 +40,14 @@ func newTestNet() *testNet {
 type testTransport struct {
 	net      *testNet
 	self     raft.ServerAddress
+	replica  raft.ServerAddress
 	consumer chan raft.RPC
 	closed   chan struct{}
 	once     sync.Once
 }
 
 func (n *testNet) transport(node int32) *testTransport {
-	t := &testTransport{net: n, self: raft.ServerAddress(memberID(node)), consumer: make(chan raft.RPC, 64), closed: make(chan struct{})}
+	t := &testTransport{net: n, self: raft.ServerAddress(memberID(node)), replica: raft.ServerAddress(memberID(node)), consumer: make(chan raft.RPC, 64), closed: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.nodes[t.self] = t
@@ -81,6 +82,8 @@ var errUnreachable = errors.New("unreachable")
 func (t *testTransport) call(to raft.ServerAddress, m any, data io.Reader) (any, error) {
 	time.Sleep(t.net.latency)
 	t.net.mu.Lock()
+	replica, node := to, memberNode(raft.ServerID(to))
+	to = raft.ServerAddress(memberID(node))
 	peer, cut := t.net.nodes[to], t.net.cut[[2]raft.ServerAddress{t.self, to}]
 	if t.net.seen != nil {
 		t.net.seen(t.self, to, m)
@@ -92,6 +95,9 @@ func (t *testTransport) call(to raft.ServerAddress, m any, data io.Reader) (any,
 	if peer == nil || cut {
 		time.Sleep(5 * time.Millisecond)
 		return nil, errUnreachable
+	}
+	if peer.replica != replica {
+		return nil, otherReplica(node, raft.ServerID(replica), raft.ServerID(peer.replica))
 	}
 	answer := make(chan raft.RPCResponse, 1)
 	late := time.NewTimer(2 * time.Second)
@@ -226,8 +232,11 @@ func (n *testNode) tryStart() (err error) {
 	if !slices.Contains(initial, n.id) {
 		initial = nil
 	}
+	known, _ := n.v.get(testLog)
+	end := n.c.net.transport(n.id)
+	end.replica = raft.ServerAddress(replicaID(n.id, known.life))
 	n.g = NewGroup(GroupConfig{
-		ID: testLog, Self: n.id, Initial: initial, Transport: n.c.net.transport(n.id), Votes: n.v,
+		ID: testLog, Self: n.id, Initial: initial, Transport: end, Votes: n.v,
 		// Small, so that what a follower lacks is read from the log.
 		Cache:  NewCache(4 << 10),
 		Timing: FastTiming, Logger: n.c.logger.With("at", n.id),

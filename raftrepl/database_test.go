@@ -23,6 +23,7 @@ type dbNode struct {
 	disk *vfs.Mem
 	join string
 	dead *atomic.Bool
+	node *Node
 	db   *embedlog.DB
 }
 
@@ -30,6 +31,7 @@ type dbCluster struct {
 	t     *testing.T
 	net   *simnet.Net
 	nodes []*dbNode
+	peers map[int32]string // those that begin together
 }
 
 func (c *dbCluster) start(n *dbNode) {
@@ -40,12 +42,14 @@ func (c *dbCluster) start(n *dbNode) {
 	}
 	n.dead = new(atomic.Bool)
 	node, err := New(Config{
-		Node: n.id, Cluster: "sim", Listen: simAddress(n.id), AllowInsecure: true, Join: n.join,
+		Peers: c.peers,
+		Node:  n.id, Cluster: "sim", Listen: simAddress(n.id), AllowInsecure: true, Join: n.join,
 		Network: mortal{c.net.Host(hostName(n.id)), n.dead}, Logger: logger.With("node", n.id),
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	n.node = node
 	if n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id)}); err != nil {
 		c.t.Fatal(err)
 	}

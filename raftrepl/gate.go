@@ -161,7 +161,7 @@ func (i *instance) newer(candidate []byte, index, term uint64) bool {
 }
 
 func (l *gate) header() raft.RPCHeader {
-	id := memberID(l.g.cfg.Self)
+	id := l.g.self
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(id)}
 }
 
@@ -184,7 +184,7 @@ func (t *instanceTransport) Consumer() <-chan raft.RPC { return t.inst.rpc }
 
 // LocalAddr implements raft.Transport: addresses are node ids, and looked up when dialling.
 func (t *instanceTransport) LocalAddr() raft.ServerAddress {
-	return raft.ServerAddress(memberID(t.g.cfg.Self))
+	return raft.ServerAddress(t.g.self)
 }
 
 // EncodePeer implements raft.Transport.
@@ -245,6 +245,10 @@ func (t *instanceTransport) send(id raft.ServerID, m *raft.AppendEntriesRequest,
 		return errCutOff
 	}
 	if err := f(); err != nil {
+		var other *RemoteError
+		if errors.As(err, &other) && other.Replica != "" {
+			t.g.renewed(t.inst, id, other.Replica)
+		}
 		return err
 	}
 	if n := len(m.Entries); n > 0 && resp.Success {

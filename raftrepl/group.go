@@ -60,6 +60,7 @@ type GroupConfig struct {
 type Group struct {
 	cfg  GroupConfig
 	name string
+	self raft.ServerID // which replica of this node it is
 	gate *gate
 
 	mu       sync.Mutex
@@ -68,8 +69,11 @@ type Group struct {
 	running  bool
 	stopping chan struct{} // closed by Stop
 	stopped  bool
-	reason   string       // why no instance runs
-	forGood  bool         // and none will
+	reason   string // why no instance runs
+	forGood  bool   // and none will
+	looking  bool   // at a place where a reader saw damage
+	damaged  error  // because of what is fetched again
+	renewals renewals
 	fresh    bool         // the group begins here, with this node as the first of its members
 	pause    atomic.Int64 // nanoseconds; 0 after a commit
 	handed   atomic.Int64 // when the leadership was last given away because of that
@@ -110,21 +114,20 @@ func NewGroup(cfg GroupConfig) *Group {
 	if !cfg.ID.IsMeta() {
 		g.name = fmt.Sprintf("%s/%d", cfg.ID.Topic, cfg.ID.Partition)
 	}
+	known, _ := cfg.Votes.get(cfg.ID)
+	g.self = replicaID(cfg.Self, known.life)
 	g.cfg.Logger = cfg.Logger.With("group", g.name, "node", cfg.Self)
 	g.gate = newGate(g, cfg.Transport)
 	return g
 }
 
-// memberID is a node's name in the library.
+// memberID is the name of a node's first replica in the library; see replicaID.
 func memberID(node int32) raft.ServerID { return raft.ServerID(strconv.Itoa(int(node))) }
 
-// memberNode is the inverse; -1 for what is no node.
+// memberNode is the node of a replica; -1 for what is none.
 func memberNode(id raft.ServerID) int32 {
-	n, err := strconv.ParseInt(string(id), 10, 32)
-	if err != nil || n < 1 {
-		return -1
-	}
-	return int32(n)
+	node, _, _ := parseReplica(id)
+	return node
 }
 
 // Run implements engine.ReplicatedLog. It returns when the log is a member of its group,
@@ -138,8 +141,7 @@ func (g *Group) Run(p *partition.Partition) error {
 		return errors.New("group: it was run before")
 	}
 	if err := g.join(p); err != nil {
-		g.reason = err.Error()
-		g.forGood = true
+		g.endLocked(err)
 		return fmt.Errorf("group %s: %w", g.name, err)
 	}
 	g.p, g.running = p, true
@@ -207,8 +209,17 @@ func (g *Group) join(p *partition.Partition) error {
 		return ErrVotesLost
 	case !member && known.joined:
 		return ErrGroupLost
+	case known.empty && (member || last > 0):
+		return ErrReplicaGone
+	case known.life > 0 && !member && last > 0:
+		return ErrGroupLost
 	case known.term < epoch && member:
 		return fmt.Errorf("term %d, the log has term %d: %w", known.term, epoch, ErrVotesBehind)
+	}
+	if known.empty {
+		if err := v.change(g.cfg.ID, func(x *vote) { x.empty = false }); err != nil {
+			return err
+		}
 	}
 	if !member {
 		term := max(known.term, epoch)
@@ -230,6 +241,9 @@ func (g *Group) join(p *partition.Partition) error {
 
 // begin makes the log say that it is in the group.
 func (g *Group) begin(p *partition.Partition, last uint64) error {
+	if g.self != memberID(g.cfg.Self) {
+		return p.JoinGroup() // the group has begun long ago, with another replica of this node
+	}
 	first := firstMembers(g.cfg.Initial)
 	if last > 0 && !g.bootstrapped(p, last, first) {
 		return p.BeginGroup(firstMembers([]int32{g.cfg.Self}))
@@ -253,7 +267,7 @@ func (g *Group) onlyVoter(st partition.GroupState) bool {
 	for _, s := range c.Servers {
 		if s.Suffrage == raft.Voter {
 			voters++
-			if s.ID != memberID(g.cfg.Self) {
+			if s.ID != g.self {
 				return false
 			}
 		}
@@ -306,7 +320,7 @@ func (g *Group) raftConfig(inst *instance) *raft.Config {
 	const never = 365 * 24 * time.Hour
 	t := g.cfg.Timing
 	return &raft.Config{
-		ProtocolVersion: raft.ProtocolVersionMax, LocalID: memberID(g.cfg.Self),
+		ProtocolVersion: raft.ProtocolVersionMax, LocalID: g.self,
 		HeartbeatTimeout: t.Heartbeat, ElectionTimeout: t.Election, LeaderLeaseTimeout: t.LeaderLease, CommitTimeout: t.CommitTimeout,
 		MaxAppendEntries: maxAppendEntries, BatchApplyCh: true,
 		// The library's own snapshots are never made: the log is the snapshot.
@@ -420,8 +434,7 @@ func (g *Group) ended(i *instance, err error) {
 		return // Stop, or a start that looks at cutOff itself
 	}
 	g.inst = nil
-	g.reason = err.Error()
-	g.forGood = permanent(err) || g.p.Err() != nil
+	g.endLocked(err)
 	if g.forGood {
 		g.cfg.Logger.Error("the replica does not take part any more", "error", err)
 	} else {
@@ -435,6 +448,18 @@ func (g *Group) ended(i *instance, err error) {
 		i.shut()
 		g.resume()
 	})
+}
+
+// endLocked notes why no instance runs, and whether one will. mu is held.
+func (g *Group) endLocked(err error) {
+	g.reason = err.Error()
+	if g.p != nil && g.p.Err() != nil && !permanent(err) {
+		err = g.p.Err() // damage that the open has found
+	}
+	g.forGood = permanent(err) || !g.running
+	if errors.Is(err, log.ErrCorrupt) || errors.Is(err, engine.ErrReplicaLost) {
+		g.damaged = err
+	}
 }
 
 // permanent says whether a failure stays when it is tried again.
@@ -468,8 +493,7 @@ func (g *Group) resume() {
 		g.mu.Lock()
 		if !g.stopped && g.inst == nil {
 			if err := g.startLocked(); err != nil {
-				g.reason = err.Error()
-				g.forGood = permanent(err) || g.p.Err() != nil
+				g.endLocked(err)
 			}
 		}
 		g.mu.Unlock()

@@ -285,11 +285,11 @@ func (g *Group) putInPlace(inst *instance, in *log.Incoming, req *raft.InstallSn
 		switch {
 		case g.stopped:
 		case g.p.Err() != nil:
-			g.reason, g.forGood = g.p.Err().Error(), true
+			g.endLocked(g.p.Err())
 			g.noticeLocked()
 		default:
 			if serr := g.startLocked(); serr != nil {
-				g.reason, g.forGood = serr.Error(), permanent(serr)
+				g.endLocked(serr)
 				err = errors.Join(err, serr)
 				g.work.Go(g.resume)
 			}

@@ -181,7 +181,7 @@ func (g *Group) Confirm(ctx context.Context) error {
 			continue
 		}
 		voters++
-		if s.ID == memberID(g.cfg.Self) {
+		if s.ID == g.self {
 			yes++
 			continue
 		}

@@ -56,6 +56,11 @@ const maxMembers = 1000
 // leadership to a member that stays, and returns a *partition.NotLeaderError: the next
 // leader goes on.
 func (g *Group) SetMembers(ctx context.Context, nodes []int32) error {
+	return g.setMembers(ctx, nodes, false)
+}
+
+// setMembers is SetMembers. With only it changes replicas and leaves the nodes as they are.
+func (g *Group) setMembers(ctx context.Context, nodes []int32, only bool) error {
 	want := slices.Clone(nodes)
 	slices.Sort(want)
 	want = slices.Compact(want)
@@ -76,7 +81,7 @@ func (g *Group) SetMembers(ctx context.Context, nodes []int32) error {
 		if inst == nil {
 			return g.notLeader()
 		}
-		done, err := inst.changeMember(ctx, want)
+		done, err := inst.changeMember(ctx, want, only)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errChanged) {
 			return err
 		}
@@ -93,11 +98,11 @@ var errChanged = errors.New("the members have changed meanwhile")
 
 // changeMember does the next step towards the members that are wanted. done says that
 // there was none left.
-func (i *instance) changeMember(ctx context.Context, want []int32) (done bool, err error) {
+func (i *instance) changeMember(ctx context.Context, want []int32, only bool) (done bool, err error) {
 	f := i.raft.GetConfiguration()
 	have, at := f.Configuration().Servers, f.Index()
 	find := func(node int32) int {
-		return slices.IndexFunc(have, func(s raft.Server) bool { return s.ID == memberID(node) })
+		return slices.IndexFunc(have, func(s raft.Server) bool { return memberNode(s.ID) == node })
 	}
 	change := func(f func() raft.IndexFuture) (bool, error) {
 		err := i.call(ctx, func() error { return f().Error() })
@@ -106,10 +111,20 @@ func (i *instance) changeMember(ctx context.Context, want []int32) (done bool, e
 		}
 		return false, err
 	}
+	self := i.g.self
+	for _, s := range have {
+		if s.ID != self && i.g.superseded(s.ID) {
+			return change(func() raft.IndexFuture { return i.raft.RemoveServer(s.ID, at, changeTimeout) })
+		}
+	}
 	for _, n := range want {
 		if find(n) < 0 {
+			id := memberID(n) // another one says so itself, and is added then
+			if newest := i.g.newest(n); newest != "" {
+				id = newest
+			}
 			return change(func() raft.IndexFuture {
-				return i.raft.AddNonvoter(memberID(n), raft.ServerAddress(memberID(n)), at, changeTimeout)
+				return i.raft.AddNonvoter(id, raft.ServerAddress(id), at, changeTimeout)
 			})
 		}
 	}
@@ -121,7 +136,9 @@ func (i *instance) changeMember(ctx context.Context, want []int32) (done bool, e
 			return change(func() raft.IndexFuture { return i.raft.AddVoter(s.ID, s.Address, at, changeTimeout) })
 		}
 	}
-	self := memberID(i.g.cfg.Self)
+	if only {
+		return true, nil
+	}
 	for _, s := range have {
 		if s.ID != self && !slices.Contains(want, memberNode(s.ID)) {
 			return change(func() raft.IndexFuture { return i.raft.RemoveServer(s.ID, at, changeTimeout) })
@@ -158,6 +175,9 @@ func (i *instance) awaitCaughtUp(ctx context.Context, id raft.ServerID) error {
 		if _, err := i.g.LeaderEpoch(); err != nil {
 			return err
 		}
+		if i.g.superseded(id) {
+			return errChanged
+		}
 	}
 }
 
@@ -183,7 +203,13 @@ func (g *Group) Transfer(ctx context.Context, to int32) error {
 		if to == 0 {
 			return inst.raft.LeadershipTransfer().Error()
 		}
-		return inst.raft.LeadershipTransferToServer(memberID(to), raft.ServerAddress(memberID(to))).Error()
+		id := memberID(to)
+		for _, s := range inst.raft.GetConfiguration().Configuration().Servers {
+			if memberNode(s.ID) == to {
+				id = s.ID
+			}
+		}
+		return inst.raft.LeadershipTransferToServer(id, raft.ServerAddress(id)).Error()
 	})
 	if err != nil {
 		// It says that it failed a moment before it takes entries again.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
@@ -195,7 +197,10 @@ func (n *Node) Log(id engine.LogID, initial []int32) engine.ReplicatedLog {
 		defer mu.Unlock()
 		return g
 	}
+	known, _ := n.votes.get(id)
+	self := replicaID(n.cfg.Node, known.life)
 	hooks := groupHooks{
+		server: func() raft.ServerID { return self },
 		storing: func() time.Duration {
 			if g := group(); g != nil {
 				return g.StoreHung()

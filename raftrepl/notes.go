@@ -72,7 +72,7 @@ func (g *Group) note() {
 	n.sent = index
 	t := g.gate.transport(inst)
 	for _, s := range inst.raft.GetConfiguration().Configuration().Servers {
-		if s.ID == memberID(g.cfg.Self) {
+		if s.ID == g.self {
 			continue
 		}
 		m := &raft.AppendEntriesRequest{

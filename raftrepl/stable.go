@@ -50,7 +50,11 @@ type vote struct {
 	candidate string
 	// joined says that the log's checkpoint has said that it is in the group.
 	joined bool
-	slot   uint64 // where the backend keeps it
+	// life says which replica of this node it is, and only grows: see replicaID.
+	life uint32
+	// empty says that the files of the replica before are removed, or about to be.
+	empty bool
+	slot  uint64 // where the backend keeps it
 }
 
 var (
@@ -62,7 +66,7 @@ var (
 	ErrVotesBehind = errors.New("embedlog: the node's votes are older than its log")
 	// ErrGroupLost says that a log has been in a group and does not know any more how far
 	// it was committed: its checkpoint is lost.
-	ErrGroupLost = errors.New("embedlog: the log's checkpoint is lost")
+	ErrGroupLost error = lostError("embedlog: the log's checkpoint is lost")
 )
 
 func openVotes(b voteBackend) (*Votes, error) {
@@ -203,7 +207,7 @@ func (v *Votes) hasTerm(id engine.LogID, term uint64) bool {
 }
 
 // known says whether a part is more than what Forget leaves.
-func (g *vote) known() bool { return g.joined || g.term > 0 || g.voteTerm > 0 }
+func (g *vote) known() bool { return g.joined || g.term > 0 || g.voteTerm > 0 || g.life > 0 }
 
 // stableStore is one group's part as the library sees it.
 type stableStore struct {
@@ -297,9 +301,9 @@ func (s *stableStore) Get(key []byte) ([]byte, error) {
 	return nil, errNotFound
 }
 
-// A vote as bytes: 16 topic id, 4 partition, 8 term, 8 term of the vote, 1 flags (1
-// joined), 2 length of the candidate, the candidate. Big-endian.
-const voteBytes = 16 + 4 + 8 + 8 + 1 + 2
+// A vote as bytes: 16 topic id, 4 partition, 8 term, 8 term of the vote, 4 life, 1 flags (1
+// joined, 2 empty), 2 length of the candidate, the candidate. Big-endian.
+const voteBytes = 16 + 4 + 8 + 8 + 4 + 1 + 2
 
 func (g *vote) appendTo(dst []byte) []byte {
 	be := binary.BigEndian
@@ -307,9 +311,13 @@ func (g *vote) appendTo(dst []byte) []byte {
 	dst = be.AppendUint32(dst, uint32(g.id.Partition))
 	dst = be.AppendUint64(dst, g.term)
 	dst = be.AppendUint64(dst, g.voteTerm)
+	dst = be.AppendUint32(dst, g.life)
 	flags := byte(0)
 	if g.joined {
-		flags = 1
+		flags |= 1
+	}
+	if g.empty {
+		flags |= 2
 	}
 	dst = append(dst, flags)
 	dst = be.AppendUint16(dst, uint16(len(g.candidate)))
@@ -318,14 +326,15 @@ func (g *vote) appendTo(dst []byte) []byte {
 
 func decodeVote(b []byte) (g vote, rest []byte, err error) {
 	be := binary.BigEndian
-	if len(b) < voteBytes || b[36] > 1 || len(b) < voteBytes+int(be.Uint16(b[37:])) {
+	if len(b) < voteBytes || b[40] > 3 || len(b) < voteBytes+int(be.Uint16(b[41:])) {
 		return g, nil, fmt.Errorf("a vote is damaged: %w", log.ErrCorrupt)
 	}
 	copy(g.id.Topic[:], b)
 	g.id.Partition = int32(be.Uint32(b[16:]))
 	g.term, g.voteTerm = be.Uint64(b[20:]), be.Uint64(b[28:])
-	g.joined = b[36] == 1
-	end := voteBytes + int(be.Uint16(b[37:]))
+	g.life = be.Uint32(b[36:])
+	g.joined, g.empty = b[40]&1 != 0, b[40]&2 != 0
+	end := voteBytes + int(be.Uint16(b[41:]))
 	g.candidate = string(b[voteBytes:end])
 	return g, b[end:], nil
 }

@@ -184,7 +184,7 @@ func TestVotesOnAFullDisk(t *testing.T) {
 }
 
 func FuzzVotes(f *testing.F) {
-	f.Add(encodeVotes([]vote{{id: logID(1), term: 4, voteTerm: 3, candidate: "2", joined: true}, {id: logID(2)}}))
+	f.Add(encodeVotes([]vote{{id: logID(1), term: 4, voteTerm: 3, candidate: "2", joined: true, life: 3, empty: true}, {id: logID(2)}}))
 	f.Add([]byte(votesMagic + "\xff\xff\xff\xff\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if list, err := decodeVotes(b); err == nil && !bytes.Equal(encodeVotes(list), b) {
@@ -201,7 +201,7 @@ func FuzzMembers(f *testing.F) {
 		c, err := decodeMembers(b)
 		if err == nil {
 			for _, s := range c.Servers {
-				if memberID(memberNode(s.ID)) != s.ID {
+				if node, life, ok := parseReplica(s.ID); !ok || replicaID(node, life) != s.ID {
 					t.Fatalf("accepted member %q", s.ID)
 				}
 			}

@@ -58,7 +58,7 @@ func (g *Group) members(c raft.Configuration, leader *instance) (list []engine.M
 
 // why says in words what keeps the group, or this node, from taking part.
 func (g *Group) why(inst *instance, c raft.Configuration, leader int32) string {
-	self := memberID(g.cfg.Self)
+	self := g.self
 	mine := raft.Server{}
 	for _, s := range c.Servers {
 		if s.ID == self {

@@ -57,6 +57,7 @@ const (
 	statusBusy
 	statusClosing
 	statusUnknown // a kind of request that this version does not know
+	statusReplica // it was for another replica: the text is the name of the one that is here
 	statuses
 )
 

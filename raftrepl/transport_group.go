@@ -300,9 +300,9 @@ func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int, reply func([
 	if err := d.end(); err != nil {
 		return err
 	}
-	g, why := l.receiver(route)
+	g, st, why := l.receiver(route)
 	if g == nil {
-		reply(encodeFailure(id, statusNoGroup, why))
+		reply(encodeFailure(id, st, why))
 		return nil
 	}
 	if g.bytes.Add(int64(size)) > maxGroupBytes && g.bytes.Load() > int64(size) {
@@ -358,20 +358,20 @@ func (l *wire) header(r route) raft.RPCHeader {
 }
 
 // receiver is the group that a message is for, or why there is none.
-func (l *wire) receiver(r route) (*groupTransport, string) {
+func (l *wire) receiver(r route) (*groupTransport, status, string) {
 	if node, err := peerNumber(r.from); err != nil || node != l.peer.node {
-		return nil, fmt.Sprintf("it says to be of server %q and comes from node %d", r.from, l.peer.node)
+		return nil, statusNoGroup, fmt.Sprintf("it says to be of server %q and comes from node %d", r.from, l.peer.node)
 	}
 	g := l.t.find(r.group)
 	if g == nil {
-		return nil, "the group is not here"
+		return nil, statusNoGroup, "the group is not here"
 	}
 	if g.hooks.server != nil {
 		if here := g.hooks.server(); here != "" && here != r.to {
-			return nil, fmt.Sprintf("it is for replica %s, here is %s", r.to, here)
+			return nil, statusReplica, string(here)
 		}
 	}
-	return g, ""
+	return g, statusOK, ""
 }
 
 func (t *transport) find(id engine.LogID) *groupTransport {

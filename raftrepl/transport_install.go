@@ -251,9 +251,9 @@ func (l *wire) beginInstall(id uint64, d *decoder) error {
 	from := l.peer.node
 	r.RPCHeader = l.header(route)
 	r.Leader = r.RPCHeader.Addr
-	g, why := l.receiver(route)
+	g, st, why := l.receiver(route)
 	if g == nil {
-		l.urgent(encodeFailure(id, statusNoGroup, why))
+		l.urgent(encodeFailure(id, st, why))
 		return nil
 	}
 	s := &receiveStream{l: l, id: id, more: make(chan struct{}, 1)}

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/x/embedlog/internal/engine"
 )
 
@@ -372,6 +374,11 @@ func (a *answer) errOf(node int32) error {
 		return a.err
 	case a.status == statusOK:
 		return nil
+	case a.status == statusReplica:
+		here := raft.ServerID(a.body[:min(len(a.body), maxServerBytes)])
+		if number, _, ok := parseReplica(here); ok && number == node {
+			return otherReplica(node, "", here)
+		}
 	}
 	return &RemoteError{Node: node, Served: a.status == statusFailed, Text: string(a.body[:min(len(a.body), maxTextBytes)])}
 }
@@ -380,7 +387,9 @@ func (a *answer) errOf(node int32) error {
 type RemoteError struct {
 	Node   int32
 	Served bool // it was begun; else nothing was done, and it matches engine.ErrPeerUnreachable
-	Text   string
+	// Replica is set when the message was for another replica than the one that is there.
+	Replica string
+	Text    string
 }
 
 func (e *RemoteError) Error() string { return fmt.Sprintf("node %d: %s", e.Node, e.Text) }

@@ -331,6 +331,9 @@ func (e *Engine) partitionStatus(t *Topic, n int, p *Partition) ReplicaStatus {
 		if err := p.Err(); err != nil {
 			s.Reason = "the replica on this node failed: " + err.Error()
 		}
+		if err := p.damage(); err != nil {
+			s.Reason = e.damageReason(p, replicas, err)
+		}
 		return s
 	}
 	node, epoch := p.Leader()
@@ -339,6 +342,9 @@ func (e *Engine) partitionStatus(t *Topic, n int, p *Partition) ReplicaStatus {
 	case e.cluster == nil:
 	case !p.elsewhere:
 		s.Reason = "the replica on this node does not open: " + p.Err().Error()
+		if p.damage() != nil {
+			s.Reason = e.damageReason(p, replicas, p.Err())
+		}
 	case node < 0:
 		s.Reason = "this node has no replica, and has heard of nobody who leads"
 	}

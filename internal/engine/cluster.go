@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -68,6 +69,20 @@ type Bootstrap struct {
 type Forgetter interface {
 	Forget(id LogID, gone bool) error
 }
+
+// ErrReplicaLost says that what this node has of a log is no replica of its group any
+// more: its files are damaged, gone, or of a replica that was given up. It is fetched again.
+var ErrReplicaLost = errors.New("embedlog: the replica is lost")
+
+// Renewer is what a Cluster may be, too: one whose replicas can be given up. Renew is
+// called after the log was stopped, and before its files are removed: from then on, over
+// crashes, nothing is said in the name of the replica that they were, and a log that is
+// not empty does not run. The next one waits to be made a member by its leader.
+type Renewer interface{ Renew(id LogID) error }
+
+// Damageable is what a ReplicatedLog may be, too: Damaged is why it has stopped for good
+// and is to be fetched again, nil when it is well or that would not help.
+type Damageable interface{ Damaged() error }
 
 // Adopter is what a Host is, too: a directory whose cluster id is zero takes that of the
 // first peer that it hears of.

@@ -26,6 +26,7 @@ func (w *wire) number(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
 func (e *Engine) handleReplicas() {
 	e.handle(leadersService, e.serveLeaders)
 	e.handle(leaveService, e.serveLeave)
+	e.handle(refetchService, e.serveRefetch)
 }
 
 // leadsList is what this node leads.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -41,6 +42,7 @@ type replicas struct {
 	settled   map[LogID]settledAt     // logs led here whose members are as they should be
 	tasks     map[string]*replicaTask // under way, or to be tried again
 	asked     time.Time               // when peers were last asked who leads
+	refetched map[LogID]refetched
 }
 
 // leaderHint is who leads a log that this node has no replica of.
@@ -202,6 +204,12 @@ func (r *replicas) round() {
 	for _, t := range e.view.Load().byID {
 		for n, p := range t.partitions {
 			a := t.meta.replicasOf(n)
+			if a.has(e.identity.node) && len(a.nodes) > 1 {
+				if damage := p.damage(); damage != nil {
+					r.task("fetch "+p.String()+" again", func(ctx context.Context) error { return r.refetch(ctx, p, a, damage) })
+					continue
+				}
+			}
 			if p.repl == nil || a.epoch == 0 {
 				continue
 			}
@@ -392,19 +400,27 @@ func (e *Engine) dropReplica(p *Partition) error {
 	if err := p.Partition.CloseFor(&partition.NotLeaderError{Leader: leader, LeaderEpoch: epoch}); err != nil {
 		e.logger.Warn("a replica that goes did not close", "partition", p.String(), "error", err)
 	}
-	dir := partitionDir(p.topicID, int(p.id))
 	if err := e.forget(LogID{p.topicID, p.id}, false); err != nil {
-		return err
-	}
-	// In one step it is no partition any more: half of one would be damage.
-	if err := e.fs.Rename(dir, dir+goneSuffix); err != nil {
 		return err
 	}
 	now := *t
 	now.partitions = slices.Clone(t.partitions)
 	now.partitions[p.id] = e.elsewhere(&now, int(p.id))
 	e.publish(t, &now)
-	if err := e.fs.SyncDir(topicDir(p.topicID)); err != nil {
+	return e.removeReplica(p.topicID, int(p.id))
+}
+
+// removeReplica removes the files of a replica that is none any more.
+func (e *Engine) removeReplica(topic TopicID, n int) error {
+	dir := partitionDir(topic, n)
+	if err := removePartitionDir(e.life, e.fs, dir+goneSuffix); err != nil { // of an earlier time
+		return err
+	}
+	// In one step it is no partition any more: half of one would be damage.
+	if err := e.fs.Rename(dir, dir+goneSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := e.fs.SyncDir(topicDir(topic)); err != nil {
 		return err
 	}
 	return removePartitionDir(e.life, e.fs, dir+goneSuffix) // what is left is removed at the next open

@@ -249,6 +249,10 @@ func (e *Engine) makeReplicas(t *Topic, list []int) error {
 			p.Partition.CloseFor(errs[i])
 			t.partitions[n] = e.newPartition(t, n, partition.Failed(errs[i]), nil)
 		}
+		if errors.Is(errs[i], ErrReplicaLost) {
+			e.logger.Error("partition is not replicated", "topic", t.meta.name, "partition", n, "error", errs[i])
+			errs[i] = nil // it would be the same again: see refetch
+		}
 	})
 	return firstError(errs)
 }
@@ -286,6 +290,7 @@ func (e *Engine) openReplica(t *Topic, n int, failed error) (*Partition, error) 
 	options.Replicator = repl
 	p, err := partition.Open("", options)
 	if err != nil {
+		repl.Stop() // peers are to hear that nobody is here
 		e.logger.Error("partition does not open", "topic", t.meta.name, "partition", n, "error", err)
 		if errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrNewerFormat) {
 			return e.newPartition(t, n, partition.Failed(err), nil), nil // it would be the same again

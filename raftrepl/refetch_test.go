@@ -1,0 +1,209 @@
+package raftrepl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/engine"
+	"github.com/x/embedlog/internal/simnet"
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// newDBCluster is three databases that begin a cluster together.
+func newDBCluster(t *testing.T, n int) *dbCluster {
+	c := &dbCluster{t: t, net: simnet.New(), peers: map[int32]string{}}
+	for id := int32(1); id <= int32(n); id++ {
+		c.nodes = append(c.nodes, &dbNode{id: id, disk: vfs.NewMem()})
+		c.peers[id] = simAddress(id)
+	}
+	return c
+}
+
+// restart ends a database in order, does something to its files, and opens it again.
+func (c *dbCluster) restart(n *dbNode, between func(fsys vfs.FS)) {
+	c.t.Helper()
+	if err := n.db.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	between(n.disk)
+	c.start(n)
+}
+
+// partitionFS is the directory of a partition on a node's disk.
+func partitionFS(t testing.TB, n *dbNode, topic string, partition int) (fsys vfs.FS, dir string) {
+	t.Helper()
+	for _, top := range n.db.Engine().Info().Topics {
+		if top.Name == topic {
+			dir = fmt.Sprintf("topics/%s/%d", top.ID, partition)
+			return vfs.Sub(n.disk, dir), dir
+		}
+	}
+	t.Fatalf("node %d has no topic %s", n.id, topic)
+	return nil, ""
+}
+
+// well says whether all replicas of a topic are members with a vote, in sync, and hold want records each.
+func (c *dbCluster) well(topic string, want int) error {
+	have := 0
+	for _, n := range c.nodes {
+		for _, s := range n.db.Cluster().Status() {
+			if s.Topic != topic {
+				continue
+			}
+			if s.Reason != "" {
+				return fmt.Errorf("node %d, %s/%d: %s", n.id, topic, s.Partition, s.Reason)
+			}
+			if s.Leader == n.id && (len(s.InSync) != len(c.nodes) || len(s.Members) != len(c.nodes)) {
+				return fmt.Errorf("node %d, %s/%d: in sync %v, members %+v", n.id, topic, s.Partition, s.InSync, s.Members)
+			}
+		}
+		top, err := n.db.Engine().Topic(topic)
+		if err != nil {
+			return err
+		}
+		have = 0
+		for i := range top.Partitions() {
+			p, err := top.Partition(int32(i))
+			if err != nil {
+				return err
+			}
+			if p.Replicated() == nil {
+				return fmt.Errorf("node %d has no replica of %s", n.id, p)
+			}
+			have += int(p.HighWatermark())
+		}
+		if have != want {
+			return fmt.Errorf("node %d has %d records of %d", n.id, have, want)
+		}
+	}
+	return nil
+}
+
+// Whatever happens to the files of one replica, its node goes on with the others, answers with what was
+// written, and has the replica again after a while; all is there, everywhere.
+func TestDamagedReplicaIsFetchedAgain(t *testing.T) {
+	kinds := damageKinds
+	kinds = append(kinds[:len(kinds):len(kinds)], damageKind{name: "a lost directory"})
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := context.Background()
+				c := newDBCluster(t, 3)
+				defer c.net.Close()
+				for _, n := range c.nodes {
+					c.start(n)
+				}
+				c.until("make a topic", func() error {
+					_, err := c.nodes[0].db.CreateTopic(ctx, "orders", &embedlog.TopicConfig{Partitions: 2, ReplicationFactor: 3, SegmentBytes: 4 << 10})
+					return err
+				})
+				sent := 0
+				produce := func(at *dbNode, partition int32, n int) {
+					t.Helper()
+					for range n {
+						c.until("append", func() error {
+							top, err := at.db.Engine().Topic("orders")
+							if err != nil {
+								return err
+							}
+							p, err := top.Partition(partition)
+							if err == nil {
+								_, err = p.Append(ctx, record(fmt.Sprintf("%d %s", sent, strings.Repeat("x", 300))), nil)
+							}
+							return err
+						})
+						sent++
+					}
+				}
+				produce(c.nodes[0], 0, 60)
+				produce(c.nodes[2], 1, 20)
+				c.until("all replicas have all", func() error { return c.well("orders", sent) })
+
+				sick := c.nodes[1]
+				fsys, dir := partitionFS(t, sick, "orders", 0)
+				c.restart(sick, func(vfs.FS) {
+					if kind.do != nil {
+						kind.do(t, fsys)
+						return
+					}
+					remove(t, fsys, named(t, fsys, "")...)
+					if err := sick.disk.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+						t.Fatal(err)
+					}
+				})
+				// What it answers meanwhile is true, or an error.
+				read := func(n *dbNode, partition int32) (got int, err error) {
+					top, err := n.db.Topic("orders")
+					if err != nil {
+						return 0, err
+					}
+					for rec, err := range top.Scan(ctx, nil) {
+						if err != nil {
+							return got, err
+						}
+						if !strings.HasSuffix(string(rec.Value), strings.Repeat("x", 300)) {
+							t.Fatalf("node %d answers %q", n.id, rec.Value)
+						}
+						if rec.Partition == partition {
+							got++
+						}
+					}
+					return got, nil
+				}
+				c.until("all is read at the damaged node", func() error {
+					for part, want := range []int{60, 20} {
+						if got, err := read(sick, int32(part)); err != nil || got != want {
+							return fmt.Errorf("partition %d: %d records: %v", part, got, err)
+						}
+					}
+					return nil
+				})
+				if !kind.read {
+					c.until("it is another replica", func() error {
+						if life := lifeOf(sick, "orders", 0); life != 1 {
+							return fmt.Errorf("its life is %d", life)
+						}
+						return nil
+					})
+				}
+				produce(sick, 0, 5)
+				c.until("all replicas have all again", func() error { return c.well("orders", sent) })
+				if kind.read && kind.name != "a lost segment" && lifeOf(sick, "orders", 0) != 1 {
+					t.Errorf("its life is %d", lifeOf(sick, "orders", 0))
+				}
+				if lifeOf(sick, "orders", 1) != 0 {
+					t.Error("the other partition was given up, too")
+				}
+				// After a power cut of all nothing has come back.
+				c.crash(rand.New(rand.NewPCG(1, 2)))
+				for _, n := range c.nodes {
+					c.start(n)
+				}
+				c.until("after a power cut", func() error { return c.well("orders", sent) })
+				for _, n := range c.nodes {
+					if err := n.db.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// lifeOf is which replica of a partition a node has.
+func lifeOf(n *dbNode, topic string, partition int32) uint32 {
+	for _, top := range n.db.Engine().Info().Topics {
+		if top.Name == topic {
+			v, _ := n.node.votes.get(engine.LogID{Topic: top.ID, Partition: partition})
+			return v.life
+		}
+	}
+	return 0
+}

@@ -21,6 +21,8 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -61,7 +63,10 @@ type config struct {
 	dir        string
 	list       bool
 	check      bool
-	profile    string // where profiles of the Kafka server or the nodes go
+	kills      int           // of raft failover
+	partitions []int         // of raft scale
+	idle       time.Duration // how long raft scale looks at an idle cluster
+	profile    string        // where profiles of the Kafka server or the nodes go
 }
 
 // errHelp says that the usage was asked for and printed.
@@ -118,10 +123,13 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	seconds := set.Float64("seconds", 0.3, "length of a repetition of rows bound by time: durable, interval")
 	mib := set.Int64("mib", 256, "`MiB` that a repetition of the other rows writes or reads")
 	dir := set.String("dir", "", "directory to work in, on the disk to be measured (default: the system's temporary directory)")
-	short := set.Bool("short", false, "smaller: 3 repetitions, 0.2 seconds, 64 MiB, where those flags are not given")
+	short := set.Bool("short", false, "smaller: 3 repetitions, 0.2 seconds, 64 MiB, 10 kills, 10 and 100 partitions, where those flags are not given")
 	list := set.Bool("list", false, "print the names of the rows and stop")
 	check := set.Bool("check", false, "exit with status 1 when a target is missed")
 	profile := set.String("profile", "", "write profiles of the Kafka server, or of the nodes, to this `directory`")
+	kills := set.Int("kills", 100, "how often raft failover kills the leader")
+	partitions := set.String("partitions", "10,100,300,1000", "`numbers` of partitions for raft scale")
+	idle := set.Float64("idle", 20, "`seconds` for which raft scale looks at an idle cluster")
 	help := func() error {
 		fmt.Fprint(stdout, usage)
 		set.SetOutput(stdout)
@@ -160,6 +168,15 @@ func parse(args []string, stdout io.Writer) (config, error) {
 		if !given["mib"] {
 			*mib = 64
 		}
+		if !given["kills"] {
+			*kills = 10
+		}
+		if !given["partitions"] {
+			*partitions = "10,100"
+		}
+		if !given["idle"] {
+			*idle = 5
+		}
 	}
 	var wrong []error
 	if set.NArg() > 0 {
@@ -178,6 +195,19 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	if *mib < 8 || *mib > 1024 {
 		wrong = append(wrong, fmt.Errorf("--mib %d is not between 8 and 1024: that much is mapped and kept in memory", *mib))
 	}
+	if *kills < 1 || *kills > 10_000 {
+		wrong = append(wrong, fmt.Errorf("--kills %d is not between 1 and 10000", *kills))
+	}
+	if !(*idle >= 1 && *idle <= 3600) {
+		wrong = append(wrong, fmt.Errorf("--idle %v is not between 1 and 3600", *idle))
+	}
+	for _, s := range strings.Split(*partitions, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > 10_000 {
+			wrong = append(wrong, fmt.Errorf("--partitions has %q, which is no number between 1 and 10000", s))
+		}
+		c.partitions = append(c.partitions, n)
+	}
 	if *dir == "" {
 		*dir = os.TempDir()
 	}
@@ -191,6 +221,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	} else if info, err := os.Stat(*profile); *profile != "" && (err != nil || !info.IsDir()) {
 		wrong = append(wrong, fmt.Errorf("--profile %s is not a directory", *profile))
 	}
+	c.kills, c.idle = *kills, time.Duration(*idle*float64(time.Second))
 	c.rows, c.reps, c.dir, c.list, c.check, c.profile = re, *reps, *dir, *list, *check, *profile
 	c.seconds = time.Duration(*seconds * float64(time.Second))
 	c.bytes = *mib << 20

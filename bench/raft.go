@@ -22,7 +22,9 @@ const raftChild = "raft-node"
 var raftSystems = []*raftload.System{raftload.Ours, raftload.Bound}
 
 func raftChildMain(args []string, stderr io.Writer) int {
-	if err := raftload.ServeChild(raftSystems, args); err != nil {
+	ours := *raftload.Ours
+	ours.Open = raftload.OpenOurs(raftOperations)
+	if err := raftload.ServeChild([]*raftload.System{&ours, raftload.Bound}, args); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}

@@ -44,14 +44,17 @@ func datasync(f *os.File) error {
 }
 
 // residentBytes is the memory of this process that is in RAM.
-func residentBytes() (int64, error) {
-	b, err := os.ReadFile("/proc/self/statm")
+func residentBytes() (int64, error) { return residentOf(os.Getpid()) }
+
+// residentOf is the memory of a process that is in RAM.
+func residentOf(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
 	var size, resident int64
 	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
-		return 0, fmt.Errorf("/proc/self/statm: %w", err)
+		return 0, fmt.Errorf("/proc/%d/statm: %w", pid, err)
 	}
 	return resident * int64(os.Getpagesize()), nil
 }
@@ -91,4 +94,35 @@ func fileSystem(dir string) string {
 		return "overlayfs"
 	}
 	return fmt.Sprintf("file system %#x", uint32(s.Type))
+}
+
+// openConnections are the established TCP connections of a process: its own end and the other's,
+// as the kernel writes them.
+func openConnections(pid int) (list [][2]string, err error) {
+	sockets := map[string]bool{}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		// One that was closed meanwhile is none.
+		if to, err := os.Readlink(dir + "/" + f.Name()); err == nil && strings.HasPrefix(to, "socket:[") {
+			sockets[strings.TrimSuffix(strings.TrimPrefix(to, "socket:["), "]")] = true
+		}
+	}
+	const established = "01"
+	for _, name := range []string{"tcp", "tcp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, name))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			// sl, local, remote, state, queues, timer, retransmits, uid, timeout, inode
+			if f := strings.Fields(line); len(f) > 9 && f[3] == established && sockets[f[9]] {
+				list = append(list, [2]string{f[1], f[2]})
+			}
+		}
+	}
+	return list, nil
 }

@@ -17,4 +17,6 @@ func mapReadable(*os.File, int64) ([]byte, error) { return nil, errNotLinux }
 func unmap([]byte) error                          { return errNotLinux }
 func datasync(*os.File) error                     { return errNotLinux }
 func residentBytes() (int64, error)               { return 0, errNotLinux }
+func residentOf(int) (int64, error)               { return 0, errNotLinux }
+func openConnections(int) ([][2]string, error)    { return nil, errNotLinux }
 func machine(string) string                       { return "not Linux" }

@@ -81,6 +81,8 @@ func (l *gate) take(rpc raft.RPC) {
 			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 			return
 		}
+		m = inst.released(m)
+		rpc.Command = m
 		if inst.newer(m.ID, m.LastLogIndex, m.LastLogTerm) {
 			own := *m
 			own.ID = nil // which the library takes for a member's
@@ -96,6 +98,10 @@ func (l *gate) take(rpc raft.RPC) {
 				rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
 				return
 			}
+		}
+		if inst.favours(m) {
+			rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
+			return
 		}
 	case *raft.TimeoutNowRequest:
 		if l.g.doubt.is() {

@@ -105,6 +105,7 @@ func (n *Node) Start(h engine.Host) error {
 		return fmt.Errorf("raftrepl: %w", err)
 	}
 	n.transport, n.started = t, true
+	t.run(n.greet)
 	if n.cfg.Join != "" {
 		t.run(n.announce)
 	}
@@ -156,6 +157,39 @@ func (n *Node) learn(node int32, address string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.learned[node] = address
+}
+
+// greetFor is for how long a node that starts waits until it knows where others are.
+const greetFor = 10 * time.Second
+
+// greet connects with the other nodes at once: they have failed to reach this one while it was down, and
+// try again after a pause only. What this node has to say by itself begins when it misses a leader.
+func (n *Node) greet() {
+	t := n.transport
+	for waited := time.Duration(0); waited < greetFor; waited += firstRedial {
+		peers := n.host.Peers()
+		if len(peers) == 0 {
+			peers = n.cfg.Peers
+		}
+		for node := range peers {
+			t.greet(node)
+		}
+		if len(peers) > 1 {
+			return
+		}
+		select {
+		case <-time.After(firstRedial):
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// greet begins to connect with a node.
+func (t *transport) greet(node int32) {
+	if node != t.self {
+		t.run(func() { t.peer(node).get(t.ctx, flavourMain) }) // who cannot be reached is asked again by who needs it
+	}
 }
 
 // announce says where this node is to the one that it joins, until that knows it.

@@ -168,3 +168,36 @@ func TestNodeStartsOnceAndClosesTwice(t *testing.T) {
 		}
 	})
 }
+
+// A node that starts connects with the others: those that have failed to reach it while it was down
+// would wait, and it has nothing to say before it misses a leader.
+func TestStartedNodeConnects(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newSimCluster(t, 3, 3)
+		defer c.close()
+		c.mustStart()
+		l := c.mustSettle()
+		n := c.nodes[l.n.id%3]
+		n.crash(false, 1)
+		time.Sleep(time.Minute) // the pauses of the others have grown
+		if err := n.start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * firstRedial)
+		connected := 0
+		for _, other := range c.nodes {
+			if other == n {
+				continue
+			}
+			p := n.run.Load().node.transport.peer(other.id)
+			p.mu.Lock()
+			if p.slots[flavourMain].wire != nil {
+				connected++
+			}
+			p.mu.Unlock()
+		}
+		if connected != 2 {
+			t.Errorf("it has connections with %d nodes, not 2", connected)
+		}
+	})
+}

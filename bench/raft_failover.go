@@ -39,9 +39,10 @@ func runFailover(ctx context.Context, c config, stdout, stderr io.Writer) (misse
 			return missed, fmt.Errorf("%s timing, after %d kills: %w", name, len(times), err)
 		}
 		slices.Sort(times)
-		at := func(p int) string { return times[min(len(times)*p/100, len(times)-1)].Round(time.Millisecond).String() }
+		rank := func(p int) time.Duration { return times[(len(times)*p+99)/100-1] } // the nearest rank
+		at := func(p int) string { return rank(p).Round(time.Millisecond).String() }
 		says := "yes"
-		if times[min(len(times)*99/100, len(times)-1)] > failoverTargets[fast] {
+		if rank(99) > failoverTargets[fast] {
 			says = "NO"
 			missed++
 		}

@@ -39,6 +39,8 @@ var (
 	simFor  = flag.Duration("sim.for", 0, "begin no seed after so long, whatever -sim.runs says")
 	simTime = flag.Duration("sim.time", 10*time.Second, "how long faults go on, in virtual time at the fast timing")
 	simShow = flag.Bool("sim.trace", false, "say what happened in a run that failed")
+	simMore = flag.String("sim.more", "", "a fault that happens as often as all others together")
+	simOnly = flag.String("sim.level", "", "the level of all runs: durable, interval or os")
 	simReal = flag.Bool("sim.real", false, "in real time")
 )
 

@@ -49,9 +49,9 @@ var simFaults = []simFault{
 	{"transfer", 2, (*sim).transfer},
 	{"retention", 4, (*sim).retain},
 	{"compaction", 3, (*sim).compactOne},
-	{"lost tail", 2, (*sim).loseTail},
-	{"contested election", 2, (*sim).contest},
-	{"left behind", 2, (*sim).leaveBehind},
+	{"lost tail", 4, (*sim).loseTail},
+	{"contested election", 4, (*sim).contest},
+	{"left behind", 3, (*sim).leaveBehind},
 }
 
 // harm breaks something every now and then, and mends other things.
@@ -69,8 +69,9 @@ func (s *sim) harm(during time.Duration) {
 			}
 		}
 		at := s.rng.IntN(total)
+		more := *simMore != "" && s.rng.IntN(2) == 0
 		for _, f := range simFaults {
-			if at -= f.weight; at >= 0 {
+			if at -= f.weight; at >= 0 && !more || more && f.name != *simMore {
 				continue
 			}
 			if f.do(s, n) {
@@ -146,7 +147,7 @@ func (s *sim) crash(n *simNode, power bool) bool {
 func (s *sim) die(r *simRun, power bool, seed uint64) *simRun {
 	s.dying.Lock()
 	defer s.dying.Unlock()
-	if s.weak() && s.down() >= s.minority() {
+	if r == nil || s.weak() && s.down() >= s.minority() {
 		return nil
 	}
 	return r.n.die(r, power, seed)
@@ -596,10 +597,14 @@ func (s *sim) leaveBehind(*simNode) bool {
 		return false
 	}
 	time.Sleep(s.soon(2 * time.Second))
-	s.collectFrom(l)
 	ctx, cancel := context.WithTimeout(s.clients, s.scaled(2*time.Second))
 	defer cancel()
 	l.p.Roll(ctx)
+	time.Sleep(s.scaled(200 * time.Millisecond))
+	if l.dead.Load() || l.p.LogEnd() < s.collected() {
+		return true
+	}
+	s.collectFrom(l)
 	if upto := s.collected(); upto > l.p.LogStart() && upto <= l.p.HighWatermark() {
 		l.p.DeleteRecords(ctx, upto)
 	}

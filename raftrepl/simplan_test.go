@@ -44,6 +44,11 @@ func planOf(rng *rand.Rand) simPlan {
 	case 1:
 		p.level = log.Interval
 	}
+	for _, l := range []log.Level{log.Durable, log.Interval, log.OS} {
+		if l.String() == *simOnly {
+			p.level = l
+		}
+	}
 	p.odd = rng.IntN(3) == 0
 	p.compact = rng.IntN(3) == 0
 	p.txns = rng.IntN(3) == 0

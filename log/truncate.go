@@ -120,11 +120,7 @@ func (l *Log) cutTail(segs []*segment, i int, pos int64, at place) error {
 		return err
 	}
 	defer seg.handle.release()
-	err = f.Truncate(pos)
-	if !seed.Is(seed.TruncateUnsynced) {
-		err = errors.Join(err, f.Sync())
-	}
-	if err != nil {
+	if err := errors.Join(f.Truncate(pos), f.Sync()); err != nil {
 		return err
 	}
 	if err := seg.index.cut(pos); err != nil {

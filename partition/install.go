@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/x/embedlog/internal/invariant"
-	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -39,7 +38,7 @@ func (p *Partition) Install(in *log.Incoming, index uint64) error {
 	switch own := p.base.group; {
 	case s.group == nil || s.group.Index != index:
 		err = fmt.Errorf("install: the state is not that of entry %d: %w", index, log.ErrCorrupt)
-	case !seed.Is(seed.InstallReplaces) && (own != nil && own.Index >= index || s.end < p.highWatermark.Load()):
+	case own != nil && own.Index >= index || s.end < p.highWatermark.Load():
 		err = fmt.Errorf("install: entry %d is committed here already", index)
 	case own != nil:
 		s.group.Doubtful = own.Doubtful // ours, not the sender's

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/x/embedlog/internal/seed"
 )
 
 // gate stands between a group's transport and the instances of the library that use it
@@ -66,10 +64,6 @@ func (l *gate) take(rpc raft.RPC) {
 	}
 	switch m := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
-		if beat := inst.heartbeats; beat != nil && onlyHeartbeat(m) {
-			go beat(rpc)
-			return
-		}
 		l.g.doubt.heard(m)
 		if !onlyHeartbeat(m) && inst.store.sync.settle() != nil {
 			rpc.Respond(nil, errCutOff)
@@ -204,11 +198,7 @@ func (t *instanceTransport) DecodePeer(b []byte) raft.ServerAddress { return raf
 // SetHeartbeatHandler implements raft.Transport. The handler is not used: it would run
 // beside the main loop, and can make a leader write an entry under a term that it never
 // led (github.com/hashicorp/raft/issues/695).
-func (t *instanceTransport) SetHeartbeatHandler(f func(raft.RPC)) {
-	if seed.Is(seed.FastHeartbeats) {
-		t.inst.heartbeats = f
-	}
-}
+func (t *instanceTransport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // AppendEntriesPipeline implements raft.Transport. One message at a time is under way to a
 // follower: what comes meanwhile is in the next one, and shares its sync.

@@ -302,8 +302,6 @@ type instance struct {
 	closing bool
 	calls   sync.WaitGroup // those who wait for a future
 
-	heartbeats func(raft.RPC) // nil but for a seeded bug
-
 	pmu          sync.Mutex
 	leading      uint64 // the term in which it leads; 0 is none
 	transferring bool

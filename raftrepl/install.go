@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
@@ -238,7 +237,7 @@ func (g *Group) Install(req *raft.InstallSnapshotRequest, r io.Reader) (*raft.In
 		return nil, err
 	}
 	defer end()
-	if has, err := g.has(req.LastLogIndex, req.LastLogTerm); (has || err != nil) && !seed.Is(seed.InstallReplaces) {
+	if has, err := g.has(req.LastLogIndex, req.LastLogTerm); has || err != nil {
 		resp.Success = err == nil
 		return resp, err
 	}
@@ -296,7 +295,7 @@ func (g *Group) putInPlace(inst *instance, in *log.Incoming, req *raft.InstallSn
 		}
 	}()
 	known, _ := g.cfg.Votes.get(g.cfg.ID)
-	if known.term > req.Term && !seed.Is(seed.InstallReplaces) {
+	if known.term > req.Term {
 		// Somebody else leads by now, and may have had us acknowledge other entries.
 		return known.term, in.Abort()
 	}
@@ -306,7 +305,7 @@ func (g *Group) putInPlace(inst *instance, in *log.Incoming, req *raft.InstallSn
 		}
 	}
 	has, err := g.has(req.LastLogIndex, req.LastLogTerm)
-	if (has || err != nil) && !seed.Is(seed.InstallReplaces) {
+	if has || err != nil {
 		return req.Term, errors.Join(err, in.Abort())
 	}
 	if err := g.p.Install(in, req.LastLogIndex); err != nil {

@@ -295,9 +295,7 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 		s.inst.fail(err)
 		return err
 	}
-	if !seed.Is(seed.CacheUncut) {
-		s.window.cut(low)
-	}
+	s.window.cut(low)
 	s.sync.cut(low - 1)
 	// What a reader read ahead is no longer so.
 	s.reading.Lock()

@@ -40,17 +40,13 @@ var All = []Bug{
 	{LeaderAlone, "raftrepl", "TestSimulation"},
 	{FollowerShowsAll, "raftrepl", "TestSimulation"},
 	{VoteForgotten, "raftrepl", "TestSimulation"},
-	{InstallReplaces, "raftrepl", "TestSimulation"},
 	{DoubtIgnored, "raftrepl", "TestSimulation"},
 	{DoubtEndsEarly, "raftrepl", "TestSimulation"},
 	{StaleRead, "raftrepl", "TestSimulation"},
 	{StaleProducers, "raftrepl", "TestSimulation"},
 	{RetainAlone, "raftrepl", "TestSimulation"},
 	{CompactAhead, "raftrepl", "TestSimulation"},
-	{TruncateUnsynced, "raftrepl", "TestSimulation"},
-	{FastHeartbeats, "raftrepl", "TestSimulation"},
 	{DeposedAcks, "raftrepl", "TestSimulation"},
-	{CacheUncut, "raftrepl", "TestSimulation"},
 }
 
 // The bugs, by what is wrong.
@@ -82,15 +78,11 @@ const (
 	LeaderAlone      = "leader-commits-alone"
 	FollowerShowsAll = "follower-shows-uncommitted"
 	VoteForgotten    = "vote-not-persisted"
-	InstallReplaces  = "install-replaces-acknowledged"
 	DoubtIgnored     = "doubtful-replica-votes"
 	DoubtEndsEarly   = "doubt-ends-at-first-commit"
 	StaleRead        = "stale-leader-confirms"
 	StaleProducers   = "producers-survive-truncation"
 	RetainAlone      = "retention-without-command"
 	CompactAhead     = "compaction-above-committed"
-	TruncateUnsynced = "truncation-not-synced"
-	FastHeartbeats   = "heartbeat-fast-path"
 	DeposedAcks      = "deposed-leader-acknowledges"
-	CacheUncut       = "cache-keeps-truncated"
 )

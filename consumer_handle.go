@@ -79,7 +79,7 @@ func (c *Consumer) applyChangedLocked() {
 func (c *Consumer) handleLost(ctx context.Context) {
 	c.mu.Lock()
 	mine := c.positionsLocked()
-	if c.cur != nil && len(c.dueLocked()) > 0 {
+	if c.auto && c.cur != nil && len(c.dueLocked()) > 0 { // what was read since loseLocked; marks by hand are refused since
 		c.dropLocked(ErrRebalance)
 	}
 	for _, s := range c.sources {

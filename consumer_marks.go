@@ -62,10 +62,13 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
-		err = c.dropped
+		err, c.dropped = c.dropped, nil // it is said once: what is marked from now on is another matter
 	}
-	if errors.Is(err, engine.ErrRebalance) {
-		c.dropped = nil
+	if c.isMember() && isFenced(err) {
+		c.dropped = nil // by the same
+		if !errors.Is(err, engine.ErrRebalance) {
+			err = fmt.Errorf("%w: %w", engine.ErrRebalance, err)
+		}
 	}
 	if err == nil && c.closed {
 		err = ErrClosed

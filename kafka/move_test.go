@@ -24,6 +24,7 @@ import (
 type trio struct {
 	t       testing.TB
 	net     *clustertest.Net
+	nodes   []*clustertest.Node
 	dbs     []*embedlog.DB
 	servers []*Server
 }
@@ -31,7 +32,9 @@ type trio struct {
 func openTrio(t testing.TB) *trio {
 	c := &trio{t: t, net: clustertest.New(1, 2, 3)}
 	for id := range int32(3) {
-		db, err := embedlog.OpenFS(vfs.NewMem(), &embedlog.Options{Replication: c.net.Node(id + 1), MaintenanceInterval: -1})
+		node := c.net.Node(id + 1)
+		c.nodes = append(c.nodes, node)
+		db, err := embedlog.OpenFS(vfs.NewMem(), &embedlog.Options{Replication: node, MaintenanceInterval: -1})
 		if err != nil {
 			t.Fatal(err)
 		}

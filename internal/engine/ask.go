@@ -82,7 +82,7 @@ func (e *Engine) offsetsOf(ctx context.Context, p *Partition, q offsetsQuestion)
 	}
 	q.Topic, q.Partition = p.topicID, p.id
 	a, err := e.askOffsets().atLeader(ctx, p, &q)
-	if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) {
+	if tryElsewhere(err) && ctx.Err() == nil {
 		// Not as one of the partition that the caller asked this node for.
 		err = fmt.Errorf("%w: offsets of %s: %v", ErrCoordinatorLoading, p, err)
 	}
@@ -140,7 +140,7 @@ func (e *Engine) atMeta(ctx context.Context, q metaAsk) (a metaGiven, err error)
 	if leader >= 0 {
 		a, err = e.askMeta().atNode(ctx, e, leader, &q)
 	}
-	if leader < 0 || errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) {
+	if leader < 0 || tryElsewhere(err) && ctx.Err() == nil {
 		err = fmt.Errorf("%w: the metadata: node %d was asked: %v", ErrCoordinatorLoading, leader, err)
 	}
 	return a, err

@@ -52,19 +52,22 @@ func (s *service[Q, A]) atNode(ctx context.Context, e *Engine, node int32, q *Q)
 	}
 	answer, err := e.cluster.Call(ctx, node, s.name, request)
 	if err != nil {
+		if !errors.Is(err, ErrPeerUnreachable) {
+			err = fmt.Errorf("%w: %w", errAnswerLost, err)
+		}
 		return r.Answer, fmt.Errorf("ask node %d: %w", node, err)
 	}
 	if err := peerCodec.Decode(answer, &r); err != nil {
-		return r.Answer, fmt.Errorf("ask node %d: %w", node, err)
+		return r.Answer, fmt.Errorf("ask node %d: %w: %w", node, errAnswerLost, err)
 	}
-	return r.Answer, r.Err
+	return r.Answer, asOurs(node, r.Err)
 }
 
 // atLeader has the node answer that leads the log of p. It follows the leader where that
 // has moved, and does not wait for one: when nobody is known to lead, or who does cannot be
 // reached, it fails with a *partition.NotLeaderError or an error that matches
-// ErrPeerUnreachable. After any other error the question may have been answered, or be
-// answered later.
+// ErrPeerUnreachable. After any other error, such as errAnswerLost, the question may have been
+// answered, or be answered later.
 func (s *service[Q, A]) atLeader(ctx context.Context, p *Partition, q *Q) (answer A, err error) {
 	e := p.engine
 	node, _ := p.Leader()

@@ -46,19 +46,25 @@ func (e *Engine) callPeer(ctx context.Context, node int32, service string, reque
 	if answer[0] == answerOK {
 		return answer[1:], nil
 	}
-	err = DecodeError(answer[1:])
-	switch {
-	case err == nil:
+	if err = DecodeError(answer[1:]); err == nil {
 		return nil, fmt.Errorf("node %d: %w: it fails without an error", node, errAnswerLost)
-	case errors.Is(err, partition.ErrUnknownOutcome):
+	}
+	return nil, asOurs(node, err)
+}
+
+// asOurs is a peer's error as one of ours: what the peer says of itself is not to be taken for
+// something about this node.
+func asOurs(node int32, err error) error {
+	switch {
+	case err == nil, errors.Is(err, partition.ErrUnknownOutcome):
 	case errors.Is(err, log.ErrClosed) && !errors.Is(err, ErrUnknownTopic):
 		// It is the peer that is closed, which must not be taken for our own.
-		return nil, fmt.Errorf("node %d: %w", node, errPeerCloses)
+		return fmt.Errorf("node %d: %w", node, errPeerCloses)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// Of the context that the peer served it with: ours, or its own life.
-		return nil, fmt.Errorf("node %d: %w", node, errAnswerLost)
+		return fmt.Errorf("node %d: %w", node, errAnswerLost)
 	}
-	return nil, err
+	return err
 }
 
 // serve registers a service whose answers are payloads or errors.

@@ -85,8 +85,10 @@ func (s *service[Q, A]) of(ctx context.Context, shares *Shares, group string, q 
 		return answer, err
 	}
 	answer, err = s.atLeader(ctx, shards[offsetsPartitionOf(group, len(shards))].part, q)
-	if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) {
+	if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) || errors.Is(err, errPeerCloses) {
 		err = fmt.Errorf("%w: share group %q: %v", ErrCoordinatorLoading, group, err)
+	} else if errors.Is(err, errAnswerLost) {
+		err = fmt.Errorf("%w: share group %q: %w", partition.ErrUnknownOutcome, group, err)
 	}
 	return answer, err
 }

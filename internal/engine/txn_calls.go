@@ -2,13 +2,11 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/x/embedlog/log"
-	"github.com/x/embedlog/partition"
 )
 
 // What peers ask of each other about transactions.
@@ -77,7 +75,7 @@ func (t *Txns) atCoordinator(ctx context.Context, q txnQuestion) error {
 	}
 	part := shards[offsetsPartitionOf(q.ID, len(shards))].part
 	_, err = t.e.askTxn().atLeader(ctx, part, &q)
-	if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) {
+	if tryElsewhere(err) && ctx.Err() == nil { // asked again it does nothing twice
 		err = fmt.Errorf("%w: transactional id %q: %v", ErrCoordinatorLoading, q.ID, err)
 	}
 	return err

@@ -51,10 +51,15 @@ func (t *Txns) syncData(m *txnMeta) error {
 	failed, err := t.each(m.sortedParts(), func(p txnPart) error {
 		return t.ask(p, markerQuestion{Op: askSync})
 	})
-	if len(failed) > 0 {
-		return err
+	if len(failed) == 0 {
+		return nil
 	}
-	return nil
+	if tryElsewhere(err) {
+		// Who leads that partition is nothing that whoever asked us should take for an answer
+		// about the coordinator. Nothing is decided, and syncing again does no harm.
+		err = fmt.Errorf("%w: records of transactional id %q cannot be synced: %v", ErrCoordinatorLoading, m.id, err)
+	}
+	return err
 }
 
 // partition finds a partition by its topic's id. One that was deleted matches

@@ -283,7 +283,7 @@ func (q *fetcher) check(r *request) {
 			p.code = r.checkLeaderEpoch(p.part, p.leaderEpoch)
 		}
 		if p.code == codeNone {
-			p.checkDivergence()
+			p.checkDivergence(r)
 		}
 		q.wrong = q.wrong || p.code != codeNone || p.diverge
 	}
@@ -340,9 +340,15 @@ func (q *fetcher) checkLeader(r *request, p *fetchPart) {
 
 // checkDivergence says where the client's log and ours part, when the record before
 // the one it asks for is not the one it had. (KIP-595)
-func (p *fetchPart) checkDivergence() {
+func (p *fetchPart) checkDivergence(r *request) {
 	if p.lastEpoch < 0 {
 		return
+	}
+	if r.mustLead(p.part) == nil {
+		if err := r.mustKnow(p.part); err != nil {
+			p.code, p.err = codeNotLeaderOrFollower, err // it does before long
+			return
+		}
 	}
 	epoch, end := p.part.EpochEnd(p.lastEpoch)
 	switch {

@@ -72,6 +72,14 @@ func listOffset(r *request, q *kmsg.ListOffsetsRequest, topic *engine.Topic, ask
 		}
 	}
 	since, special := timeSince[asked.Timestamp]
+	if asked.Timestamp >= 0 || asked.Timestamp == timeLatest || asked.Timestamp == timeNewest {
+		if err := r.mustKnow(part); err != nil {
+			if p.ErrorCode = codeNotLeaderOrFollower; q.Version >= 5 {
+				p.ErrorCode = codeOffsetNotAvailable
+			}
+			return
+		}
+	}
 	switch {
 	case asked.Timestamp < 0 && !special, special && q.Version < since:
 		p.ErrorCode = codeUnsupportedVersion

@@ -20,7 +20,7 @@ func offsetForLeaderEpoch(r *request, q *kmsg.OffsetForLeaderEpochRequest) (kmsg
 			if code == codeNone {
 				part, err := readablePartition(topic, p.Partition)
 				if err == nil {
-					err = r.mustLead(part)
+					err = r.mustKnow(part)
 				}
 				if p.ErrorCode = codeOf(err); err == nil {
 					p.ErrorCode = r.checkLeaderEpoch(part, asked.Partitions[j].CurrentLeaderEpoch)

@@ -185,6 +185,18 @@ func (r *request) mustLead(p *engine.Partition) error {
 	return &partition.NotLeaderError{Leader: node, LeaderEpoch: epoch}
 }
 
+// mustKnow is mustLead for what only a leader knows that has committed an entry of its own
+// epoch: where the records end, and its predecessors' epochs. One that was only just elected would
+// answer with what its replica knew, and a client that had read further would take that for loss,
+// and go back. (KIP-320)
+func (r *request) mustKnow(p *engine.Partition) error {
+	if err := r.mustLead(p); err != nil || r.engine.Cluster() == nil {
+		return err
+	}
+	_, err := p.Replicated().LeaderEpoch()
+	return err
+}
+
 // leaderNow completes an error of a partition that says that this node does not lead it,
 // with who does: nil for other errors, and when nobody is known to.
 func leaderNow(p *engine.Partition, err error) *partition.NotLeaderError {

@@ -83,6 +83,19 @@ func (n *Net) Deafen(id engine.LogID, node int32) (release func()) {
 	}
 }
 
+// Doubt has whoever is elected say that it leads, and not in which epoch, until release is called:
+// as one that was elected, and has committed nothing yet.
+func (n *Net) Doubt(id engine.LogID) (release func()) {
+	g := n.group(id)
+	add := func(by int) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.doubts += by
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
 func (n *Net) group(id engine.LogID) *group {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -106,6 +119,7 @@ type group struct {
 	leader    int32
 	epoch     int32
 	held      int
+	doubts    int
 	running   map[int32]*Log
 	holds     map[int32]bool // nodes whose log has held entries, until Forget
 	deaf      map[int32]bool // nodes that do not hear of commits
@@ -381,7 +395,7 @@ func (l *Log) leads() bool { return l.g.leader == l.node.id && l.g.running[l.nod
 func (l *Log) LeaderEpoch() (int32, error) {
 	l.g.mu.Lock()
 	defer l.g.mu.Unlock()
-	if !l.leads() {
+	if !l.leads() || l.g.doubts > 0 {
 		return 0, l.notLeader()
 	}
 	return l.g.epoch, nil

@@ -247,6 +247,10 @@ func (m *moves) take() []history.Key {
 
 // member polls as a member of a group, and commits what it polled.
 func (w *worker) member(ctx context.Context, topics []string) {
+	w.known(ctx, topics)
+	if ctx.Err() != nil {
+		return
+	}
 	m := &moves{}
 	c, err := w.db.Consumer(&embedlog.ConsumerConfig{
 		Group: goGroup, Topics: topics, ManualCommit: true, SessionTimeout: 6 * time.Second,
@@ -287,6 +291,19 @@ func (w *worker) member(ctx context.Context, topics []string) {
 		}
 	}
 	w.say("close member", c.Close())
+}
+
+// known waits until the node knows the topics: one that was killed begins with the metadata of its
+// checkpoint, and hears of the rest from the others.
+func (w *worker) known(ctx context.Context, topics []string) {
+	for _, topic := range topics {
+		for ctx.Err() == nil {
+			if _, err := w.db.Topic(topic); err == nil {
+				break
+			}
+			w.pause(ctx, 50*time.Millisecond)
+		}
+	}
 }
 
 // reset is a consumer that goes on elsewhere: nothing is deleted here, so it may not.

@@ -4,4 +4,6 @@ package main
 
 import "fmt"
 
-func main() { fmt.Println("SKIP: this machine cannot do it: it takes network namespaces, which Linux has") }
+func main() {
+	fmt.Println("SKIP: this machine cannot do it: it takes network namespaces, which Linux has")
+}

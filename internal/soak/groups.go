@@ -26,6 +26,17 @@ type moved struct {
 	mu   sync.Mutex
 	keys map[history.Key]bool
 	lost int // commits whose answer was lost
+	sent int // commits that were sent
+}
+
+// OnBrokerWrite counts commits that are sent: one that a cluster refuses may have been sent
+// before, and answered with an error after which kgo sends it again.
+func (m *moved) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if key == kmsg.OffsetCommit.Int16() {
+		m.mu.Lock()
+		m.sent++
+		m.mu.Unlock()
+	}
 }
 
 // OnBrokerE2E counts commits whose answer was lost: kgo sends them again.
@@ -37,10 +48,10 @@ func (m *moved) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) 
 	}
 }
 
-func (m *moved) lostCommits() int {
+func (m *moved) commits() (sent, lost int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.lost
+	return m.sent, m.lost
 }
 
 func (m *moved) add(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
@@ -171,7 +182,7 @@ func (w *worker) commit(cl *kgo.Client, m *moved) {
 	op := w.begin(history.OpCommit)
 	op.Group, op.Offsets = countGroup, positions(at)
 	var failed error
-	lost := m.lostCommits()
+	sent, lost := m.commits()
 	cl.CommitOffsetsSync(ctx, at, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if failed = err; err != nil {
 			return
@@ -189,7 +200,7 @@ func (w *worker) commit(cl *kgo.Client, m *moved) {
 		}
 	}
 	// A refusal of what was sent again says nothing about the first time.
-	if failed != nil && (outcome == history.OK || m.lostCommits() > lost) {
+	if nowSent, nowLost := m.commits(); failed != nil && (outcome == history.OK || nowLost > lost || nowSent > sent+1) {
 		outcome = history.Info
 	}
 	w.note("commit", failed)

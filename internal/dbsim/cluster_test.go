@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,13 +22,11 @@ import (
 type machine struct {
 	id   int32
 	disk *vfs.Mem
-	skew atomic.Int64 // of its wall clock
+	skew time.Duration // of its wall clock, for processes that begin from now on
 	join string
 	busy atomic.Bool // it is being stopped
 	run  atomic.Pointer[process]
 }
-
-func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }
 
 // process is a database that runs on a machine, with the clients in it.
 type process struct {
@@ -101,12 +100,13 @@ func (c *cluster) start(m *machine) error {
 			cfg.Peers[other.id] = address(other.id)
 		}
 	}
+	skew := m.skew
 	node, err := raftrepl.New(cfg)
 	if err != nil {
 		return err
 	}
 	p.db, err = embedlog.OpenFS(p.fault, &embedlog.Options{
-		Replication: node, ReplicationFactor: 3, Logger: logger(m.id), Now: m.now,
+		Replication: node, ReplicationFactor: 3, Logger: logger(m.id), Now: func() time.Time { return time.Now().Add(skew) },
 		TopicDefaults: embedlog.TopicConfig{SegmentBytes: 64 << 10, Retention: -1},
 	})
 	if err != nil {
@@ -190,4 +190,14 @@ func (c *cluster) down() (count int) {
 }
 
 // failed says that a log of it has failed, which only another start mends.
-func (p *process) failed() bool { return p.db.Stats().Failed > 0 }
+func (p *process) failed() bool {
+	if p.db.Stats().Failed > 0 {
+		return true
+	}
+	for _, s := range p.db.Cluster().Status() {
+		if strings.Contains(s.Reason, "storage failed") {
+			return true
+		}
+	}
+	return false
+}

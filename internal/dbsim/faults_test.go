@@ -86,7 +86,7 @@ func (s *sim) fault() {
 			s.restart()
 		case 1:
 			name = "clock"
-			m.skew.Store(int64(time.Duration(s.rng.IntN(7200)-3600) * time.Second))
+			m.skew = time.Duration(s.rng.IntN(7200)-3600) * time.Second // at its next start
 		case 2:
 			name = "stop"
 			if p != nil && s.down() < s.minority() {
@@ -136,7 +136,6 @@ func (s *sim) heal() {
 			s.net.Loss(host(a.id), host(b.id), nil)
 			s.net.Delay(host(a.id), host(b.id), 0)
 		}
-		a.skew.Store(0)
 		a.disk.SetCapacity(-1)
 		if p := a.run.Load(); p != nil {
 			p.fault.Clear()

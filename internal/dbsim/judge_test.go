@@ -174,7 +174,25 @@ func (s *sim) describe(t *testing.T) {
 		for _, st := range p.db.Cluster().Status() {
 			fmt.Fprintf(&b, "\n  %+v", st)
 		}
-		t.Logf("node %d:%s", m.id, &b)
+		for _, topic := range p.db.Engine().Topics() {
+			for _, part := range topic.Partitions() {
+				for _, st := range part.Producers() {
+					if part.Leads() && st.TxnFirstOffset >= 0 {
+						fmt.Fprintf(&b, "\n  %v: open: %+v", part, st)
+					}
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		list, err := p.db.Engine().AnyTxns().List(ctx)
+		for _, l := range list {
+			d, err := p.db.Engine().AnyTxns().Describe(ctx, l.TransactionalID)
+			if l.State != "CompleteCommit" && l.State != "CompleteAbort" && l.State != "Empty" {
+				fmt.Fprintf(&b, "\n  %+v %v", d, err)
+			}
+		}
+		cancel()
+		t.Logf("node %d: %v%s", m.id, err, &b)
 	}
 }
 

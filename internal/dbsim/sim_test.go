@@ -2,6 +2,7 @@ package dbsim
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -121,8 +122,10 @@ func (s *sim) makeTopics(t *testing.T) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	err := s.until(30*time.Second, func() error {
-		if n := len(s.machines[0].run.Load().db.Cluster().Nodes()); n < len(s.machines) {
-			return fmt.Errorf("%d nodes are known", n)
+		for _, m := range s.machines {
+			if n := len(m.run.Load().db.Cluster().Nodes()); n < len(s.machines) {
+				return fmt.Errorf("node %d knows %d nodes", m.id, n)
+			}
 		}
 		return nil
 	})
@@ -132,7 +135,14 @@ func (s *sim) makeTopics(t *testing.T) bool {
 	}
 	for i, name := range s.topics {
 		db := s.machines[i%len(s.machines)].run.Load().db
-		_, err := db.CreateTopic(ctx, name, &embedlog.TopicConfig{Partitions: s.parts})
+		// Nodes are known before all of them have said where their directories are.
+		err := s.until(30*time.Second, func() error {
+			_, err := db.CreateTopic(ctx, name, &embedlog.TopicConfig{Partitions: s.parts, ReplicationFactor: 3})
+			if errors.Is(err, embedlog.ErrTopicExists) {
+				return nil
+			}
+			return err
+		})
 		if err != nil {
 			t.Errorf("topic %s: %v", name, err)
 			return false

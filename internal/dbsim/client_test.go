@@ -20,7 +20,8 @@ type client struct {
 	number int32
 	rnd    *rand.Rand
 	sent   int64
-	p      *process // where it is
+	p      *process          // where it is
+	made   map[string]*named // of an administrator
 }
 
 // value is one that nobody else sends.

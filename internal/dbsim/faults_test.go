@@ -25,7 +25,7 @@ func (s *sim) fault() {
 	a, b := host(m.id), host(s.machines[s.rng.IntN(len(s.machines))].id)
 	p := m.run.Load()
 	name := ""
-	switch s.rng.IntN(13) {
+	switch s.rng.IntN(17) {
 	case 0, 1:
 		if p != nil && s.down() < s.minority() {
 			power := s.rng.IntN(2) == 0
@@ -76,6 +76,8 @@ func (s *sim) fault() {
 			time.Sleep(time.Duration(s.rng.IntN(3000)) * time.Millisecond)
 			m.disk.SetCapacity(-1)
 		}
+	case 13, 14, 15, 16:
+		name = s.move()
 	case 12:
 		switch s.rng.IntN(4) {
 		case 0:

@@ -21,7 +21,7 @@ import (
 func (s *sim) judge(t *testing.T) {
 	s.restart() // a sync that failed at the very end
 	end := &client{sim: s, number: 1000, p: s.machines[0].run.Load()}
-	if err := s.until(120*time.Second, s.settled); err != nil {
+	if err := s.until(120*time.Second, func() error { return errors.Join(s.settled(), s.placed(), s.administered(s.admin)) }); err != nil {
 		t.Errorf("after all was healed: %v", err)
 		s.describe(t)
 	} else if err := s.same(); err != nil {

@@ -52,6 +52,8 @@ type sim struct {
 	start   time.Time
 	topics  []string
 	parts   int
+	drained int32           // a node that was told to give its replicas away; 0 is none
+	admin   *client         // who makes and deletes topics
 	clients context.Context // ends when nobody is to begin anything any more
 	wg      sync.WaitGroup
 
@@ -163,11 +165,13 @@ func (s *sim) begin() {
 	s.client(51, func(c *client) { c.read(true) })
 	s.client(60, (*client).linearizable)
 	s.client(61, (*client).ask)
+	s.admin = s.client(70, (*client).administer)
 }
 
-func (s *sim) client(number int32, f func(*client)) {
+func (s *sim) client(number int32, f func(*client)) *client {
 	c := &client{sim: s, number: number, rnd: rand.New(rand.NewPCG(s.seed, uint64(number)))}
 	s.wg.Go(func() { f(c) })
+	return c
 }
 
 func (s *sim) now() int64 { return int64(time.Since(s.start)) + 1 }

@@ -35,8 +35,13 @@ func (s *sim) judge(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := end.final(ctx); err != nil {
+	last, err := end.final(ctx)
+	if err != nil {
 		t.Errorf("final read: %v", err)
+	}
+	member := &client{sim: s, number: 1001, rnd: s.rng, p: s.machines[1].run.Load()}
+	if err := member.catchUp(last); err != nil {
+		t.Errorf("a member that joins when all others are gone: %v", err)
 	}
 	if err := end.positions(ctx, true); err != nil {
 		t.Errorf("final positions: %v", err)
@@ -197,26 +202,29 @@ func (s *sim) describe(t *testing.T) {
 }
 
 // final reads everything from start to end.
-func (c *client) final(ctx context.Context) error {
+// It returns the last record of each partition.
+func (c *client) final(ctx context.Context) (last map[history.Key]int64, err error) {
+	last = map[history.Key]int64{}
 	assign := c.begin(history.OpAssign)
 	assign.Keys = c.keys()
 	c.end(assign, history.OK)
 	for _, k := range c.keys() {
 		topic, err := c.p.db.Topic(k.Topic)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		op := c.begin(history.OpPoll)
 		op.Final = true
 		run := history.Run{Key: k}
 		for rec, err := range topic.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{k.Partition}, Linearizable: true}) {
 			if err != nil {
-				return err
+				return nil, err
 			}
 			value, err := strconv.ParseInt(string(rec.Value), 10, 64)
 			if err != nil {
-				return err
+				return nil, err
 			}
+			last[k] = rec.Offset
 			run.Records = append(run.Records, history.Record{Offset: rec.Offset, Value: value})
 		}
 		if len(run.Records) > 0 {
@@ -227,5 +235,41 @@ func (c *client) final(ctx context.Context) error {
 	op := c.begin(history.OpFinal)
 	op.Keys = c.keys()
 	c.end(op, history.OK)
-	return nil
+	return last, nil
+}
+
+// catchUp joins the group that counts, and reads and commits what nobody has: members that have died
+// give their partitions on.
+func (c *client) catchUp(last map[history.Key]int64) error {
+	consumer, m := c.member(countGroup, c.topics...)
+	if consumer == nil {
+		return errors.New("it cannot join")
+	}
+	defer consumer.Close()
+	return c.until(2*time.Minute, func() error {
+		c.rebalanced(m)
+		op := c.begin(history.OpPoll)
+		runs, marks, ok := c.poll(consumer)
+		op.Polls, op.Keys = runs, m.take()
+		c.end(op, history.OK)
+		if !ok || len(runs) > 0 && !c.commit(consumer, marks) {
+			return errors.New("it cannot go on")
+		}
+		ctx, cancel := c.limit(10 * time.Second)
+		defer cancel()
+		info, err := c.p.db.DescribeGroup(ctx, countGroup)
+		if err != nil {
+			return err
+		}
+		committed := map[history.Key]int64{}
+		for _, p := range info.Partitions {
+			committed[history.Key{Topic: p.Topic, Partition: p.Partition}] = p.Committed
+		}
+		for k, at := range last {
+			if committed[k] <= at {
+				return fmt.Errorf("of %v %d is committed, and the last record is %d; it has %v; members %+v", k, committed[k], at, consumer.Assignment(), info.Members)
+			}
+		}
+		return nil
+	})
 }

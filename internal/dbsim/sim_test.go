@@ -33,7 +33,7 @@ func TestSimulation(t *testing.T) {
 	}
 	runs := *dbRuns
 	if runs == 0 {
-		runs = testcount.N(4)
+		runs = testcount.N(3)
 	}
 	for i := range uint64(runs) {
 		seed := *dbFrom + i

@@ -37,6 +37,7 @@ type metaGroup struct {
 
 	mu    sync.Mutex
 	next  int64         // the offset of the first record that is not applied
+	shown bool          // caught has returned: until then what is applied is not to be seen on this node
 	moved chan struct{} // closed when next moves on
 	// results are what became of records since a change began; nil while none is under way.
 	results map[int64]metaResult
@@ -155,6 +156,11 @@ func (g *metaGroup) checkCaught() {
 	if !g.done && g.applied() >= min(g.held, g.m.part.LogEnd()) {
 		g.done = true
 		g.caught()
+		g.mu.Lock()
+		g.shown = true
+		close(g.moved)
+		g.moved = make(chan struct{})
+		g.mu.Unlock()
 	}
 }
 
@@ -216,13 +222,14 @@ func (g *metaGroup) applied() int64 {
 	return g.next
 }
 
-// await returns when all below offset is applied on this node.
+// await returns when all below offset is applied on this node, and to be seen.
 func (g *metaGroup) await(ctx context.Context, offset int64) error {
 	for {
 		g.mu.Lock()
 		next, failed, moved := g.next, g.failed, g.moved
+		shown := g.shown
 		g.mu.Unlock()
-		if next >= offset {
+		if next >= offset && shown {
 			return nil
 		}
 		if failed != nil {

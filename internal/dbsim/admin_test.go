@@ -95,7 +95,9 @@ func (c *client) administer() {
 func (c *client) change(ctx context.Context, name string, n *named) {
 	was := *n
 	var err error
-	defer func() { c.trace("administrator at node %d: topic %s from %+v to %+v: %v", c.p.m.id, name, was, *n, err) }()
+	defer func() {
+		c.trace("administrator at node %d: topic %s from %+v to %+v: %v", c.p.m.id, name, was, *n, err)
+	}()
 	wants := func(is error) {
 		if !c.p.dead.Load() && !n.unknown && !was.unknown {
 			c.problem("topic %s at node %d, which the administrator knows as %+v: %v", name, c.p.m.id, was, is)

@@ -102,8 +102,6 @@ type sending struct {
 	mu   sync.Mutex
 	runs []history.Run
 	wait sync.WaitGroup
-	left int
-	errs []error
 }
 
 // add makes a record, and returns where its offset is to be put.

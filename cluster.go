@@ -90,5 +90,19 @@ func (c *Cluster) ElectPreferred(ctx context.Context) (moved int, err error) {
 	return c.db.engine.ElectPreferred(ctx)
 }
 
+// Recovery is what Recover was decided on.
+type Recovery = engine.Recovery
+
+// Recover is an operator's decision about a partition, or about the metadata with an empty topic, that has no
+// leader and can get none: records that were acknowledged may be lost by it. Without lost
+// the replicas that can be reached, which must be a majority, go on with what they have
+// after stops without order at a durability level below Durable. With lost, the nodes whose disks are
+// gone for good, the replica on this node goes on as the only one, and must be the longest
+// that is left; those nodes must not come back with their old directories, and are
+// drained and removed afterwards. It fails with ErrNotRecoverable where neither is needed.
+func (c *Cluster) Recover(ctx context.Context, topic string, partition int32, lost ...int32) (Recovery, error) {
+	return c.db.engine.RecoverReplica(ctx, topic, partition, lost)
+}
+
 // Advertise tells the cluster where this node takes calls of Kafka clients.
 func (c *Cluster) Advertise(endpoints ...NodeEndpoint) { c.db.engine.Advertise(endpoints) }

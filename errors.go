@@ -71,6 +71,8 @@ var (
 	ErrInvalidAssignment = engine.ErrInvalidAssignment
 	// ErrUnknownNode is matched by *UnknownNodeError.
 	ErrUnknownNode = engine.ErrUnknownNode
+	// ErrNotRecoverable says that Cluster.Recover is not needed, or not so, or not here.
+	ErrNotRecoverable = engine.ErrNotRecoverable
 	// ErrInvalidNode is matched by *InvalidNodeError.
 	ErrInvalidNode = engine.ErrInvalidNode
 	// ErrPeerUnreachable says that another node of the cluster could not be reached, and

@@ -32,6 +32,7 @@ var allErrors = map[string]struct {
 	"ErrGroupType":                {ErrGroupType, false},
 	"ErrInstanceInUse":            {ErrInstanceInUse, true},
 	"ErrInvalidAssignment":        {ErrInvalidAssignment, false},
+	"ErrNotRecoverable":           {ErrNotRecoverable, false},
 	"ErrInvalidNode":              {ErrInvalidNode, false},
 	"ErrInvalidReplicationFactor": {ErrInvalidReplicationFactor, false},
 	"ErrPeerUnreachable":          {ErrPeerUnreachable, true},
@@ -85,6 +86,7 @@ var allErrors = map[string]struct {
 // hidden are sentinels below that no caller of this package meets.
 var hidden = map[string]string{
 	"ErrGone":                 "log: answered by package backup",
+	"ErrReplicaLost":          "engine: the replica is fetched again, and calls go to the others meanwhile",
 	"ErrGroupFull":            "log: partition writes the group and begins another",
 	"ErrHeld":                 "log: maintenance tries again",
 	"ErrOffsetAhead":          "log: partition says ErrOffsetOutOfRange",

@@ -65,6 +65,8 @@ func (s *session) changeCluster(ctx context.Context, q sock.ChangeCluster) (none
 		err = c.Reassign(ctx, q.Topic, q.Partition, q.Replicas)
 	case sock.SetReplicationFactor:
 		err = c.SetReplicationFactor(ctx, q.Topic, q.Factor)
+	case sock.Recover:
+		_, err = c.Recover(ctx, q.Topic, q.Partition, q.Replicas...)
 	case sock.TransferLeadership:
 		err = c.TransferLeadership(ctx, q.Topic, q.Partition, q.Node)
 	default:

@@ -25,6 +25,7 @@ var sessionCodes = []struct {
 	{ErrUnknownNode, sock.CodeUnknownNode},
 	{ErrNotLeader, sock.CodeNotLeader},
 	{ErrInvalidNode, sock.CodeInvalid},
+	{ErrNotRecoverable, sock.CodeInvalid},
 	{ErrInvalidReplicationFactor, sock.CodeInvalid},
 	{ErrInvalidAssignment, sock.CodeInvalid},
 	{ErrTopicExists, sock.CodeTopicExists},

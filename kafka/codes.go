@@ -30,6 +30,7 @@ var codes = []struct {
 	{embedlog.ErrInvalidAssignment, codeInvalidReplicaAssignment},
 	{embedlog.ErrUnknownNode, codeInvalidReplicaAssignment},
 	{embedlog.ErrInvalidNode, codeInvalidRequest},
+	{embedlog.ErrNotRecoverable, codeInvalidRequest},
 
 	{embedlog.ErrOffsetOutOfRange, codeOffsetOutOfRange},
 	{embedlog.ErrPositionLost, codeOffsetOutOfRange},

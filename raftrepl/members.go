@@ -1,6 +1,7 @@
 package raftrepl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/log"
 )
 
@@ -128,6 +130,8 @@ func (i *instance) changeMember(ctx context.Context, want []int32, only bool) (d
 			})
 		}
 	}
+	// Those first that have the log: one that is dead keeps none of them waiting.
+	slices.SortStableFunc(want, func(a, b int32) int { return cmp.Compare(i.behind(have[find(a)].ID), i.behind(have[find(b)].ID)) })
 	for _, n := range want {
 		if s := have[find(n)]; s.Suffrage != raft.Voter {
 			if err := i.awaitCaughtUp(ctx, s.ID); err != nil {
@@ -156,13 +160,29 @@ func (i *instance) changeMember(ctx context.Context, want []int32, only bool) (d
 // changeTimeout is how long a change may take to begin.
 const changeTimeout = 10 * time.Second
 
+// silentMember is for how long one that is not heard of is waited for: others may have the log.
+const silentMember = 10 * time.Second
+
+// behind is 0 for a member that has all but the last moment of the log, and 1 for others.
+func (i *instance) behind(id raft.ServerID) int {
+	last, _ := i.store.LastIndex()
+	if p, ok := i.g.gate.progress(id); ok && p.match+maxAppendEntries > last && p.match > 0 {
+		return 0
+	}
+	return 1
+}
+
 // awaitCaughtUp waits until a new member has, of the log, all but what came in the last moment.
 func (i *instance) awaitCaughtUp(ctx context.Context, id raft.ServerID) error {
 	tick := time.NewTicker(max(i.g.cfg.Timing.Heartbeat/10, time.Millisecond))
 	defer tick.Stop()
-	for {
+	for began := time.Now(); ; {
 		last, _ := i.store.LastIndex()
-		if p, ok := i.g.gate.progress(id); ok && p.match+inSyncEntries > last && p.match > 0 {
+		p, ok := i.g.gate.progress(id)
+		if time.Since(began) > silentMember && time.Since(p.contact) > silentMember {
+			return fmt.Errorf("node %d: %w: it is to be a member", memberNode(id), engine.ErrPeerUnreachable)
+		}
+		if ok && p.match+inSyncEntries > last && p.match > 0 {
 			return nil
 		}
 		select {

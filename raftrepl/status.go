@@ -69,7 +69,7 @@ func (g *Group) why(inst *instance, c raft.Configuration, leader int32) string {
 	case inst.hangs():
 		return fmt.Sprintf("the disk has been at one write for %v", inst.store.hung().Round(time.Millisecond))
 	case g.doubt.is():
-		return "after an unclean stop this replica may have lost records that it had acknowledged: it has no vote until a leader has brought it up to date"
+		return "after an unclean stop this replica may have lost records that it had acknowledged: it has no vote until a leader has brought it up to date. When so many have that nobody can be elected, `embedlog cluster recover` decides that they go on"
 	case leader > 0:
 		return ""
 	case len(c.Servers) == 0:

@@ -21,7 +21,7 @@ import (
 func (a *app) cluster() *cobra.Command {
 	c := parent("cluster", "Nodes and replicas of a cluster: look, add, remove, move",
 		a.clusterStatus(), a.clusterAdd(), a.clusterRemove(), a.clusterDrain(),
-		a.clusterTransfer(), a.clusterReassign(), a.clusterFactor(), a.clusterCerts())
+		a.clusterTransfer(), a.clusterReassign(), a.clusterFactor(), a.clusterRecover(), a.clusterCerts())
 	c.Long = `A cluster is several directories, each with a program of its own, that keep
 copies of each other's topics: embedlog serve with --node, or a program in Go
 with Options.Replication. These commands ask a node that runs, which --data
@@ -269,6 +269,54 @@ func (a *app) clusterFactor() *cobra.Command {
 				"topic %s gets %s of each partition", args[0], plural(n, "replica"))
 		},
 	}
+}
+
+func (a *app) clusterRecover() *cobra.Command {
+	var lost []int32
+	var accept bool
+	cmd := &cobra.Command{
+		Use:   "recover TOPIC/PARTITION | metadata",
+		Short: "Decide that a partition goes on whose majority is lost",
+		Long: `recover is for a partition that has no leader and can get none, which status
+says in words. It may lose records that were acknowledged, and so is never done
+by itself. There are two cases:
+
+Without --lost: a majority of the replicas is there, but stopped without order
+while the topic was written at the level os or interval, and each may lack
+records at its end. Those that are there go on with what they have, and the
+longest log leads. Start as many of them as can be started first.
+
+With --lost: the disks of so many nodes are gone for good that no majority is
+left. The replica of the node that is asked goes on as the only one; that
+fails where another node that is left has more. What no node that is left has
+is lost. The nodes that are named must never come back with their old directories: they
+could elect a leader of their own. Recover the metadata first, then the
+partitions, then drain and remove the lost nodes.`,
+		Example: `  embedlog cluster recover orders/0 --accept-loss
+  embedlog cluster recover metadata --lost 2,3 --accept-loss`,
+		Args: takes(1, 1, "a partition, or metadata"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := sock.ChangeCluster{Do: sock.Recover, Replicas: lost}
+			if args[0] != "metadata" {
+				var err error
+				if q.Topic, q.Partition, err = parsePartition(args[0]); err != nil {
+					return err
+				}
+			}
+			for _, n := range lost {
+				if n < 1 {
+					return usagef("a node is a number from 1 on, not %d", n)
+				}
+			}
+			if !accept {
+				return usagef("acknowledged records that no replica has any more would be lost for good; with --accept-loss it is done")
+			}
+			return a.changeCluster(cmd.Context(), q, "%s goes on; what it did not have any more is lost", args[0])
+		},
+	}
+	cmd.Flags().Int32SliceVar(&lost, "lost", nil, "nodes whose disks are gone for good")
+	cmd.Flags().BoolVar(&accept, "accept-loss", false, "do it, and lose what is lost")
+	return cmd
 }
 
 func parseNode(s string) (int32, error) {

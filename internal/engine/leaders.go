@@ -27,6 +27,7 @@ func (e *Engine) handleReplicas() {
 	e.handle(leadersService, e.serveLeaders)
 	e.handle(leaveService, e.serveLeave)
 	e.handle(refetchService, e.serveRefetch)
+	e.handle(recoverService, e.serveRecover)
 }
 
 // leadsList is what this node leads.

@@ -69,5 +69,6 @@ const (
 	UndrainNode          ClusterChange = "undrain" // Node
 	Reassign             ClusterChange = "reassign"
 	SetReplicationFactor ClusterChange = "set-replication-factor" // Topic, Factor
+	Recover              ClusterChange = "recover"                // Topic, empty for the metadata, Partition; Replicas are lost
 	TransferLeadership   ClusterChange = "transfer-leadership"    // Topic, Partition; Node, 0 is any
 )

@@ -82,16 +82,13 @@ func (n *Node) Start(h engine.Host) error {
 	if n.logger = n.cfg.Logger; n.logger == nil {
 		n.logger = h.Logger()
 	}
-	boot, err := countBoot(h.FS())
-	if err != nil {
+	var err error
+	if n.votes, err = openNodeVotes(h); err != nil {
 		return fmt.Errorf("raftrepl: %w", err)
 	}
-	if dir := h.Dir(); dir != "" {
-		n.votes, err = OpenVotes(filepath.Join(dir, "raft.db"))
-	} else {
-		n.votes, err = OpenVotesIn(h.FS(), "raft.votes")
-	}
+	boot, err := countBoot(h.FS())
 	if err != nil {
+		n.votes.Close()
 		return fmt.Errorf("raftrepl: %w", err)
 	}
 	n.cache = NewCache(n.cfg.CacheBytes)
@@ -287,6 +284,34 @@ func (n *Node) Close() error {
 		return nil
 	}
 	return errors.Join(n.transport.Close(), n.votes.Close())
+}
+
+// openNodeVotes opens the votes of a node, and makes them where it never started before: a start is
+// counted when the votes are there, so a count without votes says that they were lost.
+func openNodeVotes(h engine.Host) (*Votes, error) {
+	name, dir := "raft.votes", h.Dir()
+	if dir != "" {
+		name = "raft.db"
+	}
+	_, err := h.FS().Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, booted := h.FS().Stat(bootName); booted == nil {
+			return nil, fmt.Errorf("%w: %s is missing, and this node was started before. Put it back if it was moved away; if it is gone, "+
+				"drain and remove the node, and add one with another number and an empty directory", ErrVotesLost, name)
+		}
+		if dir == "" {
+			err = replaceWhole(h.FS(), name, encodeVotes(nil))
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if dir != "" {
+		return OpenVotes(filepath.Join(dir, name))
+	}
+	return OpenVotesIn(h.FS(), name)
 }
 
 // bootName is a file that counts how often the node was started: its eight bytes and a checksum

@@ -207,3 +207,42 @@ func lifeOf(n *dbNode, topic string, partition int32) uint32 {
 	}
 	return 0
 }
+
+// A node that has lost its votes does not start, whatever else it has lost with them: it could
+// vote twice, and begin twice.
+func TestLostVotesRefuseToStart(t *testing.T) {
+	for _, also := range []string{"", "topics", "meta"} {
+		t.Run("also "+also, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newDBCluster(t, 1)
+				n := c.nodes[0]
+				c.start(n)
+				c.until("make a topic", func() error {
+					_, err := n.db.CreateTopic(context.Background(), "orders", &embedlog.TopicConfig{ReplicationFactor: 1})
+					return err
+				})
+				_, dir := partitionFS(t, n, "orders", 0)
+				if err := n.db.Close(); err != nil {
+					t.Fatal(err)
+				}
+				remove(t, n.disk, "raft.votes")
+				switch also {
+				case "topics":
+					fsys := vfs.Sub(n.disk, dir)
+					remove(t, fsys, named(t, fsys, "")...)
+				case "meta":
+					fsys := vfs.Sub(n.disk, "meta")
+					remove(t, fsys, named(t, fsys, "")...)
+				}
+				node, err := New(Config{Node: 1, Cluster: "sim", Listen: simAddress(1), AllowInsecure: true, Peers: c.peers, Network: c.net.Host(hostName(1))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if db, err := embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node}); !errors.Is(err, ErrVotesLost) || !strings.Contains(err.Error(), "another number") {
+					t.Errorf("it starts: %v, %v", db, err)
+				}
+				c.net.Close()
+			})
+		})
+	}
+}

@@ -170,7 +170,7 @@ func (r *replicas) giveUp(p *Partition, leader int32, damage error) error {
 func (e *Engine) damageReason(p *Partition, replicas []int32, err error) string {
 	what := "the replica on this node is damaged and has stopped: " + err.Error()
 	if len(replicas) < 2 {
-		return what + ". There is no other: stop this node and repair the directory, or restore a backup of the topic"
+		return what + ". There is no other replica: what lies before and behind the damage can still be read, and written to another topic; or restore a backup"
 	}
 	if at, ok := e.replicas.mayRefetch(LogID{p.topicID, p.id}, time.Now()); !ok {
 		return fmt.Sprintf("%s. It was fetched from the others a short while ago, and is fetched again after %s: its disk may be failing", what, at.UTC().Format(time.RFC3339))

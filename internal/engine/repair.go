@@ -129,9 +129,15 @@ func (r *repairer) run() error {
 // identify makes sure that this is a database, and one that this version knows. It
 // returns a new identity when it lost its own.
 func (r *repairer) identify() (*identity, error) {
-	_, found, err := readIdentity(r.fs)
-	if err == nil && found {
+	id, found, err := readIdentity(r.fs)
+	if err == nil && found && id.node == 0 {
 		return nil, nil
+	}
+	if err == nil && found {
+		if r.DryRun {
+			return nil, nil
+		}
+		return nil, &InvalidNodeError{id.node, nodesAreNotRepaired}
 	}
 	if err != nil && !errors.Is(err, log.ErrCorrupt) {
 		return nil, err
@@ -145,6 +151,13 @@ func (r *repairer) identify() (*identity, error) {
 	}
 	return &identity{cluster: newID(), directory: newID()}, nil
 }
+
+// nodesAreNotRepaired is why, and what to do. Of a log that is cut, its group would still count on what
+// is gone, and its node would vote as one who has it.
+const nodesAreNotRepaired = "its directory is a member of a cluster, and what is cut there others count on: nothing was changed. " +
+	"Start the node: a damaged replica is fetched again from the others by itself. If it does not start, drain and remove it, " +
+	"and add a node with another number and an empty directory. Without a majority of the others: embedlog cluster recover --help. " +
+	"With --dry-run the damage is listed"
 
 func (r *repairer) setAsideFormat() error {
 	if _, err := r.fs.Stat(formatName); errors.Is(err, fs.ErrNotExist) {

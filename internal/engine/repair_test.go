@@ -233,3 +233,27 @@ func copyDir(t *testing.T, from, to vfs.FS, dir string) {
 	}
 	must(t, to.SyncDir(dir))
 }
+
+// A node's directory is not repaired: others count on what would be cut.
+func TestRepairLeavesNodesAlone(t *testing.T) {
+	ctx := t.Context()
+	fsys, _ := toRepair(t)
+	id, _, err := readIdentity(fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.node = 2
+	if err := replaceFile(fsys, ".", formatName, id.encode()); err != nil {
+		t.Fatal(err)
+	}
+	ops := fsys.Ops()
+	if _, err := Repair(ctx, fsys, nil); !errors.Is(err, ErrInvalidNode) || !strings.Contains(err.Error(), "fetched again") {
+		t.Errorf("repair of a node: %v", err)
+	}
+	if fsys.Ops() != ops {
+		t.Error("something was written")
+	}
+	if _, err := Repair(ctx, fsys, &RepairOptions{DryRun: true}); err != nil {
+		t.Errorf("a look at a node: %v", err)
+	}
+}

@@ -11,9 +11,8 @@ import (
 type Replication = engine.Cluster
 
 // Cluster is the database as one of the nodes that share it. All methods may be called
-// from several goroutines. Those that change something are done by the node that leads
-// the metadata; on another one they fail with a *NotLeaderError unless its peers can be
-// asked to do it. Of a database that is not replicated there are no nodes, and changes fail.
+// from several goroutines, on any node: what this one cannot do it has the node do that leads the
+// metadata, or the partition. Of a database that is not replicated there are no nodes, and changes fail.
 type Cluster struct{ db *DB }
 
 // Cluster is the handle of the nodes.
@@ -79,13 +78,14 @@ func (c *Cluster) SetReplicationFactor(ctx context.Context, topic string, factor
 }
 
 // TransferLeadership has another replica lead a partition: node to, or the best one
-// with 0. The leader itself is to be asked.
+// with 0. It is done by the node that leads it.
 func (c *Cluster) TransferLeadership(ctx context.Context, topic string, partition, to int32) error {
 	return c.db.engine.TransferLeadership(ctx, topic, partition, to)
 }
 
-// ElectPreferred has the preferred leader of each partition lead that this node leads
-// instead, where it is in sync, and returns how many were handed over.
+// ElectPreferred has the preferred leader of each partition, the first of its replicas, lead it, where it
+// is in sync, and returns how many were handed over. That happens by itself, too, but later:
+// see Options.PreferredLeaders.
 func (c *Cluster) ElectPreferred(ctx context.Context) (moved int, err error) {
 	return c.db.engine.ElectPreferred(ctx)
 }

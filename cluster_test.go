@@ -74,8 +74,14 @@ func TestCluster(t *testing.T) {
 			if err := at.Cluster().TransferLeadership(ctx, "orders", p.Partition, to); err != nil {
 				t.Error(err)
 			}
-			if err := at.Cluster().TransferLeadership(ctx, "orders", p.Partition, to); !errors.Is(err, embedlog.ErrNotLeader) {
-				t.Errorf("who does not lead gives it away: %v", err)
+			if err := at.Cluster().TransferLeadership(ctx, "orders", p.Partition, to); err != nil {
+				t.Errorf("who leads already: %v", err)
+			}
+			third := 6 - p.Replicas[0] - p.Replicas[1]
+			for _, node := range []int32{third, 9} {
+				if err := dbs[third-1].Cluster().TransferLeadership(ctx, "orders", p.Partition, node); !errors.Is(err, embedlog.ErrInvalidAssignment) {
+					t.Errorf("to node %d, which has no replica: %v", node, err)
+				}
 			}
 		}
 		time.Sleep(5 * time.Second)

@@ -66,6 +66,10 @@ type Options struct {
 	// ReplicationFactor is how many nodes have a partition where its topic says nothing.
 	// Zero means 3, or as many as there are nodes. (default.replication.factor)
 	ReplicationFactor int
+	// PreferredLeaders is for how long a partition's preferred leader, the first of its replicas, has
+	// to be in sync before who leads instead gives it the lead, one partition a second. Zero
+	// is 30 s, negative never but by Cluster.ElectPreferred. (auto.leader.rebalance.enable)
+	PreferredLeaders time.Duration
 }
 
 // Cleanup says what becomes of old records.
@@ -292,6 +296,6 @@ func (o *Options) engine() (*engine.Options, error) {
 		Defaults: defaults, OffsetsRetention: o.OffsetsRetention, MaintenanceInterval: o.MaintenanceInterval,
 		GroupInitialDelay: o.GroupInitialDelay, GroupMinSessionTimeout: o.GroupMinSessionTimeout,
 		GroupMaxSessionTimeout: o.GroupMaxSessionTimeout, GroupMaxSize: o.GroupMaxSize,
-		Cluster: o.Replication, ReplicationFactor: o.ReplicationFactor,
+		Cluster: o.Replication, ReplicationFactor: o.ReplicationFactor, PreferredLeaders: o.PreferredLeaders,
 	}, nil
 }

@@ -37,7 +37,7 @@ func openPeers(t *testing.T, n int) *peerSet {
 	for _, id := range all {
 		node := p.net.Node(id)
 		db, err := embedlog.OpenFS(vfs.NewMem(), &embedlog.Options{
-			Replication: node, MaintenanceInterval: -1, Logger: slog.New(slog.NewTextHandler(logTo{t}, nil)).With("node", id),
+			Replication: node, MaintenanceInterval: -1, PreferredLeaders: -1, Logger: slog.New(slog.NewTextHandler(logTo{t}, nil)).With("node", id),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/x/embedlog/partition"
 )
 
 // replicatedError is what administration of a cluster says after Close, and without one.
@@ -42,23 +40,74 @@ func (e *Engine) administer(ctx context.Context, what string, f func() error) er
 func (e *Engine) AddNode(ctx context.Context, id int32, address string) error {
 	return e.administer(ctx, fmt.Sprint("add node ", id), func() error {
 		n := nodeMeta{id: id, address: address}
+		var err error
 		e.meta.view(func(m *metadata) {
 			if has := m.nodes[id]; has != nil {
 				n.directory, n.endpoints = has.directory, has.endpoints
 			}
+			for _, other := range m.nodes {
+				if address != "" && other.address == address && other.id != id {
+					err = &InvalidNodeError{id, fmt.Sprintf("%s is where node %d is", address, other.id)}
+				}
+			}
 		})
-		_, err := e.meta.do(ctx, &command{kind: registerNodeCommand, node: n})
+		if err != nil {
+			return err
+		}
+		_, err = e.meta.do(ctx, &command{kind: registerNodeCommand, node: n})
 		return err
 	})
 }
 
 // RemoveNode forgets a node that has no replicas any more: see DrainNode. It fails with
-// an *InvalidNodeError while it has some.
+// an *InvalidNodeError while it has some, and where too few of the others are there to go on
+// without it.
 func (e *Engine) RemoveNode(ctx context.Context, id int32) error {
 	return e.administer(ctx, fmt.Sprint("remove node ", id), func() error {
-		_, err := e.meta.do(ctx, &command{kind: removeNodeCommand, node: nodeMeta{id: id}})
+		err := e.mayRemove(id)
+		if err != nil {
+			return err
+		}
+		_, err = e.meta.do(ctx, &command{kind: removeNodeCommand, node: nodeMeta{id: id}})
 		return err
 	})
+}
+
+// mayRemove looks whether, without a node, a majority of those that are left is there. Otherwise removing it
+// would be the last thing that the cluster does: those that are gone for good are to be removed first.
+func (e *Engine) mayRemove(id int32) error {
+	left, there, gone := 0, 0, int32(0)
+	var known bool
+	for _, n := range e.Nodes() {
+		switch {
+		case n.ID == id:
+			known = true
+		case n.Directory.IsZero(): // it has no vote yet
+		case n.Alive:
+			left++
+			there++
+		default:
+			left++
+			gone = n.ID
+		}
+	}
+	if known && there < left/2+1 && left > 0 {
+		return &InvalidNodeError{id, fmt.Sprintf("without it %d of %d nodes would be there, which is no majority: nothing could be decided any more. Remove a node first that is gone for good (node %d is not heard of), or have it come back", there, left, gone)}
+	}
+	return nil
+}
+
+// neverThere says of nodes that are to have replicas which of them was never there: it would be waited for, and
+// which directory speaks for it is not known.
+func (e *Engine) neverThere(topic string, n int32, nodes []int32) (err error) {
+	e.meta.view(func(m *metadata) {
+		for _, id := range nodes {
+			if has := m.nodes[id]; has != nil && has.directory.IsZero() {
+				err = &InvalidAssignmentError{topic, n, fmt.Sprintf("node %d was added and never came: start it first", id)}
+			}
+		}
+	})
+	return err
 }
 
 // DrainNode gives the replicas of a node to others, and none to it from now on. Where
@@ -106,7 +155,7 @@ func (e *Engine) drained(id int32) (list []*command, err error) {
 					nodes[at] = other
 					load[other]++
 				} else if nodes = slices.Delete(nodes, at, at+1); len(nodes) == 0 {
-					err = &ReplicationFactorError{1, len(able)}
+					err = m.tooFew(1)
 					continue
 				}
 				c.placed = append(c.placed, placed{n, assignment{a.epoch + 1, nodes}})
@@ -154,6 +203,9 @@ func (e *Engine) Reassign(ctx context.Context, topic string, n int32, replicas [
 		if _, err := t.Partition(n); err != nil {
 			return err
 		}
+		if err := e.neverThere(topic, n, replicas); err != nil {
+			return err
+		}
 		a := t.meta.replicasOf(int(n))
 		c := &command{kind: assignCommand, topic: topicMeta{id: t.meta.id}}
 		c.placed = []placed{{int(n), assignment{a.epoch + 1, slices.Clone(replicas)}}}
@@ -188,7 +240,7 @@ func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) 
 		return nil, &UnknownTopicError{}
 	}
 	if factor < 1 || factor > maxReplicas {
-		return nil, &ReplicationFactorError{factor, len(able)}
+		return nil, m.tooFew(factor)
 	}
 	load := m.load()
 	for n := range t.replicas {
@@ -200,7 +252,7 @@ func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) 
 		for len(nodes) < factor {
 			other, ok := least(able, load, nodes)
 			if !ok {
-				return nil, &ReplicationFactorError{factor, len(able)}
+				return nil, m.tooFew(factor)
 			}
 			nodes = append(nodes, other)
 			load[other]++
@@ -208,66 +260,6 @@ func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) 
 		list = append(list, placed{n, assignment{a.epoch + 1, nodes}})
 	}
 	return list, nil
-}
-
-// TransferLeadership has another replica lead a partition: node to, or with 0 one that the
-// group chooses. It is done by the node that leads the partition, and fails with a
-// *partition.NotLeaderError elsewhere.
-func (e *Engine) TransferLeadership(ctx context.Context, topic string, n, to int32) error {
-	err := e.replicatedError()
-	if err == nil {
-		var t *Topic
-		var p *Partition
-		if t, err = e.Topic(topic); err == nil {
-			p, err = t.Partition(n)
-		}
-		if err == nil {
-			err = p.transfer(ctx, to)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("transfer leadership of %s/%d: %w", topic, n, err)
-	}
-	return nil
-}
-
-func (p *Partition) transfer(ctx context.Context, to int32) error {
-	if !p.Leads() {
-		node, epoch := p.Leader()
-		return &partition.NotLeaderError{Leader: node, LeaderEpoch: epoch, Address: p.engine.addressOf(node)}
-	}
-	return p.repl.Transfer(ctx, to)
-}
-
-// ElectPreferred has the first replica of every partition lead that this node leads in its
-// stead, where it is in sync, and returns how many were given away. Those that
-// failed are joined in the error. (ElectLeaders)
-func (e *Engine) ElectPreferred(ctx context.Context) (moved int, err error) {
-	if err := e.replicatedError(); err != nil {
-		return 0, fmt.Errorf("elect preferred leaders: %w", err)
-	}
-	var errs []error
-	for _, t := range e.Topics() {
-		for n, p := range t.partitions {
-			a := t.meta.replicasOf(n)
-			if len(a.nodes) == 0 || a.nodes[0] == e.identity.node || !p.Leads() {
-				continue
-			}
-			ready := slices.ContainsFunc(p.repl.Status().Members, func(m MemberStatus) bool { return m.Node == a.nodes[0] && m.Voter && m.InSync })
-			if !ready {
-				continue
-			}
-			if err := p.repl.Transfer(ctx, a.nodes[0]); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", p, err))
-				continue
-			}
-			moved++
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return moved, fmt.Errorf("elect preferred leaders: %w", err)
-	}
-	return moved, nil
 }
 
 // ReplicaStatus describes one replicated log as this node sees it.

@@ -162,29 +162,3 @@ func (e *Engine) coordinatorTopic(ctx context.Context, name string) (*Topic, err
 	}
 	return e.Topic(name)
 }
-
-// leadQuestion asks who leads a partition to give that to another node.
-type leadQuestion struct {
-	Topic     TopicID
-	Partition int32
-	To        int32
-}
-
-func (e *Engine) askLead() *service[leadQuestion, nothing] {
-	return &service[leadQuestion, nothing]{"lead", func(ctx context.Context, q *leadQuestion) (nothing, error) {
-		p, err := e.groups.find(topicPart{q.Topic, q.Partition})
-		if err == nil {
-			err = p.transfer(ctx, q.To)
-		}
-		return nothing{}, err
-	}}
-}
-
-// GiveLead has whoever leads a partition give that to a node, 0 for any. (ElectLeaders)
-func (e *Engine) GiveLead(ctx context.Context, p *Partition, to int32) error {
-	if e.cluster == nil {
-		return &InvalidNodeError{0, "the database is not replicated"}
-	}
-	_, err := e.askLead().atLeader(ctx, p, &leadQuestion{p.topicID, p.id, to})
-	return err
-}

@@ -96,7 +96,6 @@ func (e *Engine) handleCoordinators() {
 	e.handle(e.askMarker().name, e.askMarker().handler())
 	e.handle(e.askOffsets().name, e.askOffsets().handler())
 	e.handle(e.askMeta().name, e.askMeta().handler())
-	e.handle(e.askLead().name, e.askLead().handler())
 	e.handleShares()
 }
 

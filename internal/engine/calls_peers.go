@@ -132,6 +132,7 @@ func (e *Engine) serveCalls() {
 	e.serve(serviceRead, e.serveRead)
 	e.serve(serviceAbove, e.serveAbove)
 	serveStruct(e, serviceEndTxn, e.serveEndTxn)
+	serveStruct(e, serviceLead, e.serveLead)
 	serveStruct(e, serviceDelete, e.serveDelete)
 	serveStruct(e, serviceLookup, e.serveLookup)
 	serveStruct(e, serviceChange, e.serveChange)

@@ -33,6 +33,8 @@ type peers struct {
 	nodes map[int32]*clustertest.Node
 	quiet bool                    // what is logged is not wanted
 	ahead map[int32]time.Duration // of the clocks of nodes, set before they start
+	// preferred is Options.PreferredLeaders: -1, so that leaders stay where a test has put them.
+	preferred time.Duration
 }
 
 // newPeers opens nodes 1 to n, which begin a cluster together, and waits until all of
@@ -42,7 +44,7 @@ func newPeers(t testing.TB, n int32) *peers {
 	for id := range n {
 		all = append(all, id+1)
 	}
-	p := &peers{t: t, net: clustertest.New(all...), files: map[int32]vfs.FS{}, open: map[int32]*Engine{}, nodes: map[int32]*clustertest.Node{}}
+	p := &peers{t: t, net: clustertest.New(all...), files: map[int32]vfs.FS{}, open: map[int32]*Engine{}, nodes: map[int32]*clustertest.Node{}, preferred: -1}
 	for _, id := range all {
 		p.files[id] = vfs.NewMem()
 		p.start(id)
@@ -55,7 +57,7 @@ func newPeers(t testing.TB, n int32) *peers {
 func (p *peers) options(id int32) *Options {
 	p.nodes[id] = p.net.Node(id)
 	ahead := p.ahead[id]
-	return &Options{FS: p.files[id], Cluster: p.nodes[id], MaintenanceInterval: -1, Now: func() time.Time { return time.Now().Add(ahead) }, Logger: slog.New(slog.NewTextHandler(logTo{p}, nil)).With("node", id)}
+	return &Options{FS: p.files[id], Cluster: p.nodes[id], MaintenanceInterval: -1, PreferredLeaders: p.preferred, Now: func() time.Time { return time.Now().Add(ahead) }, Logger: slog.New(slog.NewTextHandler(logTo{p}, nil)).With("node", id)}
 }
 
 // logTo writes what engines log where a test that fails shows it.
@@ -393,7 +395,7 @@ func testFromOneToThree(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p := &peers{t: t, net: clustertest.New(), files: map[int32]vfs.FS{1: files, 2: vfs.NewMem(), 3: vfs.NewMem()}, open: map[int32]*Engine{}, nodes: map[int32]*clustertest.Node{}}
+	p := &peers{t: t, net: clustertest.New(), files: map[int32]vfs.FS{1: files, 2: vfs.NewMem(), 3: vfs.NewMem()}, open: map[int32]*Engine{}, nodes: map[int32]*clustertest.Node{}, preferred: -1}
 	t.Cleanup(p.stopAll)
 	p.start(1)
 	p.registered(1)

@@ -65,6 +65,10 @@ type Options struct {
 	// ReplicationFactor is how many replicas a partition gets where nobody says it. Zero
 	// means 3, or as many as there are nodes. (default.replication.factor)
 	ReplicationFactor int
+	// PreferredLeaders is for how long a partition's preferred leader has to be in sync before
+	// who leads instead gives it the lead. Zero is 30 s, negative never by itself.
+	// (auto.leader.rebalance.enable)
+	PreferredLeaders time.Duration
 }
 
 // Hooks are functions that are called on what happens. They are called by whoever

@@ -87,13 +87,22 @@ func (e *InvalidNodeError) Is(target error) bool { return target == ErrInvalidNo
 type ReplicationFactorError struct {
 	Factor int
 	Nodes  int // how many could have a replica
+	// Expected counts those, too, that the cluster knows and that were not there yet.
+	Expected int
 }
 
 func (e *ReplicationFactorError) Error() string {
 	if e.Nodes > maxReplicas {
 		return fmt.Sprintf("replication factor %d: want 1 to %d", e.Factor, maxReplicas)
 	}
-	return fmt.Sprintf("replication factor %d: there are %d nodes that can have a replica", e.Factor, e.Nodes)
+	nodes := fmt.Sprintf("there are %d nodes that can have a replica", e.Nodes)
+	if e.Nodes == 1 {
+		nodes = "there is one node that can have a replica"
+	}
+	if more := e.Expected - e.Nodes; more > 0 {
+		nodes += fmt.Sprintf(", and %d more known that never came", more)
+	}
+	return fmt.Sprintf("replication factor %d: %s", e.Factor, nodes)
 }
 
 // Is matches ErrInvalidReplicationFactor.

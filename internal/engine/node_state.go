@@ -114,7 +114,7 @@ func (m *metadata) checkRemoveNode(id int32) error {
 // checkPlaced looks at the replicas of partitions, with a factor of 1 or more.
 func (m *metadata) checkPlaced(name string, factor int, list []placed) error {
 	if factor < 1 {
-		return &ReplicationFactorError{factor, len(m.nodes)}
+		return &ReplicationFactorError{Factor: factor, Nodes: len(m.nodes), Expected: len(m.nodes)}
 	}
 	for _, p := range list {
 		if err := m.checkReplicas(name, &p); err != nil {

@@ -1,8 +1,13 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
+
+	"github.com/x/embedlog/log"
 )
 
 // defaultReplicationFactor is what a topic gets where nobody says it and there are so
@@ -46,20 +51,29 @@ func (m *metadata) able() (nodes []int32) {
 // wanted is how many replicas a partition gets where nobody says it: those of nodes that
 // are still expected are not forgone.
 func (m *metadata) wanted() int {
-	n := 0
+	return min(defaultReplicationFactor, max(m.expected(), 1))
+}
+
+// expected is how many nodes can have replicas when all are there that are known.
+func (m *metadata) expected() (n int) {
 	for _, node := range m.nodes {
 		if !node.draining {
 			n++
 		}
 	}
-	return min(defaultReplicationFactor, max(n, 1))
+	return n
+}
+
+// tooFew says that there cannot be so many replicas.
+func (m *metadata) tooFew(factor int) error {
+	return &ReplicationFactorError{Factor: factor, Nodes: len(m.able()), Expected: m.expected()}
 }
 
 // place chooses replicas for n new partitions, or says why there cannot be so many.
 func (m *metadata) place(factor, n int) ([]placed, error) {
 	nodes := m.able()
 	if factor < 1 || factor > min(len(nodes), maxReplicas) {
-		return nil, &ReplicationFactorError{factor, len(nodes)}
+		return nil, m.tooFew(factor)
 	}
 	start := 0
 	for _, t := range m.byID {
@@ -73,7 +87,7 @@ func (e *Engine) creation(t *Topic, spec TopicSpec) (c *command, err error) {
 	c = &command{kind: createTopicCommand, topic: *t.meta}
 	if e.cluster == nil {
 		if f := spec.ReplicationFactor; f < 0 || f > 1 {
-			return nil, &ReplicationFactorError{f, 1}
+			return nil, &ReplicationFactorError{Factor: f, Nodes: 1, Expected: 1}
 		}
 		if spec.Replicas != nil {
 			return nil, &InvalidAssignmentError{t.meta.name, 0, "the database is not replicated"}
@@ -96,6 +110,36 @@ func (e *Engine) creation(t *Topic, spec TopicSpec) (c *command, err error) {
 		c.placed, err = m.place(c.factor, t.meta.partitions)
 	})
 	return c, err
+}
+
+// nodesPatience is how long a new topic waits for nodes that are expected, and that it needs.
+const nodesPatience = 10 * time.Second
+
+// beginCreation is beginChange and creation. Where nodes are too few that can have replicas, and some are known that were
+// not there yet, it waits for those: a cluster begins with nodes that come one after the other.
+func (e *Engine) beginCreation(ctx context.Context, t *Topic, spec TopicSpec) (*command, error) {
+	deadline := time.Now().Add(nodesPatience)
+	for {
+		if err := e.beginChange(ctx); err != nil {
+			return nil, err
+		}
+		c, err := e.creation(t, spec)
+		if err == nil {
+			return c, nil
+		}
+		e.endChange()
+		var few *ReplicationFactorError
+		if !errors.As(err, &few) || few.Expected < few.Factor || few.Factor < 1 || !time.Now().Before(deadline) {
+			return nil, err
+		}
+		select {
+		case <-time.After(longestPause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", err, ctx.Err())
+		case <-e.life.Done():
+			return nil, log.ErrClosed
+		}
+	}
 }
 
 // given are the replicas that the caller has chosen, the same number for each partition.

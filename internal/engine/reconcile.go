@@ -23,6 +23,7 @@ import (
 //	not assigned     -> asks whoever leads; when the group has let go, the files go
 //	not registered   -> tells the leader of the metadata
 //	no replica here  -> hears from peers who leads
+//	leads for another -> gives that back, when the preferred leader is well
 type replicas struct {
 	e       *Engine
 	caught  atomic.Bool // see Engine.caughtUp
@@ -43,6 +44,9 @@ type replicas struct {
 	tasks     map[string]*replicaTask // under way, or to be tried again
 	asked     time.Time               // when peers were last asked who leads
 	refetched map[LogID]refetched
+	gaveAt    time.Time // when preferred leaders were last looked after
+
+	well map[LogID]time.Time // of round alone: since when preferred leaders are in sync that others lead for
 }
 
 // leaderHint is who leads a log that this node has no replica of.
@@ -235,6 +239,7 @@ func (r *replicas) round() {
 		e.rehint(id)
 	}
 	r.askPeers()
+	r.givesBack()
 }
 
 // nodesVersion is the same for the same nodes: what stands for the assignment of group 0.

@@ -181,14 +181,11 @@ func (e *Engine) createTopic(ctx context.Context, spec TopicSpec, internal bool)
 		return nil, err
 	}
 	meta := t.meta
-	if err := e.beginChange(ctx); err != nil {
-		return nil, err
-	}
-	defer e.endChange()
-	c, err := e.creation(t, spec)
+	c, err := e.beginCreation(ctx, t, spec)
 	if err != nil {
 		return nil, err
 	}
+	defer e.endChange()
 	if e.cluster != nil {
 		if _, err := e.meta.do(ctx, c); err != nil {
 			return nil, err

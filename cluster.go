@@ -36,9 +36,15 @@ func (c *Cluster) Node() int32 { return c.db.engine.NodeID() }
 func (c *Cluster) Nodes() []NodeInfo { return c.db.engine.Nodes() }
 
 // Status says for the metadata, and then for each partition, who leads it, which nodes
-// have it, how far they are behind, and in words what is not well. Who leads a
-// partition knows most about it: other nodes do not see how far its replicas are.
+// have it, how far they are behind, and in words what is not well, as this node sees it. Who
+// leads a partition knows most about it: AskStatus asks.
 func (c *Cluster) Status() []ReplicaStatus { return c.db.engine.ClusterStatus() }
+
+// AskStatus is Status as the nodes see it that lead: each is asked for its logs, and may take 2 seconds. Of who does
+// not answer this node says what it knows.
+func (c *Cluster) AskStatus(ctx context.Context) []ReplicaStatus {
+	return c.db.engine.AskClusterStatus(ctx)
+}
 
 // AddNode lets a node take part that has an empty directory: peers find it at address. It
 // gets replicas of topics that are created later; Reassign and SetReplicationFactor

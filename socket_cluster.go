@@ -13,7 +13,7 @@ import (
 const clusterPatience = 30 * time.Second
 
 // cluster describes nodes and replicas as this node sees them.
-func (s *session) cluster(context.Context, none) (sock.Cluster, error) {
+func (s *session) cluster(ctx context.Context, _ none) (sock.Cluster, error) {
 	c := s.db.Cluster()
 	out := sock.Cluster{Node: c.Node(), ClusterID: s.db.engine.Info().ClusterID, Nodes: []sock.ClusterNode{}, Logs: []sock.ClusterLog{}}
 	for _, n := range c.Nodes() {
@@ -30,7 +30,7 @@ func (s *session) cluster(context.Context, none) (sock.Cluster, error) {
 	for _, t := range s.db.engine.Topics() {
 		internal[t.Name()] = t.Internal()
 	}
-	for _, l := range c.Status() {
+	for _, l := range c.AskStatus(ctx) {
 		x := sock.ClusterLog{
 			Topic: l.Topic, Internal: internal[l.Topic], Partition: l.Partition, Replicas: append([]int32{}, l.Replicas...),
 			Leader: l.Leader, Epoch: l.Epoch, InSync: l.InSync, Members: []sock.ClusterMember{}, Reason: l.Reason,
@@ -69,6 +69,8 @@ func (s *session) changeCluster(ctx context.Context, q sock.ChangeCluster) (none
 		_, err = c.Recover(ctx, q.Topic, q.Partition, q.Replicas...)
 	case sock.TransferLeadership:
 		err = c.TransferLeadership(ctx, q.Topic, q.Partition, q.Node)
+	case sock.ElectPreferred:
+		_, err = c.ElectPreferred(ctx)
 	default:
 		err = &sock.Error{Code: sock.CodeInvalid, Message: fmt.Sprintf("the program does not know the change %q of a cluster", q.Do)}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/sock"
@@ -25,7 +26,7 @@ func (s *session) info(context.Context, none) (sock.Info, error) {
 	return info, nil
 }
 
-func (s *session) topics(_ context.Context, q sock.TopicsRequest) ([]sock.Topic, error) {
+func (s *session) topics(ctx context.Context, q sock.TopicsRequest) ([]sock.Topic, error) {
 	list := s.db.engine.Topics()
 	if q.Topic != "" {
 		t, err := s.db.engine.Topic(q.Topic)
@@ -36,7 +37,7 @@ func (s *session) topics(_ context.Context, q sock.TopicsRequest) ([]sock.Topic,
 	}
 	topics := []sock.Topic{}
 	for _, t := range list {
-		topics = append(topics, showTopic(t))
+		topics = append(topics, s.showTopic(ctx, t))
 	}
 	return topics, nil
 }
@@ -51,23 +52,38 @@ func briefTopic(t *engine.Topic) sock.TopicBrief {
 	return b
 }
 
-func showTopic(t *engine.Topic) sock.Topic {
+// elsewherePatience is how long the leader of a partition that this node has no replica of may take to
+// say where it begins and ends.
+const elsewherePatience = time.Second
+
+// showTopic describes a topic. In a cluster its partitions are as their leaders say.
+func (s *session) showTopic(ctx context.Context, t *engine.Topic) sock.Topic {
 	topic := sock.Topic{TopicBrief: briefTopic(t), Settings: []sock.Setting{}, PartitionList: []sock.Partition{}}
 	explicit := t.Settings().Explicit()
 	for _, name := range slices.Sorted(maps.Keys(explicit)) {
 		topic.Settings = append(topic.Settings, sock.Setting{Name: name, Value: explicit[name]})
 	}
-	for _, p := range t.Partitions() {
+	statuses := s.db.engine.AskStatus(ctx, t)
+	for i, p := range t.Partitions() {
 		part := sock.Partition{
 			Partition: p.ID(), LogStart: p.LogStart(), LastStable: p.LastStable(),
 			HighWatermark: p.HighWatermark(), LogEnd: p.LogEnd(), LeaderEpoch: p.LeaderEpoch(),
 			Bytes: p.Log().AllocatedBytes(),
 		}
-		if err := p.Err(); err != nil {
+		if err := p.Err(); err != nil && !p.Elsewhere() {
 			part.Error = err.Error()
 		}
+		if p.Elsewhere() {
+			// Its leader knows. Of who does not answer, the status says what is wrong.
+			asked, cancel := context.WithTimeout(ctx, elsewherePatience)
+			if b, err := p.View().Bounds(asked); err == nil {
+				part.LogStart, part.LastStable, part.HighWatermark, part.LogEnd, part.LeaderEpoch = b.LogStart, b.LastStable, b.HighWatermark, b.LogEnd, b.LeaderEpoch
+				topic.Records += b.HighWatermark - b.LogStart
+			}
+			cancel()
+		}
 		if part.Replicas = t.Replicas(p.ID()); part.Replicas != nil {
-			st := p.Status()
+			st := statuses[i]
 			part.Leader, part.InSync, part.Reason = st.Leader, st.InSync, st.Reason
 		}
 		topic.PartitionList = append(topic.PartitionList, part)
@@ -80,7 +96,7 @@ func (s *session) createTopic(ctx context.Context, q sock.CreateTopic) (sock.Top
 	if q.IfNotExists && errors.Is(err, ErrTopicExists) {
 		// It may be another topic whose name is too much alike.
 		if old, e := s.db.engine.Topic(q.Topic); e == nil {
-			shown := showTopic(old)
+			shown := s.showTopic(ctx, old)
 			shown.Existed = true
 			return shown, nil
 		}
@@ -88,11 +104,11 @@ func (s *session) createTopic(ctx context.Context, q sock.CreateTopic) (sock.Top
 	if err != nil {
 		return sock.Topic{}, err
 	}
-	return showTopic(t), nil
+	return s.showTopic(ctx, t), nil
 }
 
 // changed answers a change with the topic as it is now.
-func (s *session) changed(name string, err error) (sock.Topic, error) {
+func (s *session) changed(ctx context.Context, name string, err error) (sock.Topic, error) {
 	if err != nil {
 		return sock.Topic{}, err
 	}
@@ -100,15 +116,15 @@ func (s *session) changed(name string, err error) (sock.Topic, error) {
 	if err != nil {
 		return sock.Topic{}, err
 	}
-	return showTopic(t), nil
+	return s.showTopic(ctx, t), nil
 }
 
 func (s *session) alterTopic(ctx context.Context, q sock.AlterTopic) (sock.Topic, error) {
-	return s.changed(q.Topic, s.db.engine.AlterTopic(ctx, q.Topic, q.Set, q.Unset))
+	return s.changed(ctx, q.Topic, s.db.engine.AlterTopic(ctx, q.Topic, q.Set, q.Unset))
 }
 
 func (s *session) addPartitions(ctx context.Context, q sock.AddPartitions) (sock.Topic, error) {
-	return s.changed(q.Topic, s.db.engine.AddPartitions(ctx, q.Topic, q.Total))
+	return s.changed(ctx, q.Topic, s.db.engine.AddPartitions(ctx, q.Topic, q.Total))
 }
 
 func (s *session) deleteTopic(ctx context.Context, q sock.TopicName) (none, error) {

@@ -130,8 +130,8 @@ func (r *request) placements() placements {
 	return placements{r, r.brokers()}
 }
 
-// of is where a partition's replicas are. What is in sync the leader knows; others take
-// those for it that are there.
+// of is where a partition's replicas are. What is in sync the leader knows, and says to the others
+// every few seconds; until it has, those that are there are taken for it.
 func (x *placements) of(t *engine.Topic, p *engine.Partition) (at placement) {
 	at.leader, at.epoch = x.r.leaderOf(p)
 	at.offline = []int32{}
@@ -148,17 +148,13 @@ func (x *placements) of(t *engine.Topic, p *engine.Partition) (at placement) {
 	there := func(id int32) bool {
 		return slices.ContainsFunc(x.brokers, func(b broker) bool { return b.id == id })
 	}
-	var members []engine.MemberStatus
-	if p.Leads() {
-		members = p.Replicated().Status().Members
-	}
+	inSync, known := p.InSync()
 	for _, id := range at.replicas {
 		if !there(id) {
 			at.offline = append(at.offline, id)
 			continue
 		}
-		i := slices.IndexFunc(members, func(m engine.MemberStatus) bool { return m.Node == id })
-		if members == nil || i >= 0 && members[i].InSync || id == at.leader {
+		if !known || slices.Contains(inSync, id) || id == at.leader {
 			at.isr = append(at.isr, id)
 		}
 	}

@@ -20,7 +20,7 @@ import (
 
 func (a *app) cluster() *cobra.Command {
 	c := parent("cluster", "Nodes and replicas of a cluster: look, add, remove, move",
-		a.clusterStatus(), a.clusterAdd(), a.clusterRemove(), a.clusterDrain(),
+		a.clusterStatus(), a.clusterAdd(), a.clusterRemove(), a.clusterDrain(), a.clusterLeave(), a.clusterElect(),
 		a.clusterTransfer(), a.clusterReassign(), a.clusterFactor(), a.clusterRecover(), a.clusterCerts())
 	c.Long = `A cluster is several directories, each with a program of its own, that keep
 copies of each other's topics: embedlog serve with --node, or a program in Go
@@ -35,7 +35,8 @@ func (a *app) clusterStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show nodes, leaders and replicas, and what is not well",
 		Long: `status shows the cluster as the node sees it that is asked. Which replicas of a
-partition are in sync is known to the node that leads it; others show -.`,
+partition are in sync is known to the node that leads it, which is asked; of one
+that does not answer within 2 seconds it shows -.`,
 		Args: takes(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := askNode[sock.Cluster](cmd.Context(), a, sock.OpCluster, struct{}{})
@@ -218,11 +219,31 @@ func (a *app) clusterTransfer() *cobra.Command {
 				return usagef("a node is a number from 1 on, not %d", to)
 			}
 			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.TransferLeadership, Topic: topic, Partition: partition, Node: to},
-				"another node leads %s", args[0])
+				"%s leads %s", who(to), args[0])
 		},
 	}
 	cmd.Flags().Int32Var(&to, "to", 0, "the node that is to lead; without: the best")
 	return cmd
+}
+
+func who(node int32) string {
+	if node == 0 {
+		return "another node"
+	}
+	return fmt.Sprint("node ", node)
+}
+
+func (a *app) clusterElect() *cobra.Command {
+	return &cobra.Command{
+		Use:   "elect-preferred",
+		Short: "Have each partition be led by the first of its replicas, where that is in sync",
+		Long: `elect-preferred gives the leads back that other nodes took over. It happens by
+itself, too, when a preferred leader has been in sync for half a minute.`,
+		Args: takes(0, 0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.ElectPreferred}, "preferred leaders lead where they are in sync")
+		},
+	}
 }
 
 func (a *app) clusterReassign() *cobra.Command {

@@ -16,6 +16,7 @@ type clusterConfig struct {
 	name              string
 	peers             []string // NODE=HOST:PORT each
 	join              string
+	token             string
 	listen, advertise string
 	ca, cert, key     string
 	timing            string // fast or default; empty is default
@@ -28,6 +29,7 @@ func (c *clusterConfig) keys() []configKey {
 		{"cluster.name", "cluster", "the cluster's name, the same on all nodes", (*textValue)(&c.name)},
 		{"cluster.peers", "peers", "nodes that begin the cluster together, 1=HOST:PORT,2=HOST:PORT, the same on all", &listValue{&c.peers, ","}},
 		{"cluster.join", "join", "HOST:PORT of a node whose cluster this one, which is empty, joins", (*textValue)(&c.join)},
+		{"cluster.token", "token", "a word that nodes must have in common when they meet for the first time", (*textValue)(&c.token)},
 		{"cluster.peer-listen", "peer-listen", "HOST:PORT for peers; without: this node's among the peers", (*textValue)(&c.listen)},
 		{"cluster.peer-advertise", "peer-advertise", "HOST:PORT that peers are told, where it is another one", (*textValue)(&c.advertise)},
 		{"cluster.peer-ca", "peer-ca", "PEM file with the cluster's CA: see embedlog cluster certs", (*textValue)(&c.ca)},
@@ -41,7 +43,7 @@ func (c *clusterConfig) keys() []configKey {
 // said says that there is to be a cluster.
 func (c *clusterConfig) said() bool {
 	return c.node != 0 || c.factor != 0 || len(c.peers) > 0 ||
-		c.name+c.join+c.listen+c.advertise+c.ca+c.cert+c.key+c.timing != ""
+		c.name+c.join+c.token+c.listen+c.advertise+c.ca+c.cert+c.key+c.timing != ""
 }
 
 // replication is the configuration of the node; nil where none was said.
@@ -98,7 +100,7 @@ func (c *clusterConfig) replication(allowInsecure bool) (*raftrepl.Config, error
 		return nil, errors.Join(bad...)
 	}
 	return &raftrepl.Config{
-		Node: int32(c.node), Cluster: c.name, Listen: listen, Advertise: advertise, Peers: peers, Join: c.join,
+		Node: int32(c.node), Cluster: c.name, Listen: listen, Advertise: advertise, Peers: peers, Join: c.join, Token: c.token,
 		TLS:           raftrepl.TLS{CAFile: c.ca, CertFile: c.cert, KeyFile: c.key},
 		AllowInsecure: allowInsecure, Timing: timing,
 	}, nil
@@ -146,7 +148,7 @@ func (c *clusterConfig) newNode(allowInsecure bool) (*raftrepl.Node, string, err
 // clusterNames are the names that things of a node have here, for those they have in Go.
 var clusterNames = strings.NewReplacer(
 	"raftrepl: Node ", "cluster.node ", "raftrepl: Cluster ", "cluster.name: ", "raftrepl: Listen ", "cluster.peer-listen ",
-	"raftrepl: Advertise ", "cluster.peer-advertise ", "raftrepl: Peers[", "cluster.peers[", "raftrepl: Join ", "cluster.join ",
+	"raftrepl: Advertise ", "cluster.peer-advertise ", "raftrepl: Peers[", "cluster.peers[", "raftrepl: Join ", "cluster.join ", "raftrepl: Token ", "cluster.token ",
 	"raftrepl: TLS.CAFile ", "cluster.peer-ca ", "raftrepl: TLS.CertFile ", "cluster.peer-cert ", "raftrepl: TLS.KeyFile ", "cluster.peer-key ",
 	"raftrepl: TLS ", "cluster.peer-cert: ", "it needs TLS, or AllowInsecure",
 	"it needs --peer-ca, --peer-cert and --peer-key (embedlog cluster certs makes them), or --allow-insecure",

@@ -133,6 +133,7 @@ func (e *Engine) serveCalls() {
 	e.serve(serviceAbove, e.serveAbove)
 	serveStruct(e, serviceEndTxn, e.serveEndTxn)
 	serveStruct(e, serviceLead, e.serveLead)
+	serveStruct(e, serviceStatus, e.serveStatus)
 	serveStruct(e, serviceDelete, e.serveDelete)
 	serveStruct(e, serviceLookup, e.serveLookup)
 	serveStruct(e, serviceChange, e.serveChange)

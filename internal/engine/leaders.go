@@ -208,6 +208,7 @@ func (r *replicas) askPeers() {
 				return nil // it is asked again
 			}
 			e.heard(node)
+			r.askBehind(ctx, node)
 			return e.hearLeaders(node, answer)
 		})
 	}

@@ -38,13 +38,14 @@ type replicas struct {
 	endpoints []Endpoint
 	unmade    map[TopicID]struct{} // topics that could not be brought
 	hints     map[LogID]leaderHint
-	hinted    map[TopicID]struct{}    // topics whose hints have changed
-	seen      map[int32]uint64        // version of each peer's list of leaders
-	settled   map[LogID]settledAt     // logs led here whose members are as they should be
-	tasks     map[string]*replicaTask // under way, or to be tried again
-	asked     time.Time               // when peers were last asked who leads
+	hinted    map[TopicID]struct{}        // topics whose hints have changed
+	seen      map[int32]uint64            // version of each peer's list of leaders
+	settled   map[LogID]settledAt         // logs led here whose members are as they should be
+	tasks     map[string]*replicaTask     // under way, or to be tried again
+	asked     time.Time                   // when peers were last asked who leads
+	behind    map[int32]map[LogID][]int32 // of each node's logs that have replicas behind, those in sync
+	gaveAt    time.Time                   // when preferred leaders were last looked after
 	refetched map[LogID]refetched
-	gaveAt    time.Time // when preferred leaders were last looked after
 
 	well map[LogID]time.Time // of round alone: since when preferred leaders are in sync that others lead for
 }

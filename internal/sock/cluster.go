@@ -71,4 +71,5 @@ const (
 	SetReplicationFactor ClusterChange = "set-replication-factor" // Topic, Factor
 	Recover              ClusterChange = "recover"                // Topic, empty for the metadata, Partition; Replicas are lost
 	TransferLeadership   ClusterChange = "transfer-leadership"    // Topic, Partition; Node, 0 is any
+	ElectPreferred       ClusterChange = "elect-preferred"        // every partition
 )

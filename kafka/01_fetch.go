@@ -396,6 +396,9 @@ func (q *fetcher) gatherPart(r *request, p *fetchPart) {
 		Offset: p.next, MaxBytes: int(max(granted, 1)), Isolation: q.isolation,
 		Place: q.places.of(p.part), Memory: q.memory.get, Batches: q.found,
 	})
+	if errors.Is(err, embedlog.ErrOffsetOutOfRange) && p.next > p.part.LogEnd() {
+		err = r.confirmEnd(p.part, err)
+	}
 	q.found = res.Batches[:0]
 	defer clear(res.Batches)
 	size := 0

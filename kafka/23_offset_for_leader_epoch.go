@@ -26,6 +26,11 @@ func offsetForLeaderEpoch(r *request, q *kmsg.OffsetForLeaderEpochRequest) (kmsg
 					p.ErrorCode = r.checkLeaderEpoch(part, asked.Partitions[j].CurrentLeaderEpoch)
 				}
 				if p.ErrorCode == codeNone {
+					// Once more: it may have been replaced before its epoch was compared, which
+					// then was its successor's.
+					p.ErrorCode = codeOf(r.mustKnow(part))
+				}
+				if p.ErrorCode == codeNone {
 					p.LeaderEpoch, p.EndOffset = part.EpochEnd(asked.Partitions[j].LeaderEpoch)
 				}
 			}

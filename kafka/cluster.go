@@ -1,9 +1,11 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/partition"
@@ -190,6 +192,28 @@ func (r *request) mustKnow(p *engine.Partition) error {
 		return err
 	}
 	_, err := p.Replicated().LeaderEpoch()
+	return err
+}
+
+// confirmTime bounds how long a leader may take to find out whether it still is one.
+const confirmTime = time.Second
+
+// confirmEnd is err, which says that an offset is behind the log's end, if a majority agrees
+// that this node leads. One that was paused or cut off may have been replaced since it was asked,
+// and a client that had read further from its successor would go back.
+func (r *request) confirmEnd(p *engine.Partition, err error) error {
+	if r.engine.Cluster() == nil {
+		return err
+	}
+	if p.Replicated() == nil {
+		return partition.ErrNotLeader
+	}
+	ctx, cancel := context.WithTimeout(r.life, confirmTime)
+	defer cancel()
+	if p.Replicated().Confirm(ctx) != nil {
+		node, epoch := p.Leader()
+		return &partition.NotLeaderError{Leader: node, LeaderEpoch: epoch}
+	}
 	return err
 }
 

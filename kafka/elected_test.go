@@ -29,6 +29,14 @@ func TestElectedSaysNoEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := dialWire(t, c.servers[0])
+	behind := func() int16 { // what a fetch from behind the log's end is told
+		f := kmsg.NewPtrFetchRequest()
+		f.MaxBytes, f.SessionEpoch = 1<<20, -1
+		fp := kmsg.NewFetchRequestTopicPartition()
+		fp.LastFetchedEpoch, fp.CurrentLeaderEpoch, fp.FetchOffset, fp.PartitionMaxBytes = -1, -1, 1000, 1<<20
+		f.Topics = []kmsg.FetchRequestTopic{{TopicID: top.ID(), Partitions: []kmsg.FetchRequestTopicPartition{fp}}}
+		return newest[*kmsg.FetchResponse](w, f).Topics[0].Partitions[0].ErrorCode
+	}
 	ask := func() (epoch, latest, earliest, fetch int16) {
 		e := kmsg.NewPtrOffsetForLeaderEpochRequest()
 		e.ReplicaID = -1
@@ -55,7 +63,13 @@ func TestElectedSaysNoEnds(t *testing.T) {
 	if e, l, s, f := ask(); e != codeNotLeaderOrFollower || l != codeOffsetNotAvailable || s != codeNone || f != codeNotLeaderOrFollower {
 		t.Errorf("elected: epoch %d, latest %d, earliest %d, fetch with an epoch %d", e, l, s, f)
 	}
+	if code := behind(); code != codeNotLeaderOrFollower {
+		t.Errorf("behind the end of one that is not sure to lead: %d", code)
+	}
 	release()
+	if code := behind(); code != codeOffsetOutOfRange {
+		t.Errorf("behind the end: %d", code)
+	}
 	for range 100 {
 		if e, l, s, f := ask(); e+l+s+f == 0 {
 			return

@@ -156,11 +156,13 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 		{cluster, table{
 			"AddNode":              func() error { return cluster.AddNode(ctx, 2, "") },
 			"Advertise":            quiet(func() { cluster.Advertise() }),
+			"AskStatus":            quiet(func() { cluster.AskStatus(ctx) }),
 			"DrainNode":            func() error { return cluster.DrainNode(ctx, 1) },
 			"ElectPreferred":       func() error { return first(cluster.ElectPreferred(ctx)) },
 			"Node":                 quiet(func() { cluster.Node() }),
 			"Nodes":                quiet(func() { cluster.Nodes() }),
 			"Reassign":             func() error { return cluster.Reassign(ctx, "t", 0, []int32{1}) },
+			"Recover":              func() error { return first(cluster.Recover(ctx, "t", 0)) },
 			"RemoveNode":           func() error { return cluster.RemoveNode(ctx, 1) },
 			"SetReplicationFactor": func() error { return cluster.SetReplicationFactor(ctx, "t", 2) },
 			"Status":               quiet(func() { cluster.Status() }),

@@ -104,7 +104,7 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, want string }{
-		{"", "log, db, kafka or limits?"},
+		{"", "log, db, kafka, raft or limits?"},
 		{"logs", `"logs" is neither`},
 		{"log --reps 0", "--reps 0"},
 		{"log --seconds NaN", "--seconds NaN"},

@@ -144,7 +144,7 @@ func rewrite(t testing.TB, fsys vfs.FS, name string, f func([]byte) []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := out.WriteAt(f(b), 0); err == nil {
+	if _, err = out.WriteAt(f(b), 0); err == nil {
 		err = out.Sync()
 	}
 	if err != nil {

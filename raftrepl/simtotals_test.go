@@ -27,8 +27,6 @@ type simTotals struct {
 	Faults  map[string]int     `json:"faults"`
 	Counts  map[string]int64   `json:"counts"`
 	Plans   map[string]int     `json:"plans"`
-
-	begun time.Time
 }
 
 func (a *simTotals) maps() {

@@ -236,7 +236,7 @@ func who(node int32) string {
 func (a *app) clusterElect() *cobra.Command {
 	return &cobra.Command{
 		Use:   "elect-preferred",
-		Short: "Have each partition be led by the first of its replicas, where that is in sync",
+		Short: "Have first replicas lead their partitions again",
 		Long: `elect-preferred gives the leads back that other nodes took over. It happens by
 itself, too, when a preferred leader has been in sync for half a minute.`,
 		Args: takes(0, 0, "no argument"),
@@ -310,8 +310,8 @@ longest log leads. Start as many of them as can be started first.
 With --lost: the disks of so many nodes are gone for good that no majority is
 left. The replica of the node that is asked goes on as the only one; that
 fails where another node that is left has more. What no node that is left has
-is lost. The nodes that are named must never come back with their old directories: they
-could elect a leader of their own. Recover the metadata first, then the
+is lost. The nodes that are named must never come back with their old
+directories: they could elect a leader of their own. Recover the metadata first, then the
 partitions, then drain and remove the lost nodes.`,
 		Example: `  embedlog cluster recover orders/0 --accept-loss
   embedlog cluster recover metadata --lost 2,3 --accept-loss`,

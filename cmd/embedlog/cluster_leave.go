@@ -19,7 +19,7 @@ func (a *app) clusterLeave() *cobra.Command {
 	var limit time.Duration
 	cmd := &cobra.Command{
 		Use:   "leave",
-		Short: "Have the node that is asked leave: drain it, wait, and remove it",
+		Short: "Drain the node that is asked, wait, and remove it",
 		Long: `leave has the node that --data names give its replicas to others, waits until
 they have all records, and then removes it from the cluster. Its program is
 stopped afterwards; its directory does not get in again. When it is interrupted,

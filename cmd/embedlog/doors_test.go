@@ -305,7 +305,7 @@ func TestReaches(t *testing.T) {
 	defer listener.Close()
 	args := map[string]string{"dump": "orders/0", "export": "orders out", "backup": "out", "restore": "out",
 		"cluster add": "2 h:1", "cluster remove": "2", "cluster drain": "2", "cluster reassign": "orders/0 2", "cluster set-replication-factor": "orders 3",
-		"cluster transfer-leadership": "orders/0", "cluster certs init": "shop", "cluster certs issue": "2"}
+		"cluster transfer-leadership": "orders/0", "cluster recover": "orders/0 --accept-loss", "cluster certs init": "shop", "cluster certs issue": "2"}
 	for name, how := range reaches {
 		line := strings.Fields(name + " " + args[name])
 		r := runHere(t, "", append(line, "--address", "127.0.0.1:1")...)

@@ -27,6 +27,7 @@ var reaches = map[string]reach{
 	"acl add": byAnyDoor, "acl list": byAnyDoor, "acl delete": byAnyDoor,
 	"cluster status": byNode, "cluster add": byNode, "cluster remove": byNode, "cluster drain": byNode,
 	"cluster transfer-leadership": byNode, "cluster reassign": byNode, "cluster set-replication-factor": byNode,
+	"cluster elect-preferred": byNode, "cluster leave": byNode, "cluster recover": byNode,
 	"cluster certs init": byNone, "cluster certs issue": byNone,
 	"info":   byAnyDoor,
 	"verify": bySession, "export": bySession, "backup": bySession,

@@ -125,7 +125,6 @@ type harness struct {
 	lives   [nodes + 1]int32
 	logs    []io.Closer
 	clients *process
-	verdict chan verdict
 	specs   [nodes + 1]nodeSpec
 	done    []done
 	faults  []string // what nodes and the harness complained of

@@ -15,7 +15,6 @@ type replica struct {
 	first, next uint64 // indexes that are complete
 	end         int64  // offset
 	sums        []uint64
-	problem     string
 }
 
 var sumTable = crc64.MakeTable(crc64.ECMA)

@@ -80,6 +80,8 @@ func (e *Engine) mayRemove(id int32) error {
 	var known bool
 	for _, n := range e.Nodes() {
 		switch {
+		case n.ID == id && !n.Alive:
+			return nil // one that is gone is no part of a majority
 		case n.ID == id:
 			known = true
 		case n.Directory.IsZero(): // it has no vote yet

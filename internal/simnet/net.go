@@ -21,7 +21,7 @@ type Net struct {
 	listeners map[string]*Listener
 	paths     map[[2]string]*path
 	conns     map[*Conn]struct{} // both ends
-	frozen    map[string]bool // hosts
+	frozen    map[string]bool    // hosts
 	ports     int
 	closed    bool
 }

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,4 +135,52 @@ func TestReplacedLeaderDoesNotJudge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// until leads until it is told that it does no more.
+type until struct {
+	leads
+	over atomic.Bool
+}
+
+func (u *until) LeaderEpoch() (int32, error) {
+	if u.over.Load() {
+		return 0, &NotLeaderError{Leader: -1}
+	}
+	return 1, nil
+}
+
+// Who leads no more, and hears of nobody else, does not wait for ever for what it had sent before.
+// Found by the simulation of whole databases: DB.Close waited for it.
+func TestRepetitionAtALeaderThatIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &until{}
+		p, err := Open("", &Options{FS: vfs.NewMem(), Replicator: u, Config: Config{Log: log.Config{SegmentAge: -1}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		u.p = p
+		rec, o := []log.Record{{Value: []byte("v"), Timestamp: 1}}, &AppendOptions{Producer: &Producer{ID: 7}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := p.Append(ctx, rec, o); !errors.Is(err, ErrUnknownOutcome) {
+			t.Fatalf("the original: %v", err)
+		}
+		again := make(chan error, 1)
+		go func() {
+			_, err := p.Append(t.Context(), rec, o)
+			again <- err
+		}()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-again:
+			t.Fatalf("it leads still, and the repetition is over: %v", err)
+		default:
+		}
+		u.over.Store(true)
+		if err := <-again; !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, ErrNotLeader) {
+			t.Errorf("the repetition: %v", err)
+		}
+	})
 }

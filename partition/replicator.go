@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
@@ -381,7 +382,12 @@ type proposals struct {
 	requests []*request
 	next     int64  // offset behind the last one
 	cuts     uint64 // Partition.cuts at the time
+	epoch    int32  // in which they were checked
 }
+
+// lookAgain is how often who waits for a repetition looks whether this node leads still: a
+// replicator ends proposals when it does not, and of a repetition it knows nothing.
+const lookAgain = time.Second
 
 // errTakenBack is the outcome of a repetition whose original may be gone: something else can have its
 // offset now.
@@ -404,7 +410,7 @@ func (p *Partition) propose(ctx context.Context, requests []*request) (out propo
 	pending := p.state.begin()
 	base := p.state.end
 	first := base
-	out.cuts = p.cuts
+	out.cuts, out.epoch = p.cuts, epoch
 	now := p.clock.now()
 	var batches [][]byte
 	for _, r := range requests {
@@ -492,9 +498,25 @@ func (o *proposals) wait(ctx context.Context, p *Partition) error {
 		if err := o.proposal.Wait(ctx); err != nil {
 			return err
 		}
+		return p.waitFor(ctx, o.next, ReadUncommitted)
 	}
-	if err := p.waitFor(ctx, o.next, ReadUncommitted); err != nil || o.proposal != nil {
-		return err
+	for {
+		look, cancel := context.WithTimeout(ctx, lookAgain)
+		err := p.waitFor(look, o.next, ReadUncommitted)
+		cancel()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		epoch, err := p.replicator.LeaderEpoch()
+		if err == nil && epoch != o.epoch {
+			err = &NotLeaderError{Leader: -1, LeaderEpoch: epoch}
+		}
+		if err != nil {
+			return err
+		}
 	}
 	// The watermark has passed an offset. Another entry may have come there meanwhile.
 	p.mu.Lock()

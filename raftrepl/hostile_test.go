@@ -140,6 +140,29 @@ func TestStrangerNeedsTheToken(t *testing.T) {
 	}
 }
 
+// Nor is the token spared to one whose address an administrator has added: whose directory it is, nobody
+// knows before it was there.
+func TestAddedNodeNeedsTheToken(t *testing.T) {
+	for _, row := range []struct {
+		ours  string
+		known bool // its directory is registered
+		want  RefusalReason
+	}{{"secret", false, 0}, {"guess", false, RefusedToken}, {"", false, RefusedToken}, {"guess", true, 0}} {
+		inWorld(t, func(t *testing.T, w *world) {
+			c := w.config(2)
+			c.token = "secret"
+			c.address = func(n int32) (string, bool) { return address(n), true }
+			own := w.config(1).identity().directory
+			c.directory = func(int32) (engine.TopicID, bool) { return own, row.known }
+			w.answering(w.group(w.start(c), groupA, groupHooks{}), nil)
+			got := refusal(t, w, func(c *transportConfig) { c.token = row.ours })
+			if (got != nil) != (row.want != 0) || got != nil && (got.Reason != row.want || !got.ByPeer) {
+				t.Errorf("%+v: %v", row, got)
+			}
+		})
+	}
+}
+
 // A copy of a directory says the same ids. It is told by how often it was started: less often than
 // the node that others know, or as often as one that runs.
 func TestCopiedDirectories(t *testing.T) {

@@ -300,18 +300,16 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 	case h.to != 0 && h.to != t.self:
 		return no(RefusedNode, "it wants node %d, this is node %d", h.to, t.self)
 	}
-	if _, ok := t.address(h.from); !ok {
-		// Whoever is not in the registry may knock, to be put there.
-		if t.token != "" && subtle.ConstantTimeCompare([]byte(t.token), []byte(h.token)) != 1 {
-			return no(RefusedToken, "node %d is not known, and its token is not this node's", h.from)
-		}
-		if t.token == "" && t.tls == nil {
-			return no(RefusedNode, "node %d is not known", h.from)
-		}
+	registered, known := t.directory(h.from)
+	if !known && t.token != "" && subtle.ConstantTimeCompare([]byte(t.token), []byte(h.token)) != 1 {
+		return no(RefusedToken, "node %d was not here before, and its token is not this node's", h.from)
 	}
-	if d, ok := t.directory(h.from); ok && d != h.directory {
+	if _, ok := t.address(h.from); !ok && t.token == "" && t.tls == nil {
+		return no(RefusedNode, "node %d is not known", h.from) // else it may knock, to be put into the registry
+	}
+	if known && registered != h.directory {
 		return no(RefusedDirectory, "node %d is registered with directory %s, this one is %s: it is a copy or was restored; "+
-			"remove the node and join with an empty directory", h.from, d, h.directory)
+			"remove the node and join with an empty directory", h.from, registered, h.directory)
 	}
 	if own.cluster.IsZero() {
 		if err := t.joins(h.cluster); err != nil {

@@ -311,8 +311,8 @@ With --lost: the disks of so many nodes are gone for good that no majority is
 left. The replica of the node that is asked goes on as the only one; that
 fails where another node that is left has more. What no node that is left has
 is lost. The nodes that are named must never come back with their old
-directories: they could elect a leader of their own. Recover the metadata first, then the
-partitions, then drain and remove the lost nodes.`,
+directories: they could elect a leader of their own. Recover the metadata
+first, then the partitions, then drain and remove the lost nodes.`,
 		Example: `  embedlog cluster recover orders/0 --accept-loss
   embedlog cluster recover metadata --lost 2,3 --accept-loss`,
 		Args: takes(1, 1, "a partition, or metadata"),

@@ -46,8 +46,8 @@ type testTransport struct {
 	once     sync.Once
 }
 
-func (n *testNet) transport(node int32) *testTransport {
-	t := &testTransport{net: n, self: raft.ServerAddress(memberID(node)), replica: raft.ServerAddress(memberID(node)), consumer: make(chan raft.RPC, 64), closed: make(chan struct{})}
+func (n *testNet) transport(node int32, replica raft.ServerID) *testTransport {
+	t := &testTransport{net: n, self: raft.ServerAddress(memberID(node)), replica: raft.ServerAddress(replica), consumer: make(chan raft.RPC, 64), closed: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.nodes[t.self] = t
@@ -233,8 +233,7 @@ func (n *testNode) tryStart() (err error) {
 		initial = nil
 	}
 	known, _ := n.v.get(testLog)
-	end := n.c.net.transport(n.id)
-	end.replica = raft.ServerAddress(replicaID(n.id, known.life))
+	end := n.c.net.transport(n.id, replicaID(n.id, known.life))
 	n.g = NewGroup(GroupConfig{
 		ID: testLog, Self: n.id, Initial: initial, Transport: end, Votes: n.v,
 		// Small, so that what a follower lacks is read from the log.

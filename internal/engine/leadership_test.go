@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,11 +112,14 @@ func TestTopicWaitsForNodes(t *testing.T) {
 		if _, err = e.CreateTopic(ctx, TopicSpec{Name: "orders", ReplicationFactor: 3}); !errors.Is(err, ErrInvalidReplicationFactor) || time.Since(began) > 0 {
 			t.Errorf("more than there can be: %v after %v", err, time.Since(began))
 		}
-		time.AfterFunc(3*time.Second, func() {
+		var comes sync.WaitGroup
+		comes.Go(func() {
+			time.Sleep(3 * time.Second)
 			p.files[2] = vfs.NewMem()
 			p.start(2)
 		})
 		top, err := e.CreateTopic(ctx, TopicSpec{Name: "orders", ReplicationFactor: 2})
+		comes.Wait()
 		if err != nil || len(top.Replicas(0)) != 2 || time.Since(began) < 3*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}

@@ -119,8 +119,12 @@ const nodesPatience = 10 * time.Second
 // not there yet, it waits for those: a cluster begins with nodes that come one after the other.
 func (e *Engine) beginCreation(ctx context.Context, t *Topic, spec TopicSpec) (*command, error) {
 	deadline := time.Now().Add(nodesPatience)
+	var why error // it waits
 	for {
 		if err := e.beginChange(ctx); err != nil {
+			if why != nil && ctx.Err() != nil {
+				err = fmt.Errorf("%w: %w", why, err)
+			}
 			return nil, err
 		}
 		c, err := e.creation(t, spec)
@@ -132,6 +136,7 @@ func (e *Engine) beginCreation(ctx context.Context, t *Topic, spec TopicSpec) (*
 		if !errors.As(err, &few) || few.Expected < few.Factor || few.Factor < 1 || !time.Now().Before(deadline) {
 			return nil, err
 		}
+		why = err
 		select {
 		case <-time.After(longestPause):
 		case <-ctx.Done():

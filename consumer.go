@@ -405,7 +405,17 @@ func (c *Consumer) shut() error {
 	c.notify()
 	close(c.stop)
 	if started {
-		<-c.ended
+		// What is under way may have asked a coordinator that nobody reaches: then commit and
+		// leave are tried once more, each for as long.
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			c.die()
+			<-c.ended
+			again, cancel := c.db.patience(context.Background())
+			defer cancel()
+			ctx = again
+		}
 	}
 	var err error
 	if c.cfg.Group != "" {

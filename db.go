@@ -98,14 +98,12 @@ func (db *DB) Close() error {
 		return db.err
 	}
 	db.closed = true
-	list := make([]closer, 0, len(db.closers))
+	var ending sync.WaitGroup // at once: each may wait for a coordinator that nobody reaches
 	for c := range db.closers {
-		list = append(list, c)
+		ending.Go(c.closeWithDB)
 	}
 	db.mu.Unlock()
-	for _, c := range list {
-		c.closeWithDB()
-	}
+	ending.Wait()
 	db.stopVersion()
 	db.err = db.engine.Close()
 	db.version.Add(1) // what handles remember is from before

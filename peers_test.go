@@ -559,6 +559,15 @@ func TestPeersCloseWithoutACoordinator(t *testing.T) {
 			p.net.Depose(engine.LogID{Topic: top.ID(), Partition: int32(part)})
 		}
 	}
+	joins, err := db.Consumer(&embedlog.ConsumerConfig{Group: "g", Topics: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if _, err := joins.Poll(soon, 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("without a coordinator it got %v", err)
+	}
 	began := time.Now()
 	if err := db.Close(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("close: %v", err)

@@ -152,7 +152,11 @@ func (e *Engine) ElectPreferred(ctx context.Context) (moved int, err error) {
 	for _, t := range e.Topics() {
 		for n, p := range t.partitions {
 			replicas := t.meta.replicasOf(n).nodes
-			if node, _ := p.Leader(); len(replicas) == 0 || node == replicas[0] {
+			if len(replicas) == 0 {
+				continue
+			}
+			// Who has no replica knows only who led when it last asked.
+			if node, _ := p.Leader(); p.repl != nil && node == replicas[0] {
 				continue
 			}
 			did, err := p.lead(ctx, leadCall{Preferred: true})

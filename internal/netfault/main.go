@@ -22,7 +22,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/x/embedlog/internal/history"
 	"github.com/x/embedlog/raftrepl"
 )
 
@@ -511,69 +510,22 @@ func (h *harness) settle(ctx context.Context) error {
 	return nil
 }
 
-// judge is what the run says, and what is wrong.
+// judge judges what is left.
 func (h *harness) judge(end time.Time) (text string, bad []string, err error) {
-	var b strings.Builder
-	var v verdict
+	e := evidence{
+		notes: []string{filepath.Join(h.dir, "clients", "history.jsonl")}, partitions: h.partitions,
+		moments: h.moments, end: end, done: h.done, window: h.window, strict: h.times,
+	}
 	raw, err := os.ReadFile(filepath.Join(h.dir, "verdict.json"))
 	if err == nil {
-		err = json.Unmarshal(raw, &v)
+		err = json.Unmarshal(raw, &e.verdict)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("the clients said nothing (see clients.log): %w", err)
 	}
-	if v.Error != "" {
-		bad = append(bad, "the clients could not be judged: "+v.Error)
-	}
-	fmt.Fprintln(&b, v.Text)
-	if v.Bad > 0 {
-		bad = append(bad, fmt.Sprintf("%d kinds of anomalies: see above", v.Bad))
-	}
-	var dirs []string
 	for n := range h.each() {
-		dirs = append(dirs, h.specs[n].Dir)
+		e.dirs = append(e.dirs, h.specs[n].Dir)
+		e.notes = append(e.notes, h.notes(n))
 	}
-	problems, logs, entries, err := compareReplicas(dirs)
-	if err != nil {
-		return b.String(), bad, err
-	}
-	bad = append(bad, problems...)
-	fmt.Fprintf(&b, "replicas: %d logs, %d entries of three nodes compared, %d differ\n", logs, entries, len(problems))
-	paths := []string{filepath.Join(h.dir, "clients", "history.jsonl")}
-	for n := range h.each() {
-		paths = append(paths, h.notes(n))
-	}
-	all, byKey, err := acknowledgements(history.OpenFiles(paths...))
-	if err != nil {
-		return b.String(), bad, err
-	}
-	fmt.Fprintf(&b, "acknowledgements: %d operations in %v\n", len(all), end.Sub(h.moments[0].at).Round(time.Second))
-	fmt.Fprint(&b, h.table(all, byKey, end))
-	duty := duties(h.moments, end)
-	var total time.Duration
-	for _, d := range duty {
-		total += d.length()
-	}
-	worst := gaps(duty, all)
-	fmt.Fprintf(&b, "a majority had to take records for %v of %v; longest times without an acknowledgement:", total.Round(time.Second), end.Sub(h.moments[0].at).Round(time.Second))
-	for _, g := range worst[:min(len(worst), 5)] {
-		fmt.Fprintf(&b, " %v (at %s)", g.length().Round(10*time.Millisecond), g.from.Format("15:04:05.000"))
-	}
-	fmt.Fprintln(&b)
-	var lines []string
-	for _, k := range slices.SortedFunc(maps.Keys(byKey), func(a, b history.Key) int { return strings.Compare(a.String(), b.String()) }) {
-		if g := gaps(duty, byKey[k]); len(g) > 0 {
-			lines = append(lines, fmt.Sprintf("%v %v", k, g[0].length().Round(10*time.Millisecond)))
-		}
-	}
-	fmt.Fprintf(&b, "the longest of each partition: %s\n", strings.Join(lines, ", "))
-	if len(worst) > 0 && worst[0].length() >= h.window {
-		text := fmt.Sprintf("no acknowledgement for %v from %s on, while a majority had to take records", worst[0].length().Round(10*time.Millisecond), worst[0].from.Format("15:04:05.000"))
-		if h.times {
-			bad = append(bad, text)
-		} else {
-			fmt.Fprintln(&b, "NOTE:", text)
-		}
-	}
-	return b.String(), bad, nil
+	return e.judge()
 }

@@ -248,11 +248,20 @@ func serveClients(text string) error {
 		RecordBytes: s.RecordBytes, Partitions: s.Partitions, Seed: s.Seed, Log: os.Stderr,
 		Beside: func() ([]string, error) { return s.Beside, nil },
 	})
-	v := verdict{}
+	var v verdict
 	if err != nil {
-		v.Error = err.Error()
+		v = verdictOf(nil, err)
 	} else {
-		v.Bad, v.Text = len(res.Report.Bad()), res.String()
+		v = verdictOf(res.Report, nil)
+		fmt.Fprintf(os.Stderr, "%v", res) // with the errors that clients met, which are no faults
 	}
 	return json.NewEncoder(os.Stdout).Encode(v)
+}
+
+// verdictOf is what a check of all histories says.
+func verdictOf(r *history.Report, err error) verdict {
+	if err != nil {
+		return verdict{Error: err.Error()}
+	}
+	return verdict{Bad: len(r.Bad()), Text: r.String()}
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"hash/crc64"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/x/embedlog/log"
@@ -95,8 +97,10 @@ func compareReplicas(dirs []string) (problems []string, logs, entries int, err e
 			}
 		}
 	}
-	for rel, name := range names {
+	for _, rel := range slices.Sorted(maps.Keys(names)) {
+		name := names[rel]
 		var all []replica
+		var of []int
 		for i, dir := range dirs {
 			r, err := readReplica(filepath.Join(dir, rel))
 			if err != nil {
@@ -104,12 +108,12 @@ func compareReplicas(dirs []string) (problems []string, logs, entries int, err e
 				continue
 			}
 			entries += len(r.sums)
-			all = append(all, r)
+			all, of = append(all, r), append(of, i+1)
 		}
 		logs++
 		for i := 1; i < len(all); i++ {
 			if d := differ(all[0], all[i], !strings.HasPrefix(name, "__") && name != "meta"); d != "" {
-				problems = append(problems, fmt.Sprintf("%s: copies of two nodes: %s", name, d))
+				problems = append(problems, fmt.Sprintf("%s: nodes %d and %d: %s", name, of[0], of[i], d))
 			}
 		}
 	}

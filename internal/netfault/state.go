@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -37,6 +39,10 @@ type span struct{ from, to time.Time }
 
 func (s span) length() time.Duration { return s.to.Sub(s.from) }
 
+func (s span) String() string {
+	return fmt.Sprintf("%v (at %s)", s.length().Round(10*time.Millisecond), s.from.Format("15:04:05.000"))
+}
+
 // moment is when it began, or ceased, that a majority must take records.
 type moment struct {
 	at       time.Time
@@ -62,9 +68,8 @@ func duties(moments []moment, end time.Time) (list []span) {
 }
 
 // gaps are the times within the duties without an acknowledgement, the longest first. A duty's
-// begin and end are bounds of gaps, too.
+// begin and end are bounds of gaps, too. acks are in order.
 func gaps(list []span, acks []time.Time) (out []span) {
-	acks = slices.SortedFunc(slices.Values(acks), time.Time.Compare)
 	for _, duty := range list {
 		from := duty.from
 		i, _ := slices.BinarySearchFunc(acks, duty.from, time.Time.Compare)
@@ -74,6 +79,6 @@ func gaps(list []span, acks []time.Time) (out []span) {
 		}
 		out = append(out, span{from, duty.to})
 	}
-	slices.SortStableFunc(out, func(a, b span) int { return int(b.length() - a.length()) })
+	slices.SortStableFunc(out, func(a, b span) int { return cmp.Compare(b.length(), a.length()) })
 	return out
 }

@@ -186,14 +186,24 @@ func (r *request) mustLead(p *engine.Partition) error {
 // mustKnow is mustLead for what only a leader knows that has committed an entry of its own
 // epoch: where the records end, and its predecessors' epochs. One that was only just elected would
 // answer with what its replica knew, and a client that had read further would take that for loss,
-// and go back. (KIP-320)
+// and go back. (KIP-320) It does not wait: the client asks again.
 func (r *request) mustKnow(p *engine.Partition) error {
 	if err := r.mustLead(p); err != nil || r.engine.Cluster() == nil {
 		return err
 	}
-	_, err := p.Replicated().LeaderEpoch()
-	return err
+	if _, err := p.Replicated().Lead(over); err != nil {
+		_, epoch := p.Leader()
+		return &partition.NotLeaderError{Leader: -1, LeaderEpoch: epoch} // not quite yet
+	}
+	return nil
 }
+
+// over is a context that has ended, for who does not wait.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // confirmTime bounds how long a leader may take to find out whether it still is one.
 const confirmTime = time.Second

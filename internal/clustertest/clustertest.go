@@ -83,14 +83,15 @@ func (n *Net) Deafen(id engine.LogID, node int32) (release func()) {
 	}
 }
 
-// Doubt has whoever is elected say that it leads, and not in which epoch, until release is called:
-// as one that was elected, and has committed nothing yet.
+// Doubt has whoever is elected lead, and take records, and not know yet what earlier leaders have
+// committed, until release is called: as one that was elected, and has committed nothing yet.
 func (n *Net) Doubt(id engine.LogID) (release func()) {
 	g := n.group(id)
 	add := func(by int) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.doubts += by
+		g.moved.Broadcast()
 	}
 	add(1)
 	return func() { add(-1) }
@@ -395,7 +396,7 @@ func (l *Log) leads() bool { return l.g.leader == l.node.id && l.g.running[l.nod
 func (l *Log) LeaderEpoch() (int32, error) {
 	l.g.mu.Lock()
 	defer l.g.mu.Unlock()
-	if !l.leads() || l.g.doubts > 0 {
+	if !l.leads() {
 		return 0, l.notLeader()
 	}
 	return l.g.epoch, nil
@@ -426,25 +427,11 @@ type proposal struct {
 func (p proposal) Wait(ctx context.Context) error { return p.g.wait(ctx, p.index) }
 
 func (g *group) wait(ctx context.Context, index uint64) error {
-	stop := context.AfterFunc(ctx, func() {
-		g.mu.Lock()
-		g.moved.Broadcast()
-		g.mu.Unlock()
-	})
-	defer stop()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for g.committed < index {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		g.moved.Wait()
-	}
-	return nil
+	return g.until(ctx, func() bool { return g.committed >= index })
 }
 
-// hears waits until a node hears of commits.
-func (g *group) hears(ctx context.Context, node int32) error {
+// until waits until something is so.
+func (g *group) until(ctx context.Context, so func() bool) error {
 	stop := context.AfterFunc(ctx, func() {
 		g.mu.Lock()
 		g.moved.Broadcast()
@@ -453,7 +440,7 @@ func (g *group) hears(ctx context.Context, node int32) error {
 	defer stop()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.deaf[node] {
+	for !so() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -492,7 +479,7 @@ func (l *Log) Lead(ctx context.Context) (int32, error) {
 	if err := l.g.wait(ctx, last); err != nil {
 		return 0, err
 	}
-	if err := l.g.hears(ctx, l.node.id); err != nil {
+	if err := l.g.until(ctx, func() bool { return !l.g.deaf[l.node.id] && l.g.doubts == 0 }); err != nil {
 		return 0, err
 	}
 	if now, err := l.LeaderEpoch(); err != nil || now != epoch {
@@ -503,8 +490,8 @@ func (l *Log) Lead(ctx context.Context) (int32, error) {
 	return epoch, nil
 }
 
-func (l *Log) Confirm(context.Context) error {
-	_, err := l.LeaderEpoch()
+func (l *Log) Confirm(ctx context.Context) error {
+	_, err := l.Lead(ctx)
 	return err
 }
 

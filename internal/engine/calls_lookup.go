@@ -40,6 +40,27 @@ func (p *Partition) leads() error {
 	return err
 }
 
+// knows is nil when this node leads the partition and knows all that earlier leaders have
+// committed, for which it waits. Before that its high watermark is what its replica had heard of: after a
+// start, that of its checkpoint.
+func (p *Partition) knows(ctx context.Context) error {
+	if p.engine.cluster == nil {
+		return nil
+	}
+	if p.repl == nil {
+		return p.isElsewhere()
+	}
+	_, err := p.repl.Lead(ctx)
+	return err
+}
+
+// over is a context that has ended, for who does not wait.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // View answers questions about a partition's offsets, from the log of this node or from
 // that of the leader. Its methods may wait for the leader: as long as ctx allows, and 30
 // seconds at most, after which they fail with a *partition.NotLeaderError.
@@ -58,7 +79,7 @@ func (p *Partition) View() View {
 // LeaderView is what the leader says: a replica may lag behind.
 func (p *Partition) LeaderView() View {
 	p = p.Current()
-	return View{p, p.leads() != nil}
+	return View{p, p.knows(over) != nil}
 }
 
 // Remote says whether another node is asked.
@@ -111,7 +132,7 @@ func (v View) askFor(ctx context.Context, c lookupCall) (res lookupResult, err e
 	r.again, r.firm = true, true
 	err = r.run(ctx, func(ctx context.Context) (err error) {
 		now := p.Current()
-		if err = now.leads(); err == nil {
+		if err = now.knows(ctx); err == nil {
 			res, err = now.lookup(ctx, &c)
 		}
 		return err
@@ -125,7 +146,7 @@ func (v View) askFor(ctx context.Context, c lookupCall) (res lookupResult, err e
 func (e *Engine) serveLookup(ctx context.Context, c *lookupCall) (res lookupResult, err error) {
 	p, err := e.partition(c.Topic, c.Partition)
 	if err == nil {
-		err = p.leads()
+		err = p.knows(ctx)
 	}
 	if err != nil {
 		return res, err

@@ -245,7 +245,7 @@ func serveClients(text string) error {
 	}()
 	res, err := soak.Run(ctx, soak.Config{
 		Dir: filepath.Join(s.Dir, "clients"), Time: 24 * time.Hour, End: end, Server: s.Servers, Rate: s.Rate,
-		RecordBytes: s.RecordBytes, Partitions: s.Partitions, Seed: s.Seed, Log: os.Stderr,
+		RecordBytes: s.RecordBytes, Partitions: s.Partitions, Seed: s.Seed, Log: os.Stderr, Verbose: true,
 		Beside: func() ([]string, error) { return s.Beside, nil },
 	})
 	var v verdict

@@ -34,6 +34,8 @@ type Config struct {
 	Seed uint64
 	// Log is told what happens. Nil is silent.
 	Log io.Writer
+	// Verbose has Log told what members of groups do.
+	Verbose bool
 	// WhileDead, if not nil, is called with the directory of the database while the
 	// server is dead, for the n-th time from 1. It is for tests that do harm.
 	WhileDead func(dir string, n int) error

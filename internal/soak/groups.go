@@ -92,6 +92,7 @@ func (w *worker) member(group string, m *moved, topics ...string) []kgo.Opt {
 	}
 	return w.options(append(protocol,
 		kgo.WithHooks(m),
+		kgo.WithLogger(memberLog{w, group}),
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topics...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -103,6 +104,23 @@ func (w *worker) member(group string, m *moved, topics ...string) []kgo.Opt {
 		kgo.OnPartitionsRevoked(m.add),
 		kgo.OnPartitionsLost(m.add),
 	)...)
+}
+
+// memberLog writes what a member's client says of the group, for who looks for the cause of a pause.
+type memberLog struct {
+	w     *worker
+	group string
+}
+
+func (l memberLog) Level() kgo.LogLevel {
+	if l.w.Verbose {
+		return kgo.LogLevelInfo
+	}
+	return kgo.LogLevelNone
+}
+
+func (l memberLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	l.w.logf("%v of process %d in group %s: %s %v", level, l.w.process, l.group, msg, keyvals)
 }
 
 // subscribe notes that the process is a new member.

@@ -7,3 +7,9 @@ func OneAtATime(t interface{ Cleanup(func()) }, bytes int) {
 	openers, snapshotAfter = 1, bytes
 	t.Cleanup(func() { openers, snapshotAfter = oldOpeners, oldAfter })
 }
+
+// HoldAdmin makes the caller the only one who changes topics, until release.
+func (e *Engine) HoldAdmin() (release func()) {
+	e.admin <- struct{}{}
+	return e.endAdmin
+}

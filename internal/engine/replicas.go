@@ -324,9 +324,7 @@ func (p *Partition) stop() {
 
 // retireTopic closes what this node has of a topic that was deleted.
 func (e *Engine) retireTopic(t *Topic) {
-	e.retiring.Store(t.meta.id, nil)
 	defer e.replicas.forget(t)
-	defer e.retiring.Delete(t.meta.id)
 	e.publish(t, nil)
 	parallel(len(t.partitions), func(i int) {
 		p := t.partitions[i]
@@ -479,17 +477,9 @@ func (e *Engine) goneTopics() (list []*topicMeta) {
 func (e *Engine) removeGone(ctx context.Context) error {
 	var errs []error
 	for _, t := range e.goneTopics() {
-		if _, busy := e.retiring.Load(t.id); busy {
+		gone, err := e.removeGoneFiles(ctx, t)
+		if err == nil && !gone {
 			continue // who closes it has us look again
-		}
-		there, err := e.partitionsThere(t)
-		if err == nil {
-			err = removeTopicDir(ctx, e.fs, t.id)
-		}
-		for _, n := range there {
-			if err == nil {
-				err = e.forget(LogID{t.id, int32(n)}, true)
-			}
 		}
 		if err == nil {
 			ctx, cancel := context.WithTimeout(ctx, peerTimeout)
@@ -501,4 +491,28 @@ func (e *Engine) removeGone(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeGoneFiles removes the files of a deleted topic, unless its partitions are open still:
+// the metadata says that it is deleted before whoever applies that has the right to change
+// topics, and an engine that is closed meanwhile closes them itself. What writes to a partition
+// must not find its files gone, and take that for a disk that fails.
+func (e *Engine) removeGoneFiles(ctx context.Context, t *topicMeta) (gone bool, err error) {
+	if err := e.beginAdmin(ctx); err != nil {
+		return false, err
+	}
+	defer e.endAdmin()
+	if e.view.Load().byID[t.id] != nil {
+		return false, nil
+	}
+	there, err := e.partitionsThere(t)
+	if err == nil {
+		err = removeTopicDir(ctx, e.fs, t.id)
+	}
+	for _, n := range there {
+		if err == nil {
+			err = e.forget(LogID{t.id, int32(n)}, true)
+		}
+	}
+	return err == nil, err
 }

@@ -19,7 +19,8 @@ type disk struct {
 	image, dir string
 	mounted    bool
 	device     string // MAJOR:MINOR
-	group      string // directory of the control group
+	group      string // directory of the control group; empty without one
+	noGroup    error  // why there is none
 	v2         bool
 }
 
@@ -45,21 +46,25 @@ func newDisk(dir, name string, node int32, bytes int64) (*disk, error) {
 		return d, err
 	}
 	d.device = fmt.Sprintf("%d:%d", st.Dev>>8&0xfff, st.Dev&0xff|st.Dev>>12&0xfff00)
-	return d, d.makeGroup(fmt.Sprintf("%s-%d", name, node))
+	d.noGroup = d.makeGroup(fmt.Sprintf("%s-%d", name, node))
+	return d, nil
 }
 
 // makeGroup makes the control group, of version 1 where the controller is there.
 func (d *disk) makeGroup(name string) error {
-	root := "/sys/fs/cgroup/blkio"
+	root, limit := "/sys/fs/cgroup/blkio", "blkio.throttle.write_iops_device"
 	if _, err := os.Stat(root); err != nil {
-		root, d.v2 = "/sys/fs/cgroup", true
+		root, limit, d.v2 = "/sys/fs/cgroup", "io.max", true
 		if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+io"), 0o644); err != nil {
-			return fmt.Errorf("no control group for a slow disk: %w", err)
+			return fmt.Errorf("no control group that slows writes: %w", err)
 		}
 	}
 	group := filepath.Join(root, name)
 	if err := os.Mkdir(group, 0o755); err != nil {
-		return fmt.Errorf("no control group for a slow disk: %w", err)
+		return fmt.Errorf("no control group that slows writes: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(group, limit)); err != nil {
+		return errors.Join(fmt.Errorf("no control group that slows writes: %w", err), os.Remove(group))
 	}
 	d.group = group
 	return nil
@@ -67,6 +72,9 @@ func (d *disk) makeGroup(name string) error {
 
 // join puts a process under the group's limits.
 func (d *disk) join(pid int) error {
+	if d.group == "" {
+		return nil
+	}
 	return os.WriteFile(filepath.Join(d.group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644)
 }
 

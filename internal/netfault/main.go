@@ -43,6 +43,7 @@ func main() {
 // config is what the command was told.
 type config struct {
 	time        time.Duration
+	within      time.Duration
 	seed        uint64
 	dir         string
 	rate, bytes int
@@ -57,6 +58,7 @@ type config struct {
 func command() error {
 	var c config
 	flag.DurationVar(&c.time, "for", 2*time.Minute, "how long harm is done")
+	flag.DurationVar(&c.within, "within", 0, "do harm for less than -for when the begin took so long that the whole would end later than this; 0 is no limit")
 	flag.Uint64Var(&c.seed, "seed", rand.Uint64(), "of what is random; what the system does is not repeatable")
 	flag.StringVar(&c.dir, "dir", "", "empty `directory` for disks and histories; without one a temporary one")
 	flag.IntVar(&c.rate, "rate", 600, "records a second that Kafka clients send, and about as many those of the Go door")
@@ -93,7 +95,7 @@ when nothing could be said; then it leaves its files.
 		if c.must {
 			return errors.New(why)
 		}
-		fmt.Println("SKIP: this machine cannot do it:", why)
+		fmt.Println("SKIP: nothing was tested, because this machine cannot do it:", why)
 		return nil
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -111,7 +113,24 @@ func lacks() string {
 			return tool + " is missing"
 		}
 	}
+	if err := try(); err != nil {
+		return err.Error()
+	}
 	return ""
+}
+
+// try makes a namespace with a link and rules, and a disk, as a run does, and takes them away again: root may not
+// do so everywhere.
+func try() error {
+	dir, err := os.MkdirTemp("", "embedlog-netfault-try-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	n := network{prefix: fmt.Sprintf("embedlog-nf-try-%d", os.Getpid())}
+	err = n.build(1)
+	d, diskErr := newDisk(dir, n.prefix, 1, 16<<20)
+	return errors.Join(err, diskErr, d.remove(), n.remove())
 }
 
 // harness is a run under way.
@@ -126,6 +145,7 @@ type harness struct {
 	clients *process
 	specs   [nodes + 1]nodeSpec
 	done    []done
+	noSlow  error    // why disks cannot be slowed
 	faults  []string // what nodes and the harness complained of
 
 	mu      sync.Mutex
@@ -163,7 +183,7 @@ func (h *harness) now() state {
 
 // run is the whole of it.
 func (c config) run(ctx context.Context) (err error) {
-	fmt.Printf("seed %d, %v\n", c.seed, c.time)
+	fmt.Printf("seed %d; three nodes and Kafka clients in namespaces of their own\n", c.seed)
 	given := c.dir != ""
 	if !given {
 		if c.dir, err = os.MkdirTemp("", "embedlog-netfault-"); err != nil {
@@ -212,15 +232,22 @@ func (h *harness) remove() error {
 
 // whole builds, lets work, does harm, checks.
 func (h *harness) whole(ctx context.Context) (bad []string, err error) {
+	begun := time.Now()
 	if err := h.build(); err != nil {
 		return nil, err
+	}
+	if h.noSlow != nil {
+		if h.only == slowDisk {
+			return nil, h.noSlow
+		}
+		h.logf("without the fault %q: %v", slowDisk, h.noSlow)
 	}
 	for n := range h.each() {
 		if err := h.start(n); err != nil {
 			return nil, err
 		}
 	}
-	if err := h.until(ctx, time.Minute, "all nodes are ready", func() bool {
+	if err := h.until(ctx, 2*time.Minute, "all nodes are ready", func() bool {
 		return !slices.ContainsFunc(h.procs[1:], func(p *process) bool { return !p.isReady() })
 	}); err != nil {
 		return nil, err
@@ -228,7 +255,7 @@ func (h *harness) whole(ctx context.Context) (bad []string, err error) {
 	if err := h.procs[1].tell(wordMake); err != nil {
 		return nil, err
 	}
-	if err := h.until(ctx, time.Minute, "the topics are made", func() bool { return h.procs[1].hasDone(wordMake) }); err != nil {
+	if err := h.until(ctx, 2*time.Minute, "the topics are made", func() bool { return h.procs[1].hasDone(wordMake) }); err != nil {
 		return nil, err
 	}
 	for n := range h.each() {
@@ -240,10 +267,10 @@ func (h *harness) whole(ctx context.Context) (bad []string, err error) {
 		return nil, err
 	}
 	wait(ctx, 3*time.Second)
-	h.logf("load is on")
+	h.logf("load is on; a fault every 5 to 10 s, for %v", h.harmTime(time.Since(begun)).Round(time.Second))
 	h.moments = nil // what was before does not count
 	h.change(func(*state) {})
-	limit, cancel := context.WithTimeout(ctx, h.time)
+	limit, cancel := context.WithTimeout(ctx, h.harmTime(time.Since(begun)))
 	defer cancel()
 	if h.only == "none" {
 		<-limit.Done()
@@ -265,6 +292,21 @@ func (h *harness) whole(ctx context.Context) (bad []string, err error) {
 	return h.faults, err
 }
 
+// The end of a run takes a minute: clients finish what they have begun, everything is read and compared. Harm is done for
+// half a minute at least.
+const (
+	endTakes  = 75 * time.Second
+	leastHarm = 30 * time.Second
+)
+
+// harmTime is how long harm is done, when it begins so long after the run has.
+func (c *config) harmTime(after time.Duration) time.Duration {
+	if c.within <= 0 {
+		return c.time
+	}
+	return min(c.time, max(c.within-endTakes-after, leastHarm))
+}
+
 // build makes namespaces, disks, certificates.
 func (h *harness) build() error {
 	if err := h.net.build(1, 2, 3, client); err != nil {
@@ -281,6 +323,9 @@ func (h *harness) build() error {
 	for n := range h.each() {
 		if h.disks[n], err = newDisk(h.dir, h.net.prefix, int32(n), h.diskBytes); err != nil {
 			return err
+		}
+		if h.disks[n].group == "" {
+			h.noSlow = h.disks[n].noGroup
 		}
 		cert, key, err := ca.Issue(int32(n))
 		if err != nil {
@@ -486,7 +531,7 @@ func (h *harness) settle(ctx context.Context) error {
 		return list
 	}
 	quiet := time.Now()
-	if err := h.until(ctx, time.Minute, "all replicas have everything", func() bool {
+	if err := h.until(ctx, 2*time.Minute, "all replicas have everything", func() bool {
 		if len(behind()) > 0 {
 			quiet = time.Now()
 		}

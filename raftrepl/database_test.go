@@ -32,6 +32,8 @@ type dbCluster struct {
 	net   *simnet.Net
 	nodes []*dbNode
 	peers map[int32]string // those that begin together
+	// maintenance is Options.MaintenanceInterval.
+	maintenance time.Duration
 }
 
 func (c *dbCluster) start(n *dbNode) {
@@ -50,7 +52,7 @@ func (c *dbCluster) start(n *dbNode) {
 		c.t.Fatal(err)
 	}
 	n.node = node
-	if n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id)}); err != nil {
+	if n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id), MaintenanceInterval: c.maintenance}); err != nil {
 		c.t.Fatal(err)
 	}
 }

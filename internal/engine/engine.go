@@ -150,6 +150,25 @@ type Engine struct {
 // *log.CorruptionError when the metadata is damaged; none of these changes
 // anything. Damage to a partition is the error of that partition alone.
 func Open(dir string, options *Options) (opened *Engine, err error) {
+	e := newEngine(dir, options)
+	if _, err := ParseSettings(nil, e.defaults); err != nil {
+		return nil, fmt.Errorf("open %s: default settings: %w", dir, err)
+	}
+	if e.fs == nil {
+		if e.fs, err = vfs.OS(dir); err != nil {
+			return nil, fmt.Errorf("open %s: %w", dir, err)
+		}
+		e.ownFS = true
+	}
+	if err := e.open(); err != nil {
+		e.closed.Store(true)
+		return nil, fmt.Errorf("open %s: %w", dir, errors.Join(err, e.release()))
+	}
+	return e, nil
+}
+
+// newEngine is an engine that nothing of is opened.
+func newEngine(dir string, options *Options) *Engine {
 	e := &Engine{dir: dir, admin: make(chan struct{}, 1), changes: make(chan struct{}, 1), producerIDs: producerIDs{turn: make(chan struct{}, 1)}}
 	if options != nil {
 		e.options = *options
@@ -166,26 +185,13 @@ func Open(dir string, options *Options) (opened *Engine, err error) {
 	if e.now == nil {
 		e.now = time.Now
 	}
-	if _, err := ParseSettings(nil, e.defaults); err != nil {
-		return nil, fmt.Errorf("open %s: default settings: %w", dir, err)
-	}
 	e.cluster, e.services.opened = o.Cluster, make(chan struct{})
 	e.files = log.NewFileCache(o.OpenFiles)
 	e.cleaner = newCleaner(e)
 	e.life, e.die = context.WithCancel(context.Background())
 	e.view.Store(&topicView{})
 	e.coordinators.init(e)
-	if e.fs == nil {
-		if e.fs, err = vfs.OS(dir); err != nil {
-			return nil, fmt.Errorf("open %s: %w", dir, err)
-		}
-		e.ownFS = true
-	}
-	if err := e.open(); err != nil {
-		e.closed.Store(true)
-		return nil, fmt.Errorf("open %s: %w", dir, errors.Join(err, e.release()))
-	}
-	return e, nil
+	return e
 }
 
 func (e *Engine) open() (err error) {

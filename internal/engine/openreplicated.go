@@ -75,6 +75,9 @@ func (e *Engine) becomeNode(found bool) (initial []int32, err error) {
 			// What it holds cannot become a part of what another cluster has.
 			return nil, &InvalidNodeError{self, fmt.Sprintf("its directory was used alone, and is of cluster %s: cluster %s takes an empty one", e.identity.cluster, b.Cluster)}
 		}
+		if err := e.settle(); err != nil {
+			return nil, err
+		}
 		id := e.identity
 		id.node = self
 		if err := replaceFile(e.fs, ".", formatName, id.encode()); err != nil {

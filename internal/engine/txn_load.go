@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -132,8 +133,9 @@ func (t *Txns) replayRecord(rec *log.Record, s *txnShard, ids map[string]*txn) e
 	return nil
 }
 
-// sweep aborts the open transactions that no record of the coordinator covers.
-func (t *Txns) sweep() {
+// sweep aborts the open transactions that no record of the coordinator covers. It returns why some
+// could not be, though nothing is damaged.
+func (t *Txns) sweep() (left []error) {
 	byProducer := make(map[int64]*txnMeta)
 	for _, x := range t.all() {
 		m := x.meta.Load()
@@ -149,10 +151,13 @@ func (t *Txns) sweep() {
 				if m != nil && m.covers(txnPart{topic.ID(), part.ID()}, s.Epoch) {
 					continue
 				}
-				t.abortUncovered(part, s.ProducerID, s.Epoch)
+				if err := t.abortUncovered(part, s.ProducerID, s.Epoch); err != nil && holdsUp(err) {
+					left = append(left, fmt.Errorf("%s: an open transaction cannot be ended: %w", part, err))
+				}
 			}
 		}
 	}
+	return left
 }
 
 // covers says that the coordinator knows of the open transaction, so that it gets
@@ -171,11 +176,11 @@ func (m *txnMeta) covers(p txnPart, epoch int16) bool {
 	return m.state.prepared() && epoch <= m.epoch
 }
 
-func (t *Txns) abortUncovered(part *Partition, producerID int64, epoch int16) {
+func (t *Txns) abortUncovered(part *Partition, producerID int64, epoch int16) error {
 	attrs := []any{slog.String("partition", part.String()), slog.Int64("producer_id", producerID), slog.Int("epoch", int(epoch))}
 	if t.incomplete {
 		t.e.Logger().Error("an open transaction is left open: the record that decides it may be among the damaged ones", attrs...)
-		return
+		return nil
 	}
 	// Above the transaction's epoch, so that nothing of it can follow the marker.
 	marker := epoch + 1
@@ -188,8 +193,9 @@ func (t *Txns) abortUncovered(part *Partition, producerID int64, epoch int16) {
 	if err != nil {
 		t.e.Logger().Warn("an open transaction of an earlier run could not be aborted: it holds readers of committed records back until the next open",
 			append(attrs, slog.Any("error", err))...)
-		return
+		return err
 	}
 	_ = t.ended(context.Background(), part, producerID, false) // it fails with the context only
 	t.e.Logger().Info("an open transaction of an earlier run was aborted", attrs...)
+	return nil
 }

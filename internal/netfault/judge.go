@@ -47,7 +47,7 @@ func (e *evidence) producers() (list []history.Key) {
 func (e *evidence) judge() (text string, bad []string, err error) {
 	var b strings.Builder
 	if e.verdict.Error != "" {
-		bad = append(bad, "the histories could not be judged: "+e.verdict.Error)
+		bad = append(bad, "the clients could not end, or could not be judged: "+e.verdict.Error)
 	}
 	fmt.Fprintln(&b, e.verdict.Text)
 	if e.verdict.Bad > 0 {

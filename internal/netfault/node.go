@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -250,7 +251,9 @@ func serveClients(text string) error {
 	})
 	var v verdict
 	if err != nil {
-		v = verdictOf(nil, err)
+		// What clients saw until then may say more than that the end did not come.
+		v = verdictOf(history.Check(history.OpenFiles(append([]string{filepath.Join(s.Dir, "clients", "history.jsonl")}, s.Beside...)...), nil))
+		v.Error = strings.TrimSpace(err.Error() + " " + v.Error)
 	} else {
 		v = verdictOf(res.Report, nil)
 		fmt.Fprintf(os.Stderr, "%v", res) // with the errors that clients met, which are no faults

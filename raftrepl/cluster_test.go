@@ -188,6 +188,7 @@ type testCluster struct {
 	initial []int32
 	nodes   []*testNode
 	logger  *slog.Logger
+	gone    func(at, node int32) bool // whether one believes that another's process has ended
 }
 
 var testLog = engine.LogID{Topic: engine.TopicID{1}, Partition: 3}
@@ -239,6 +240,7 @@ func (n *testNode) tryStart() (err error) {
 		// Small, so that what a follower lacks is read from the log.
 		Cache:  NewCache(4 << 10),
 		Timing: FastTiming, Logger: n.c.logger.With("at", n.id),
+		Gone: func(node int32) bool { return n.c.gone != nil && n.c.gone(n.id, node) },
 	})
 	if n.p, err = partition.Open("", &partition.Options{FS: n.vfs, Replicator: n.g, Config: n.c.cfg, Logger: n.c.logger}); err != nil {
 		n.g.Stop()

@@ -93,8 +93,12 @@ func (l *gate) take(rpc raft.RPC) {
 				return
 			}
 		}
-		if inst.favours(m) {
-			rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
+		if granted, decided := inst.answers(m); decided {
+			resp := &raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm(), Granted: granted}
+			if granted {
+				resp.Term = m.Term
+			}
+			rpc.Respond(resp, nil)
 			return
 		}
 	case *raft.TimeoutNowRequest:

@@ -48,7 +48,9 @@ type GroupConfig struct {
 	Votes     *Votes
 	Cache     *Cache
 	Timing    Timing
-	Logger    *slog.Logger
+	// Gone says whether a node's process is known to have ended, and does not wait. Nil never does.
+	Gone   func(node int32) bool
+	Logger *slog.Logger
 }
 
 // Group is one log as a member of its Raft group: an engine.ReplicatedLog. It runs one
@@ -88,6 +90,7 @@ type Group struct {
 	installing installing
 	doubt      doubt
 	notes      notes
+	campaign   campaign
 
 	stall func() // tests only: called before the log's disk is written to, without a lock held
 }
@@ -158,6 +161,7 @@ func (g *Group) Run(p *partition.Partition) error {
 		return fmt.Errorf("group %s: %w", g.name, err)
 	}
 	g.work.Go(g.gate.pump)
+	g.campaign.lookOut(g)
 	if g.fresh {
 		inst := g.inst
 		g.work.Go(func() { g.hasten(inst) })
@@ -292,6 +296,7 @@ type instance struct {
 	library atomic.Pointer[raft.Raft] // the same, for what the library calls before it is set
 	store   *logStore
 	rpc     chan raft.RPC
+	began   time.Time
 	// cutOff says that the instance has failed: it gets no message through, in or out,
 	// and its log takes nothing, until it is gone.
 	cutOff atomic.Bool
@@ -337,7 +342,7 @@ const inSyncEntries = 64
 // startLocked starts an instance on what the log says now. mu is held.
 func (g *Group) startLocked() error {
 	inst := &instance{
-		g: g, rpc: make(chan raft.RPC), done: make(chan struct{}), proposals: make(map[uint64]*proposal),
+		g: g, rpc: make(chan raft.RPC), done: make(chan struct{}), proposals: make(map[uint64]*proposal), began: time.Now(),
 	}
 	inst.store = newLogStore(inst, g.p, g.cfg.Cache)
 	stable := &stableStore{v: g.cfg.Votes, id: g.cfg.ID, lost: inst.fail}
@@ -370,8 +375,11 @@ func (g *Group) instance() *instance {
 func (i *instance) observe(o *raft.Observation) bool {
 	switch d := o.Data.(type) {
 	case raft.RaftState:
-		if d == raft.Leader {
+		switch d {
+		case raft.Leader:
 			i.g.gate.begin()
+		case raft.Candidate:
+			i.g.campaign.lookAgain()
 		}
 		i.moved(d)
 		i.g.notice()
@@ -542,6 +550,7 @@ func (g *Group) Stop() {
 	}
 	g.mu.Unlock()
 	g.notes.stop()
+	g.campaign.stop()
 	if c, ok := g.cfg.Transport.(raft.WithClose); ok {
 		c.Close() // or the library's goroutines would wait for answers
 	}

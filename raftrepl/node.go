@@ -246,13 +246,18 @@ func (n *Node) Log(id engine.LogID, initial []int32) engine.ReplicatedLog {
 			}
 			return 0
 		},
+		left: func(node int32) {
+			if g := group(); g != nil {
+				g.nodeGone(node)
+			}
+		},
 	}
 	gt, err := t.group(id, hooks)
 	if err != nil { // the node is closed: nothing comes and nothing goes
 		gt = t.noGroup(id)
 	}
 	made := NewGroup(GroupConfig{
-		ID: id, Self: n.cfg.Node, Initial: initial, Transport: gt, Votes: n.votes, Cache: n.cache, Timing: n.cfg.Timing, Logger: n.logger,
+		ID: id, Self: n.cfg.Node, Initial: initial, Transport: gt, Votes: n.votes, Cache: n.cache, Timing: n.cfg.Timing, Logger: n.logger, Gone: t.gone,
 	})
 	mu.Lock()
 	g = made

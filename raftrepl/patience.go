@@ -1,7 +1,6 @@
 package raftrepl
 
 import (
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,23 +16,9 @@ import (
 // term and log.
 
 // missed says whether this follower's leader, if it knows one, has been silent for so long that at
-// least one heartbeat is missing.
+// least one heartbeat is missing, or its process is known to have ended.
 func (i *instance) missed() bool {
-	return i.raft.State() == raft.Follower && time.Since(i.raft.LastContact()) > i.g.cfg.Timing.Heartbeat*6/10
-}
-
-// favours says whether a pre-vote is granted to a candidate whom the library would refuse because it
-// still believes in a leader.
-func (i *instance) favours(m *raft.RequestPreVoteRequest) bool {
-	if _, leader := i.raft.LeaderWithID(); leader == "" || !i.missed() || m.Term < i.raft.CurrentTerm() {
-		return false // the library knows
-	}
-	voters := i.raft.GetConfiguration().Configuration().Servers
-	if !slices.ContainsFunc(voters, func(s raft.Server) bool { return s.ID == raft.ServerID(m.ID) && s.Suffrage == raft.Voter }) {
-		return false
-	}
-	index, term := i.store.p.LastEntry()
-	return m.LastLogTerm > term || m.LastLogTerm == term && m.LastLogIndex >= index
+	return i.raft.State() == raft.Follower && (time.Since(i.raft.LastContact()) > i.g.cfg.Timing.Heartbeat*6/10 || i.leaderGone())
 }
 
 // released is a request for a vote as the library is to see it: where the leader has been silent, as

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/x/embedlog/internal/engine"
@@ -26,6 +27,7 @@ type peer struct {
 	mu    sync.Mutex
 	slots [flavours]slot
 	told  string // what was logged last
+	gone  bool   // its process has ended: see transport.gone
 	// The newest run of the node that was met.
 	directory      engine.TopicID
 	boot, instance uint64
@@ -118,7 +120,12 @@ func (p *peer) dial(f flavour) {
 	if say {
 		p.told = err.Error()
 	}
+	left := err != nil && s.wire == nil && s.last != 0 && f == flavourMain && !p.gone && errors.Is(err, syscall.ECONNREFUSED)
+	p.gone = p.gone || left
 	p.mu.Unlock()
+	if left {
+		p.t.left(p.node)
+	}
 	if say {
 		p.t.logger.Warn("peer cannot be reached", "node", p.node, "error", err)
 	}
@@ -158,7 +165,7 @@ func (p *peer) put(s *slot, l *wire, drain bool) {
 			old.fail(errWireReplaced)
 		})
 	}
-	s.wire, s.last, p.told = l, l.nonce, ""
+	s.wire, s.last, p.told, p.gone = l, l.nonce, "", false
 }
 
 // admit decides about a peer that dialled, and puts its wire into the slot before it is told so: the
@@ -217,6 +224,38 @@ func (p *peer) lost(l *wire, err error) {
 	p.mu.Unlock()
 	if was && !errors.Is(err, errWireIdle) && p.t.ctx.Err() == nil {
 		p.t.logger.Warn("connection lost", "node", p.node, "for", l.flavour.String(), "error", err)
+		if l.flavour == flavourMain && time.Since(l.made) > lastRedial {
+			p.t.greet(p.node) // to know soon whether anybody is there; not for ever, where connections end at once
+		}
+	}
+}
+
+// gone says whether a node's process has ended: there was a connection with it, and where it listened
+// the machine says that nobody does. Who is silent, or whose machine is, is not known to be gone.
+func (t *transport) gone(node int32) bool {
+	t.mu.Lock()
+	p := t.peers[node]
+	t.mu.Unlock()
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gone
+}
+
+// left tells the groups that a node's process has ended.
+func (t *transport) left(node int32) {
+	t.mu.Lock()
+	var list []func(int32)
+	for _, g := range t.groups {
+		if g.hooks.left != nil {
+			list = append(list, g.hooks.left)
+		}
+	}
+	t.mu.Unlock()
+	for _, f := range list {
+		f(node)
 	}
 }
 

@@ -35,6 +35,7 @@ type wire struct {
 	nonce     uint64
 	directory engine.TopicID
 	address   string
+	made      time.Time
 	done      chan struct{} // closed when it has failed
 
 	mu         sync.Mutex
@@ -69,7 +70,7 @@ type answer struct {
 }
 
 func newWire(t *transport, p *peer, f flavour, conn net.Conn) *wire {
-	return &wire{t: t, peer: p, flavour: f, conn: conn, done: make(chan struct{}), turn: laneEntries,
+	return &wire{t: t, peer: p, flavour: f, conn: conn, made: time.Now(), done: make(chan struct{}), turn: laneEntries,
 		room: make(chan struct{}), wake: make(chan struct{}, 1), pending: map[uint64]*pending{},
 		out: map[uint64]*sendStream{}, in: map[uint64]*receiveStream{}, serving: map[uint64]context.CancelFunc{}}
 }

@@ -130,6 +130,7 @@ func (r *route) attempt(ctx context.Context, node int32, here func(context.Conte
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, answerPatience)
 		defer cancel()
+		defer r.replaced(node, cancel)()
 	}
 	err := there(ctx, node)
 	if r.part != nil {
@@ -192,16 +193,36 @@ func (p *Partition) Current() *Partition {
 	return p
 }
 
+// replica is this node's member of the log's group; nil where it has none.
+func (r *route) replica() ReplicatedLog {
+	if r.part != nil {
+		if p := r.part(); p != nil {
+			return p.repl
+		}
+	}
+	return r.group
+}
+
+// replaced has cancel called when this node hears that another one has come to lead than the one that
+// is asked, until stop is called: that one may be stopped or cut off, and say nothing for long.
+func (r *route) replaced(node int32, cancel func()) (stop func()) {
+	group := r.replica()
+	if group == nil {
+		return func() {}
+	}
+	// What is known now may be older than what sent us to that node.
+	was, wasIn := group.Leader()
+	return group.Watch(func() {
+		if leader, epoch := group.Leader(); leader >= 0 && leader != node && (leader != was || epoch != wasIn) {
+			cancel()
+		}
+	})
+}
+
 // pause waits a little, or until somebody else leads.
 func (r *route) pause(ctx context.Context, d time.Duration) {
 	moved := make(chan struct{}, 1)
-	group := r.group
-	if r.part != nil {
-		if p := r.part(); p != nil {
-			group = p.repl
-		}
-	}
-	if group != nil {
+	if group := r.replica(); group != nil {
 		cancel := group.Watch(func() {
 			select {
 			case moved <- struct{}{}:

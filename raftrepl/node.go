@@ -86,7 +86,7 @@ func (n *Node) Start(h engine.Host) error {
 	if n.votes, err = openNodeVotes(h); err != nil {
 		return fmt.Errorf("raftrepl: %w", err)
 	}
-	boot, err := countBoot(h.FS())
+	boot, err := countBoot(h.FS(), n.votes.used())
 	if err != nil {
 		n.votes.Close()
 		return fmt.Errorf("raftrepl: %w", err)
@@ -298,11 +298,10 @@ func openNodeVotes(h engine.Host) (*Votes, error) {
 	if dir != "" {
 		name = "raft.db"
 	}
-	_, err := h.FS().Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := h.FS().Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size == 0 {
 		if _, booted := h.FS().Stat(bootName); booted == nil {
-			return nil, fmt.Errorf("%w: %s is missing, and this node was started before. Put it back if it was moved away; if it is gone, "+
-				"drain and remove the node, and add one with another number and an empty directory", ErrVotesLost, name)
+			return nil, fmt.Errorf("%w: %s is missing or empty, and this node was started before. Put it back if it was moved away; if it is gone: %s", ErrVotesLost, name, engine.ReplaceNode)
 		}
 		if dir == "" {
 			err = replaceWhole(h.FS(), name, encodeVotes(nil))
@@ -313,10 +312,16 @@ func openNodeVotes(h engine.Host) (*Votes, error) {
 	if err != nil {
 		return nil, err
 	}
+	var v *Votes
 	if dir != "" {
-		return OpenVotes(filepath.Join(dir, name))
+		v, err = OpenVotes(filepath.Join(dir, name))
+	} else {
+		v, err = OpenVotesIn(h.FS(), name)
 	}
-	return OpenVotesIn(h.FS(), name)
+	if errors.Is(err, log.ErrCorrupt) {
+		err = fmt.Errorf("%w: %s is damaged: %w. %s", ErrVotesLost, name, err, engine.ReplaceNode)
+	}
+	return v, err
 }
 
 // bootName is a file that counts how often the node was started: its eight bytes and a checksum
@@ -326,10 +331,17 @@ const bootName = "raft.boot"
 
 var bootTable = crc32.MakeTable(crc32.Castagnoli)
 
-func countBoot(fsys vfs.FS) (uint64, error) {
+// ErrBootsLost says that the count of a node's starts is lost or damaged, though it was started before:
+// others could not tell it from a copy of an older state, and refuse it.
+var ErrBootsLost = errors.New("embedlog: the count of the node's starts is lost")
+
+// countBoot counts a start. started says that there was one before.
+func countBoot(fsys vfs.FS, started bool) (uint64, error) {
 	n := uint64(0)
 	f, err := fsys.Open(bootName)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && started:
+		return 0, fmt.Errorf("%w: %s is missing. Put it back if it was moved away; if it is gone: %s", ErrBootsLost, bootName, engine.ReplaceNode)
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return 0, err
@@ -341,7 +353,7 @@ func countBoot(fsys vfs.FS) (uint64, error) {
 			return 0, err
 		}
 		if k < len(b) || crc32.Checksum(b[:8], bootTable) != binary.BigEndian.Uint32(b[8:]) {
-			return 0, fmt.Errorf("%s: %w", bootName, log.ErrCorrupt)
+			return 0, fmt.Errorf("%w: %s: %w. %s", ErrBootsLost, bootName, log.ErrCorrupt, engine.ReplaceNode)
 		}
 		n = binary.BigEndian.Uint64(b[:8])
 	}

@@ -106,6 +106,13 @@ func (v *Votes) get(id engine.LogID) (vote, bool) {
 	return vote{}, false
 }
 
+// used says whether anything was ever stored.
+func (v *Votes) used() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.groups) > 0
+}
+
 // change changes a group's part and returns when that is durable. On a full disk it can
 // be tried again, and the change is written with the next one. After any other error
 // nothing can be changed any more, because what the disk has is not known.

@@ -1,8 +1,11 @@
 package raftrepl
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/hashicorp/raft"
@@ -16,6 +19,11 @@ import (
 // has one entry, whose index is a number that the group keeps as long as it is there,
 // whose term is the group's and whose data is its vote. So the votes of many groups are
 // one transaction, and one group's term and vote are never half written.
+//
+// The library checks next to nothing of what it reads, so the file is looked at before it is
+// opened (checkBolt), each entry has a checksum with its number, and the numbers have
+// no gap: a forgotten group keeps its entry, and one that found no room is written with the
+// next. Should it come upon damage nevertheless, which makes it panic, that is caught.
 type boltVotes struct {
 	db   *raftboltdb.BoltStore
 	next uint64
@@ -24,10 +32,28 @@ type boltVotes struct {
 
 // OpenVotes opens the votes in a file of raft-boltdb, and makes it if it is not there.
 func OpenVotes(path string) (*Votes, error) {
+	v, err := openBolt(path)
+	if err != nil {
+		return nil, fmt.Errorf("votes in %s: %w", path, err)
+	}
+	return v, nil
+}
+
+func openBolt(path string) (v *Votes, err error) {
+	if err := checkBolt(path); err != nil {
+		return nil, err
+	}
+	// The file is mapped: what cannot be read of it is a fault.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			v, err = nil, fmt.Errorf("%v: %w", r, log.ErrCorrupt)
+		}
+	}()
 	// The directory has a lock of its own; a file that another process has is no place to wait at.
 	db, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: 1e9, FreelistType: bbolt.FreelistMapType}})
 	if err != nil {
-		return nil, fmt.Errorf("open votes: %s: %w", path, err)
+		return nil, err
 	}
 	return openVotes(&boltVotes{db: db, next: 1})
 }
@@ -42,16 +68,14 @@ func (b *boltVotes) load() (list []vote, err error) {
 		return nil, err
 	}
 	b.next = last + 1
-	for i := first; i <= last; i++ {
+	for i := uint64(1); i <= last; i++ {
 		var e raft.Log
-		if err := b.db.GetLog(i, &e); errors.Is(err, raft.ErrLogNotFound) {
-			b.free = append(b.free, i)
-			continue
-		} else if err != nil {
-			return nil, err
+		if err := b.db.GetLog(i, &e); err != nil || first != 1 {
+			return nil, fmt.Errorf("entry %d of %d to %d: %v: %w", i, first, last, err, log.ErrCorrupt)
 		}
-		g, rest, err := decodeVote(e.Data)
-		if err != nil || len(rest) > 0 || g.term != e.Term {
+		data, ok := checkedVote(i, e.Data)
+		g, rest, err := decodeVote(data)
+		if !ok || err != nil || len(rest) > 0 || g.term != e.Term || e.Index != i {
 			return nil, fmt.Errorf("entry %d: %w", i, log.ErrCorrupt)
 		}
 		if g.slot = i; !g.known() {
@@ -63,7 +87,31 @@ func (b *boltVotes) load() (list []vote, err error) {
 	return list, nil
 }
 
-func (b *boltVotes) store(changed, _ []vote) error {
+// sealVote adds the CRC32C of a vote and of the number of its entry.
+func sealVote(slot uint64, b []byte) []byte {
+	return binary.BigEndian.AppendUint32(b, voteSum(slot, b))
+}
+
+// checkedVote is the inverse.
+func checkedVote(slot uint64, b []byte) (data []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, false
+	}
+	data = b[:len(b)-4]
+	return data, binary.BigEndian.Uint32(b[len(data):]) == voteSum(slot, data)
+}
+
+func voteSum(slot uint64, b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(binary.BigEndian.AppendUint64(nil, slot), votesTable), votesTable, b)
+}
+
+func (b *boltVotes) store(changed, _ []vote) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v: %w", r, log.ErrCorrupt)
+		}
+	}()
 	logs := make([]*raft.Log, len(changed))
 	for i := range changed {
 		g := &changed[i]
@@ -75,9 +123,9 @@ func (b *boltVotes) store(changed, _ []vote) error {
 				b.next++
 			}
 		}
-		logs[i] = &raft.Log{Index: g.slot, Term: g.term, Data: g.appendTo(nil)}
+		logs[i] = &raft.Log{Index: g.slot, Term: g.term, Data: sealVote(g.slot, g.appendTo(nil))}
 	}
-	err := b.db.StoreLogs(logs)
+	err = b.db.StoreLogs(logs)
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("%w: %w", log.ErrNoSpace, err) // the transaction was rolled back
 	}

@@ -295,6 +295,9 @@ func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
 	if failed != nil {
 		list[0].Reason = "metadata is not applied any more: " + failed.Error()
 	}
+	if d, ok := e.meta.group.log.(Damageable); ok && d.Damaged() != nil {
+		list[0].Reason = "the metadata on this node is damaged, and has stopped: " + d.Damaged().Error() + ". " + ReplaceNode
+	}
 	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
 		list[0].Reason = fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
 	}

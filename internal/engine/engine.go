@@ -162,7 +162,7 @@ func Open(dir string, options *Options) (opened *Engine, err error) {
 	}
 	if err := e.open(); err != nil {
 		e.closed.Store(true)
-		return nil, fmt.Errorf("open %s: %w", dir, errors.Join(err, e.release()))
+		return nil, fmt.Errorf("open %s: %w", dir, errors.Join(e.withAdvice(err), e.release()))
 	}
 	return e, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/x/embedlog/log"
@@ -23,6 +24,26 @@ import (
 //
 // Without a majority nothing is removed: what is left here may be all there is. Neither is
 // it where this node is the only one that is assigned.
+
+// ReplaceNode is what a person does about a node that has lost what makes it itself: its votes, its metadata,
+// the count of its starts. None of these is fetched again: without them nobody knows
+// what the node has promised in its groups.
+const ReplaceNode = "Replace the node: start one with another number, an empty directory and --join. On a node that runs then, with N for the number of this one: " +
+	"embedlog cluster add for the new one; embedlog cluster drain N; and when embedlog cluster status shows no replica on N any more, embedlog cluster remove N"
+
+// withAdvice says what to do about damage that keeps a node from starting.
+func (e *Engine) withAdvice(err error) error {
+	if e.cluster == nil || strings.Contains(err.Error(), ReplaceNode) {
+		return err
+	}
+	switch {
+	case errors.Is(err, ErrWrongDirectory):
+		return fmt.Errorf("%w. If it is a node's that has lost files: put them back if they were moved away. If they are gone: %s", err, ReplaceNode)
+	case errors.Is(err, log.ErrCorrupt), errors.Is(err, ErrReplicaLost):
+		return fmt.Errorf("%w. %s", err, ReplaceNode)
+	}
+	return err
+}
 
 const refetchService = "replica.refetch"
 

@@ -17,7 +17,7 @@ func (s *session) cluster(ctx context.Context, _ none) (sock.Cluster, error) {
 	c := s.db.Cluster()
 	out := sock.Cluster{Node: c.Node(), ClusterID: s.db.engine.Info().ClusterID, Nodes: []sock.ClusterNode{}, Logs: []sock.ClusterLog{}}
 	for _, n := range c.Nodes() {
-		x := sock.ClusterNode{Node: n.ID, Address: n.Address, Endpoints: []sock.Endpoint{}, Alive: n.Alive, Draining: n.Draining, Meta: n.Meta}
+		x := sock.ClusterNode{Node: n.ID, Address: n.Address, Endpoints: []sock.Endpoint{}, Alive: n.Alive, Trouble: n.Trouble, Draining: n.Draining, Meta: n.Meta}
 		if !n.Directory.IsZero() {
 			x.DirectoryID = n.Directory.String()
 		}

@@ -378,7 +378,7 @@ func (l *gate) voted(id raft.ServerID, granted bool, err error) {
 	how := "grants no vote"
 	switch {
 	case err != nil:
-		how = err.Error()
+		how = troubleText(err)
 	case granted:
 		how = "grants its vote"
 	}

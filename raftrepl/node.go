@@ -39,6 +39,7 @@ type Node struct {
 	logger    *slog.Logger
 	open      map[engine.LogID]*groupTransport
 	learned   map[int32]string // what peers have said of where they are
+	joining   error            // why the cluster to join was not found yet
 }
 
 var (
@@ -93,13 +94,13 @@ func (n *Node) Start(h engine.Host) error {
 	}
 	n.cache = NewCache(n.cfg.CacheBytes)
 	t := makeTransport(transportConfig{
-		self: n.cfg.Node, listen: n.cfg.Listen, advertise: n.cfg.Advertise, token: n.cfg.Token, network: n.cfg.Network, tls: n.tls,
+		self: n.cfg.Node, name: n.cfg.Cluster, listen: n.cfg.Listen, advertise: n.cfg.Advertise, token: n.cfg.Token, network: n.cfg.Network, tls: n.tls,
 		election: n.cfg.Timing.Election, boot: boot, identity: n.identity, logger: n.logger, address: n.address,
 		adopt: n.adopter(), directory: n.directory, learned: n.learn, serve: h.Serve,
 	})
 	if err := t.begin(); err != nil {
 		n.votes.Close()
-		return fmt.Errorf("raftrepl: %w", err)
+		return fmt.Errorf("raftrepl: peers cannot be listened for: %w", err)
 	}
 	n.transport, n.started = t, true
 	t.run(n.greet)
@@ -192,8 +193,12 @@ func (t *transport) greet(node int32) {
 // announce says where this node is to the one that it joins, until that knows it.
 func (n *Node) announce() {
 	t := n.transport
+	var said sayings
 	for pause := firstRedial; ; pause = min(2*pause, lastRedial) {
 		conn, w, err := t.knock(n.cfg.Join, 0, flavourKnock, 0)
+		n.mu.Lock()
+		n.joining = err
+		n.mu.Unlock()
 		if err == nil {
 			conn.conn.Close()
 			n.logger.Info("the cluster was found", "node", w.node, "cluster", w.cluster)
@@ -203,7 +208,9 @@ func (n *Node) announce() {
 		if t.ctx.Err() != nil {
 			return
 		}
-		n.logger.Warn("the cluster to join cannot be reached", "address", n.cfg.Join, "error", err)
+		if said.news(err.Error()) {
+			n.logger.Warn("the cluster to join is not found; tried again", "address", n.cfg.Join, "error", err)
+		}
 		select {
 		case <-time.After(pause):
 		case <-t.ctx.Done():

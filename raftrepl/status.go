@@ -72,6 +72,8 @@ func (g *Group) why(inst *instance, c raft.Configuration, leader int32) string {
 		return "after an unclean stop this replica may have lost records that it had acknowledged: it has no vote until a leader has brought it up to date. When so many have that nobody can be elected, `embedlog cluster recover` decides that they go on"
 	case leader > 0:
 		return ""
+	case len(c.Servers) == 0 && g.cfg.ID.IsMeta():
+		return fmt.Sprintf("this node is in no cluster yet: it waits until one lets it in (`embedlog cluster add %d HOST:PORT` on a node of it)", g.cfg.Self)
 	case len(c.Servers) == 0:
 		return "the log is in no group yet: it waits to be made a member"
 	case mine.ID == "":
@@ -83,7 +85,7 @@ func (g *Group) why(inst *instance, c raft.Configuration, leader int32) string {
 	g.gate.mu.Lock()
 	for _, s := range c.Servers {
 		if how, ok := g.gate.asked[s.ID]; ok {
-			others = append(others, fmt.Sprintf("node %s: %s", s.ID, how))
+			others = append(others, fmt.Sprintf("node %d: %s", memberNode(s.ID), how))
 		}
 	}
 	g.gate.mu.Unlock()

@@ -37,6 +37,7 @@ type identity struct {
 // goroutine and do not wait.
 type transportConfig struct {
 	self      int32
+	name      string // the cluster's, as it was configured; empty is not said and not compared
 	listen    string
 	advertise string
 	token     string
@@ -79,6 +80,8 @@ type transport struct {
 	peers     map[int32]*peer
 	groups    map[engine.LogID]*groupTransport
 	strangers map[net.Conn]struct{} // before the handshake is over
+
+	refusals sayings // of those that dialled
 }
 
 // newTransport listens, and dials when something is to be sent.
@@ -219,7 +222,7 @@ func (t *transport) accept() {
 			defer t.known(c)
 			if err := t.welcome(c); err != nil {
 				c.Close()
-				if t.ctx.Err() == nil {
+				if t.ctx.Err() == nil && t.refusals.news(refusalText(err)) {
 					t.logger.Warn("connection is refused", "error", err)
 				}
 			}
@@ -291,8 +294,10 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 		return no(RefusedVersion, "it speaks versions %d to %d, this node %d", h.low, h.high, protocolVersion)
 	case t.tls != nil && named != h.from:
 		return no(RefusedCertificate, "it says to be node %d, its certificate is of node %d", h.from, named)
+	case h.name != "" && t.name != "" && h.name != t.name:
+		return no(RefusedCluster, "it was started for cluster %q, this node for %q", h.name, t.name)
 	case !h.cluster.IsZero() && !own.cluster.IsZero() && h.cluster != own.cluster:
-		return no(RefusedCluster, "it is of cluster %s, this node of %s", h.cluster, own.cluster)
+		return no(RefusedCluster, "its directory is of cluster %s, this node's of %s: a node that joins begins with an empty one", h.cluster, own.cluster)
 	case h.cluster.IsZero() && own.cluster.IsZero():
 		return no(RefusedCluster, "neither of the two is of a cluster")
 	case h.from == t.self:
@@ -308,8 +313,8 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 		return no(RefusedNode, "node %d is not known", h.from) // else it may knock, to be put into the registry
 	}
 	if known && registered != h.directory {
-		return no(RefusedDirectory, "node %d is registered with directory %s, this one is %s: it is a copy or was restored; "+
-			"remove the node and join with an empty directory", h.from, registered, h.directory)
+		return no(RefusedDirectory, "node %d is registered with directory %s, this one is %s: the number is another node's, or the directory is "+
+			"a copy or was restored. A new node takes a number of its own and an empty directory", h.from, registered, h.directory)
 	}
 	if own.cluster.IsZero() {
 		if err := t.joins(h.cluster); err != nil {
@@ -384,7 +389,7 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 	}
 	own := t.identity()
 	h := hello{low: protocolVersion, high: protocolVersion, flavour: f, cluster: own.cluster, from: t.self, to: node,
-		directory: own.directory, boot: t.boot, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token}
+		directory: own.directory, boot: t.boot, instance: t.instance, nonce: rand.Uint64(), last: last, advertise: t.advertise, token: t.token, name: t.name}
 	_, lost := conn.Write(h.encode())
 	msg, err := readHello(conn)
 	switch {
@@ -406,7 +411,7 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 	case node != 0 && w.node != node || w.node == t.self || w.node == 0:
 		return no(RefusedNode, "it is node %d", w.node)
 	case !own.cluster.IsZero() && w.cluster != own.cluster:
-		return no(RefusedCluster, "it is of cluster %s, this node of %s", w.cluster, own.cluster)
+		return no(RefusedCluster, "its directory is of cluster %s, this node's of %s: a node that joins begins with an empty one", w.cluster, own.cluster)
 	}
 	if d, ok := t.directory(w.node); ok && d != w.directory {
 		return no(RefusedDirectory, "it is registered with directory %s, this one is %s: it is a copy or was restored", d, w.directory)
@@ -432,6 +437,9 @@ func (t *transport) secure(ctx context.Context, raw net.Conn, dialled bool) (net
 		c = tls.Client(raw, t.tls.config)
 	}
 	if err := c.HandshakeContext(ctx); err != nil {
+		if isAlert(err) {
+			err = fmt.Errorf("the peer does not take this node's certificate, or has none itself: %w", err)
+		}
 		return nil, 0, err
 	}
 	named, err := nodeOfCertificate(c.ConnectionState().PeerCertificates[0], t.tls.cluster)

@@ -12,7 +12,7 @@ import (
 // Both messages are a length (uint16) and fixed fields, big-endian:
 //
 //	hello    "embR", lowest and highest version, flavour, cluster id [16], from, to uint32, directory id [16],
-//	         boot, instance, nonce, last uint64, advertised address, token: each a length byte and bytes
+//	         boot, instance, nonce, last uint64, advertised address, token, cluster's name: each a length byte and bytes
 //	welcome  "embR", version, reason, cluster id [16], node uint32, directory id [16], boot, instance uint64, words
 //
 // A cluster id of zeros is of a node that does not know it yet, and to is 0 when it knows an address alone.
@@ -53,6 +53,9 @@ type hello struct {
 	nonce, last uint64
 	advertise   string
 	token       string
+	// name is the cluster's, as the node was configured: without certificates nothing else tells two new
+	// clusters apart. Empty is not said.
+	name string
 }
 
 type welcome struct {
@@ -123,7 +126,7 @@ func (h *hello) encode() []byte {
 	for _, v := range []uint64{h.boot, h.instance, h.nonce, h.last} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
-	for _, s := range []string{h.advertise, h.token} {
+	for _, s := range []string{h.advertise, h.token, h.name} {
 		s = s[:min(len(s), 255)]
 		b = append(append(b, byte(len(s))), s...)
 	}
@@ -182,7 +185,7 @@ func decodeHello(b []byte) (*hello, error) {
 	d := decoder{b: b}
 	d.magic()
 	h := &hello{low: d.byte(), high: d.byte(), flavour: flavour(d.byte()), cluster: d.id(), from: d.node(), to: d.node(), directory: d.id(),
-		boot: d.uint64(), instance: d.uint64(), nonce: d.uint64(), last: d.uint64(), advertise: d.shortString(), token: d.shortString()}
+		boot: d.uint64(), instance: d.uint64(), nonce: d.uint64(), last: d.uint64(), advertise: d.shortString(), token: d.shortString(), name: d.shortString()}
 	if d.err == nil && h.low <= protocolVersion && (h.flavour > flavourKnock || h.from == 0) {
 		d.fail("flavour %d, from %d", h.flavour, h.from)
 	}

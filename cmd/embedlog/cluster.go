@@ -80,17 +80,58 @@ func (a *app) showCluster(st sock.Cluster, internal bool) error {
 	if err := errors.Join(a.say(""), a.show(logs)); err != nil {
 		return err
 	}
-	for _, l := range st.Logs {
-		if l.Reason != "" {
-			if err := a.say("%s: %s", a.paint(a.stdout, red, logText(l)), l.Reason); err != nil {
+	for _, n := range st.Nodes {
+		if n.Trouble != "" {
+			if err := a.say("%s cannot be reached: %s", a.paint(a.stdout, red, fmt.Sprint("node ", n.Node)), n.Trouble); err != nil {
 				return err
 			}
+		}
+	}
+	for _, r := range reasons(st.Logs) {
+		if err := a.say("%s: %s", a.paint(a.stdout, red, logsText(r.logs)), r.text); err != nil {
+			return err
 		}
 	}
 	if hidden > 0 {
 		a.note("%s of internal topics are well; -i shows them", plural(hidden, "partition"))
 	}
 	return nil
+}
+
+// reason is what is not well with some logs.
+type reason struct {
+	text string
+	logs []sock.ClusterLog
+}
+
+// reasons are what is not well, each said once: a node that is away is missed by all its logs.
+func reasons(logs []sock.ClusterLog) (list []reason) {
+	for _, l := range logs {
+		if l.Reason == "" {
+			continue
+		}
+		i := slices.IndexFunc(list, func(r reason) bool { return r.text == l.Reason })
+		if i < 0 {
+			i = len(list)
+			list = append(list, reason{text: l.Reason})
+		}
+		list[i].logs = append(list[i].logs, l)
+	}
+	return list
+}
+
+// logsText names logs, of many the first ones.
+func logsText(logs []sock.ClusterLog) string {
+	const shown = 6
+	var names []string
+	for _, l := range logs[:min(len(logs), shown)] {
+		names = append(names, logText(l))
+	}
+	text := strings.Join(names, ", ")
+	if more := len(logs) - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func nodeState(n sock.ClusterNode, self int32) string {

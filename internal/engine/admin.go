@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // replicatedError is what administration of a cluster says after Close, and without one.
@@ -289,20 +290,16 @@ func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
 	var nodes []int32
 	e.meta.view(func(m *metadata) { nodes = m.nodeIDs() })
 	list = append(list, replicaStatus("", 0, nodes, e.meta.group.log.Status(), e.identity.node))
-	e.meta.group.mu.Lock()
-	failed := e.meta.group.failed
-	e.meta.group.mu.Unlock()
-	if failed != nil {
-		list[0].Reason = "metadata is not applied any more: " + failed.Error()
+	if len(nodes) == 0 {
+		if has, ok := e.cluster.(PeerTroubles); ok && has.PeerTrouble(0) != "" {
+			list[0].Reason += "; " + has.PeerTrouble(0)
+		}
+	}
+	if why := e.noPart(nodes); why != "" {
+		list[0].Reason = why
 	}
 	if d, ok := e.meta.group.log.(Damageable); ok && d.Damaged() != nil {
 		list[0].Reason = "the metadata on this node is damaged, and has stopped: " + d.Damaged().Error() + ". " + ReplaceNode
-	}
-	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
-		list[0].Reason = fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
-	}
-	if len(nodes) > 0 && !slices.Contains(nodes, e.identity.node) {
-		list[0].Reason = fmt.Sprintf("node %d is not registered: it was removed, or is to be added", e.identity.node)
 	}
 	for _, t := range e.Topics() {
 		for n, p := range t.partitions {
@@ -310,6 +307,23 @@ func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
 		}
 	}
 	return list
+}
+
+// noPart says in words why this node has no part in the metadata; empty when it has. nodes are those that it knows of.
+func (e *Engine) noPart(nodes []int32) string {
+	e.meta.group.mu.Lock()
+	failed := e.meta.group.failed
+	e.meta.group.mu.Unlock()
+	if len(nodes) > 0 && !slices.Contains(nodes, e.identity.node) {
+		return fmt.Sprintf("node %d is not registered: it was removed, or is to be added", e.identity.node)
+	}
+	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
+		return fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
+	}
+	if failed != nil {
+		return "metadata is not applied any more: " + failed.Error()
+	}
+	return ""
 }
 
 // Status describes the partition's group: see ClusterStatus. Alone there is none.
@@ -373,7 +387,7 @@ func replicaStatus(topic string, n int32, replicas []int32, l LogStatus, self in
 		case l.Members[at].Contact < 0:
 			s.Reason = fmt.Sprintf("node %d has not been heard of by the leader, since that leads", node)
 		case !l.Members[at].InSync:
-			s.Reason = fmt.Sprintf("node %d is %d entries behind; the leader heard of it %v ago", node, l.Members[at].Lag, l.Members[at].Contact)
+			s.Reason = fmt.Sprintf("node %d is %d entries behind; the leader heard of it %v ago", node, l.Members[at].Lag, l.Members[at].Contact.Round(100*time.Millisecond))
 		case !l.Members[at].Voter:
 			s.Reason = fmt.Sprintf("node %d gets the log, and has no vote yet", node)
 		default:

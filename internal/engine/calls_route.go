@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/x/embedlog/log"
@@ -92,7 +93,11 @@ func (r *route) run(ctx context.Context, here func(context.Context) error, there
 			if said == nil {
 				said = &partition.NotLeaderError{Leader: -1, LeaderEpoch: -1}
 			}
-			return r.ends(lost, fmt.Errorf("%s: no leader took it within %v: %w (%v)", r.what, leaderPatience, said, err))
+			more := "" // what the last attempt said, if it said more
+			if err != nil && !strings.HasSuffix(err.Error(), said.Error()) {
+				more = fmt.Sprintf(" (%v)", err)
+			}
+			return r.ends(lost, fmt.Errorf("%s: no leader took it within %v: %w%s", r.what, leaderPatience, said, more))
 		}
 		r.pause(ctx, min(pause, time.Until(deadline)))
 		pause, hops = min(2*pause, longestPause), 0

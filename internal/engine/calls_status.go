@@ -108,6 +108,9 @@ func (e *Engine) AskClusterStatus(ctx context.Context) []ReplicaStatus {
 		}
 		list[i] = list[i].with(said[id])
 	}
+	if why := e.noPart(list[0].Replicas); why != "" {
+		list[0].Reason = why // whoever leads does not know of it
+	}
 	return list
 }
 

@@ -84,6 +84,10 @@ type Renewer interface{ Renew(id LogID) error }
 // and is to be fetched again, nil when it is well or that would not help.
 type Damageable interface{ Damaged() error }
 
+// PeerTroubles is what a Cluster may be, too: PeerTrouble says in words why a peer cannot be reached, or with node 0
+// why the cluster that is to be joined was not found; empty when nothing is wrong, or nothing was tried.
+type PeerTroubles interface{ PeerTrouble(node int32) string }
+
 // Adopter is what a Host is, too: a directory whose cluster id is zero takes that of the
 // first peer that it hears of.
 type Adopter interface {

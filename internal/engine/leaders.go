@@ -205,6 +205,9 @@ func (r *replicas) askPeers() {
 			w.number(known)
 			answer, err := e.cluster.Call(ctx, node, leadersService, w.b)
 			if err != nil {
+				if errors.Is(err, ErrPeerUnreachable) {
+					e.missed(node)
+				}
 				return nil // it is asked again
 			}
 			e.heard(node)

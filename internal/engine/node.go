@@ -96,7 +96,10 @@ func (e *ReplicationFactorError) Error() string {
 		return fmt.Sprintf("replication factor %d: want 1 to %d", e.Factor, maxReplicas)
 	}
 	nodes := fmt.Sprintf("there are %d nodes that can have a replica", e.Nodes)
-	if e.Nodes == 1 {
+	switch e.Nodes {
+	case 0:
+		nodes = "there is no node left that can have a replica"
+	case 1:
 		nodes = "there is one node that can have a replica"
 	}
 	if more := e.Expected - e.Nodes; more > 0 {

@@ -19,6 +19,8 @@ type NodeInfo struct {
 	Draining  bool // it gets no new replicas
 	// Alive says that it was heard of a short while ago.
 	Alive bool
+	// Trouble says in words why this node cannot reach it; empty when it can, or has not tried.
+	Trouble string
 	// Meta says that it leads the metadata, as far as this node knows. (Kafka's controller)
 	Meta bool
 }
@@ -40,6 +42,9 @@ func (e *Engine) Nodes() (list []NodeInfo) {
 	})
 	for i := range list {
 		list[i].Alive = list[i].ID == e.identity.node || e.replicas.heardLately(list[i].ID, e.now())
+		if has, ok := e.cluster.(PeerTroubles); ok {
+			list[i].Trouble = has.PeerTrouble(list[i].ID)
+		}
 	}
 	return list
 }
@@ -239,6 +244,14 @@ func (e *Engine) Advertise(endpoints []Endpoint) {
 	r.endpoints = slices.Clone(endpoints)
 	r.mu.Unlock()
 	r.look()
+}
+
+// missed notes that a node could not be reached: clients are not sent there until it is heard of again.
+func (e *Engine) missed(node int32) {
+	r := &e.replicas
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.heard, node)
 }
 
 // heard notes that a node was heard of.

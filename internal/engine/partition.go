@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -94,6 +95,9 @@ func (p *Partition) failed(what string, err error) error {
 	}
 	if inner := errors.Unwrap(err); inner != nil && err.Error() == what+": "+inner.Error() {
 		err = inner // it says what was tried, but not on what
+	}
+	if strings.HasPrefix(err.Error(), what+" "+p.String()+": ") {
+		return err // whoever looked for the leader has said so
 	}
 	return fmt.Errorf("%s %s: %w", what, p, err)
 }

@@ -14,7 +14,8 @@ type ClusterNode struct {
 	Address     string     `json:"address"`      // where peers find it
 	DirectoryID string     `json:"directory_id"` // empty until it was there
 	Endpoints   []Endpoint `json:"endpoints"`
-	Alive       bool       `json:"alive"` // it was heard of a short while ago
+	Alive       bool       `json:"alive"`             // it was heard of a short while ago
+	Trouble     string     `json:"trouble,omitempty"` // why the node that is asked cannot reach it
 	Draining    bool       `json:"draining"`
 	Meta        bool       `json:"leads_metadata"`
 }

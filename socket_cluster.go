@@ -21,6 +21,9 @@ func (s *session) cluster(ctx context.Context, _ none) (sock.Cluster, error) {
 		if !n.Directory.IsZero() {
 			x.DirectoryID = n.Directory.String()
 		}
+		if !n.CertificateEnds.IsZero() {
+			x.CertificateEnds = n.CertificateEnds.UnixMilli()
+		}
 		for _, e := range n.Endpoints {
 			x.Endpoints = append(x.Endpoints, sock.Endpoint{Listener: e.Listener, Host: e.Host, Port: int32(e.Port)})
 		}

@@ -160,47 +160,6 @@ func nodeOfCertificate(c *x509.Certificate, cluster string) (int32, error) {
 	return 0, errors.New("its certificate is not a node's: it has no URI embedlog://CLUSTER/node/NUMBER")
 }
 
-// tlsPair is one configuration for both ends.
-type tlsPair struct {
-	config  *tls.Config
-	cluster string
-}
-
-// newTLS checks the three parts together, so that a mistake is found before a peer finds it.
-func newTLS(caPEM, certPEM, keyPEM []byte, cluster string, node int32) (*tlsPair, error) {
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(caPEM) {
-		return nil, errors.New("CA: there is no certificate in it")
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("certificate and key: %w", err)
-	}
-	named, err := nodeOfCertificate(pair.Leaf, cluster)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
-	}
-	if named != node {
-		return nil, fmt.Errorf("certificate: it is of node %d, this is node %d", named, node)
-	}
-	p := &tlsPair{cluster: cluster}
-	p.config = &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
-		ClientAuth:   tls.RequireAnyClientCert,
-		// Peers are named by number, not by host: VerifyConnection checks chain and name on both ends.
-		InsecureSkipVerify:     true,
-		SessionTicketsDisabled: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			return verifyPeer(s.PeerCertificates, roots, cluster)
-		},
-	}
-	if err := verifyPeer([]*x509.Certificate{pair.Leaf}, roots, cluster); err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
-	}
-	return p, nil
-}
-
 func verifyPeer(chain []*x509.Certificate, roots *x509.CertPool, cluster string) error {
 	if len(chain) == 0 {
 		return errors.New("it shows no certificate")
@@ -212,9 +171,27 @@ func verifyPeer(chain []*x509.Certificate, roots *x509.CertPool, cluster string)
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{usage}})
 		if err != nil {
-			return err
+			return outOfTime(err)
 		}
 	}
 	_, err := nodeOfCertificate(chain[0], cluster)
 	return err
 }
+
+// outOfTime says in short of a certificate that is not valid now, which is what most often goes wrong.
+func outOfTime(err error) error {
+	invalid := new(x509.CertificateInvalidError)
+	if !errors.As(err, invalid) || invalid.Reason != x509.Expired {
+		return err
+	}
+	whose := "it"
+	if invalid.Cert.IsCA {
+		whose = "its authority's certificate"
+	}
+	if now := time.Now(); now.Before(invalid.Cert.NotBefore) {
+		return fmt.Errorf("%s begins on %s, and the clock here says %s", whose, day(invalid.Cert.NotBefore), now.UTC().Format(time.RFC3339))
+	}
+	return fmt.Errorf("%s ended on %s", whose, day(invalid.Cert.NotAfter))
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

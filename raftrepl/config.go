@@ -57,7 +57,8 @@ type Config struct {
 }
 
 // TLS is three PEM texts, each given as such or as a file's name: the certificate of the cluster's
-// authority, and this node's own certificate and key. See NewCA.
+// authority, or of several, and this node's own certificate and key. See NewCA. Files are read again when
+// they have changed, if all three are files: connections that begin later use what is in them.
 type TLS struct {
 	CA, Cert, Key             []byte
 	CAFile, CertFile, KeyFile string
@@ -122,12 +123,16 @@ func (c *Config) validate() (*tlsPair, error) {
 		}
 		return nil, errors.Join(bad...)
 	}
+	files := c.TLS.names()
+	stamps, _ := files.look()
 	if err := c.TLS.read(); err != nil {
 		return nil, err
 	}
 	pair, err := newTLS(c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.Cluster, c.Node)
 	if err != nil {
 		no("TLS", "", "%v", err)
+	} else {
+		pair.files, pair.stamps = files, stamps
 	}
 	return pair, errors.Join(bad...)
 }

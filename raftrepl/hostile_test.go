@@ -66,7 +66,7 @@ func TestPeersThatAreRefused(t *testing.T) {
 		{"certificate of another authority", func(t *testing.T, w *world, c *transportConfig) {
 			other, _ := NewCA("test")
 			c.tls = pairOf(t, other, w.ca, 1)
-		}, RefusedProtocol, ""},
+		}, RefusedCertificate, "does not take this node's certificate"},
 		{"certificate of another node", func(t *testing.T, w *world, c *transportConfig) { c.tls = pairOf(t, w.ca, nil, 3) }, RefusedCertificate, "certificate is of node 3"},
 		{"a directory that is not registered", func(t *testing.T, w *world, c *transportConfig) {
 			w.dirs[1] = engine.TopicID{'d', 1}

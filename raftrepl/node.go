@@ -45,6 +45,7 @@ type Node struct {
 var (
 	_ engine.Cluster      = (*Node)(nil)
 	_ engine.Bootstrapper = (*Node)(nil)
+	_ engine.Certified    = (*Node)(nil)
 )
 
 // New checks a configuration, and reports all that is wrong with it. Nothing is opened before
@@ -104,6 +105,12 @@ func (n *Node) Start(h engine.Host) error {
 	}
 	n.transport, n.started = t, true
 	t.run(n.greet)
+	if n.tls != nil {
+		n.tls.mu.Lock()
+		n.tls.logger = n.logger
+		n.tls.mu.Unlock()
+		t.run(n.watchCertificates)
+	}
 	if n.cfg.Join != "" {
 		t.run(n.announce)
 	}

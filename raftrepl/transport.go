@@ -395,7 +395,9 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 	switch {
 	case err != nil && lost != nil && !isAlert(err):
 		return nil, nil, fmt.Errorf("%w: %w", engine.ErrPeerUnreachable, lost)
-	case err != nil: // who refuses a certificate says so and closes, perhaps before the write
+	case err != nil && isAlert(err): // who refuses a certificate says so and closes, perhaps before the write
+		return no(RefusedCertificate, "the peer does not take this node's certificate: %v", err)
+	case err != nil:
 		return no(RefusedProtocol, "%v", err)
 	}
 	w, err := decodeWelcome(msg)
@@ -432,9 +434,10 @@ func (t *transport) secure(ctx context.Context, raw net.Conn, dialled bool) (net
 	if t.tls == nil {
 		return raw, 0, nil
 	}
-	c := tls.Server(raw, t.tls.config)
+	config := t.tls.current()
+	c := tls.Server(raw, config)
 	if dialled {
-		c = tls.Client(raw, t.tls.config)
+		c = tls.Client(raw, config)
 	}
 	if err := c.HandshakeContext(ctx); err != nil {
 		if isAlert(err) {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -81,6 +82,11 @@ func (a *app) showCluster(st sock.Cluster, internal bool) error {
 		return err
 	}
 	for _, n := range st.Nodes {
+		if text := certificateText(n.CertificateEnds, time.Now()); text != "" {
+			if err := a.say("%s: its certificate %s; another one is taken as soon as it is in the files", a.paint(a.stdout, red, fmt.Sprint("node ", n.Node)), text); err != nil {
+				return err
+			}
+		}
 		if n.Trouble != "" {
 			if err := a.say("%s cannot be reached: %s", a.paint(a.stdout, red, fmt.Sprint("node ", n.Node)), n.Trouble); err != nil {
 				return err
@@ -96,6 +102,22 @@ func (a *app) showCluster(st sock.Cluster, internal bool) error {
 		a.note("%s of internal topics are well; -i shows them", plural(hidden, "partition"))
 	}
 	return nil
+}
+
+// certificateNear is how long before its end a certificate is warned of.
+const certificateNear = 30 * 24 * time.Hour
+
+// certificateText says that a certificate ends soon, or has ended; empty while there is time, or where there is none.
+func certificateText(endsMS int64, now time.Time) string {
+	ends := time.UnixMilli(endsMS)
+	switch left := ends.Sub(now); {
+	case endsMS == 0 || left > certificateNear:
+		return ""
+	case left <= 0:
+		return "ended on " + ends.UTC().Format(time.DateOnly)
+	default:
+		return fmt.Sprintf("ends on %s, in %s", ends.UTC().Format(time.DateOnly), plural(int(left/(24*time.Hour)), "day"))
+	}
 }
 
 // reason is what is not well with some logs.

@@ -88,6 +88,10 @@ type Damageable interface{ Damaged() error }
 // why the cluster that is to be joined was not found; empty when nothing is wrong, or nothing was tried.
 type PeerTroubles interface{ PeerTrouble(node int32) string }
 
+// Certified is what a Cluster may be, too: CertificateEnds is when the certificate ends by which peers know this
+// node; zero where there is none.
+type Certified interface{ CertificateEnds() time.Time }
+
 // Adopter is what a Host is, too: a directory whose cluster id is zero takes that of the
 // first peer that it hears of.
 type Adopter interface {

@@ -19,6 +19,8 @@ type NodeInfo struct {
 	Draining  bool // it gets no new replicas
 	// Alive says that it was heard of a short while ago.
 	Alive bool
+	// CertificateEnds is when this node's certificate ends; zero where there is none, and of other nodes.
+	CertificateEnds time.Time
 	// Trouble says in words why this node cannot reach it; empty when it can, or has not tried.
 	Trouble string
 	// Meta says that it leads the metadata, as far as this node knows. (Kafka's controller)
@@ -42,6 +44,9 @@ func (e *Engine) Nodes() (list []NodeInfo) {
 	})
 	for i := range list {
 		list[i].Alive = list[i].ID == e.identity.node || e.replicas.heardLately(list[i].ID, e.now())
+		if has, ok := e.cluster.(Certified); ok && list[i].ID == e.identity.node {
+			list[i].CertificateEnds = has.CertificateEnds()
+		}
 		if has, ok := e.cluster.(PeerTroubles); ok {
 			list[i].Trouble = has.PeerTrouble(list[i].ID)
 		}

@@ -14,10 +14,12 @@ type ClusterNode struct {
 	Address     string     `json:"address"`      // where peers find it
 	DirectoryID string     `json:"directory_id"` // empty until it was there
 	Endpoints   []Endpoint `json:"endpoints"`
-	Alive       bool       `json:"alive"`             // it was heard of a short while ago
-	Trouble     string     `json:"trouble,omitempty"` // why the node that is asked cannot reach it
-	Draining    bool       `json:"draining"`
-	Meta        bool       `json:"leads_metadata"`
+	Alive       bool       `json:"alive"` // it was heard of a short while ago
+	// CertificateEnds is in milliseconds since 1970, of the node that is asked.
+	CertificateEnds int64  `json:"certificate_ends_ms,omitempty"`
+	Trouble         string `json:"trouble,omitempty"` // why the node that is asked cannot reach it
+	Draining        bool   `json:"draining"`
+	Meta            bool   `json:"leads_metadata"`
 }
 
 // Endpoint is where a node takes calls of Kafka's clients.

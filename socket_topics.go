@@ -45,6 +45,10 @@ func (s *session) topics(ctx context.Context, q sock.TopicsRequest) ([]sock.Topi
 func briefTopic(t *engine.Topic) sock.TopicBrief {
 	b := sock.TopicBrief{Topic: t.Name(), ID: t.ID().String(), Internal: t.Internal(), Partitions: len(t.Partitions())}
 	for _, p := range t.Partitions() {
+		if p.Elsewhere() {
+			b.Elsewhere++
+			continue
+		}
 		b.Records += p.HighWatermark() - p.LogStart()
 		b.Bytes += p.Log().AllocatedBytes()
 		b.Damaged = b.Damaged || errors.Is(p.Err(), ErrCorrupt)
@@ -79,6 +83,7 @@ func (s *session) showTopic(ctx context.Context, t *engine.Topic) sock.Topic {
 			if b, err := p.View().Bounds(asked); err == nil {
 				part.LogStart, part.LastStable, part.HighWatermark, part.LogEnd, part.LeaderEpoch = b.LogStart, b.LastStable, b.HighWatermark, b.LogEnd, b.LeaderEpoch
 				topic.Records += b.HighWatermark - b.LogStart
+				topic.Elsewhere--
 			}
 			cancel()
 		}

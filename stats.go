@@ -52,9 +52,12 @@ type PartitionInfo struct {
 	Err error
 	// Of a database that is replicated: Leader is the node that leads the partition, as
 	// far as this one knows, -1 where it does not; Replicas are the nodes that have it, the
-	// preferred leader first. Where this node is none of them, offsets and sizes are 0.
+	// preferred leader first.
 	Leader   int32
 	Replicas []int32
+	// Elsewhere says that this node has no replica: it does not know offsets and sizes, which are 0 then.
+	// Topic.ListOffsets asks the leader.
+	Elsewhere bool
 	// InSync are those of them that have what was acknowledged a short while ago. Only the
 	// leader knows; it is nil elsewhere.
 	InSync []int32
@@ -100,7 +103,8 @@ func partitionInfos(top *engine.Topic) []PartitionInfo {
 		}
 		list[i].Leader, _ = p.Leader()
 		if p.Elsewhere() {
-			list[i].Err, list[i].Bytes = nil, 0
+			// It may come to have one between the lines above.
+			list[i] = PartitionInfo{Partition: p.ID(), LeaderEpoch: p.LeaderEpoch(), Leader: list[i].Leader, Replicas: list[i].Replicas, Elsewhere: true}
 		}
 		if list[i].Replicas != nil && p.Leads() {
 			list[i].InSync = p.Status().InSync
@@ -115,7 +119,7 @@ type Stats struct {
 	Time       time.Time
 	Partitions int
 	// Records is how many offsets lie between log start and high watermark; in a
-	// compacted topic there are fewer records.
+	// compacted topic there are fewer records. What is elsewhere does not count.
 	Records int64
 	// Bytes is what all partitions take on the disk.
 	Bytes int64

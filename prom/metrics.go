@@ -159,6 +159,9 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	send(compactions, float64(s.Maintenance.Compactions))
 	for _, t := range s.Topics {
 		for _, p := range t.Partitions {
+			if p.Elsewhere {
+				continue // the nodes that have it say so
+			}
 			n := strconv.Itoa(int(p.Partition))
 			send(logStart, float64(p.LogStart), t.Name, n)
 			send(lastStable, float64(p.LastStable), t.Name, n)

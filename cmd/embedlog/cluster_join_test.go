@@ -63,6 +63,7 @@ func TestClusterJoinAndLeave(t *testing.T) {
 		st := second.status(t)
 		return len(st.Nodes) == 2 && len(st.Logs) == 2 && len(st.Logs[0].InSync) == 2
 	})
+	run(0, second, "topic list", "other nodes have some partitions alone")
 	run(0, second, "cluster set-replication-factor orders 2", "gets 2 replicas")
 	run(2, second, "cluster set-replication-factor orders 9", "there are 2 nodes")
 	soon(t, "the topic has both", func() bool {

@@ -37,6 +37,8 @@ func TestClusterConfig(t *testing.T) {
 		{"the first of a cluster", "--node 1 --cluster shop --peer-listen :0 --peer-advertise h:1", "node = 1", 0},
 		{"three", "--node 2 --cluster shop --peers 1=127.0.0.1:1,2=127.0.0.1:2,3=127.0.0.1:3", `peers = ["1=127.0.0.1:1", "2=127.0.0.1:2", "3=127.0.0.1:3"]`, 0},
 		{"one that joins", "--node 2 --cluster shop --peer-listen 127.0.0.1:2 --join h:1 --timing fast --replication-factor 2", `timing = "fast"`, 0},
+		{"preferred leaders", "--node 1 --cluster shop --peer-listen :1 --peer-advertise h:1 --preferred-leaders -1s", `preferred-leaders = "-1s"`, 0},
+		{"preferred leaders of no cluster", "--preferred-leaders 1m", "cluster.node is missing", 2},
 		{"elsewhere, with certificates", "--node 1 --cluster shop --peer-listen 192.0.2.1:1" + tls("ca.pem", "node-1.pem", "node-1-key.pem"), "node-1-key.pem", 0},
 
 		{"no node", "--cluster shop --peer-listen :1", "cluster.node is missing", 2},

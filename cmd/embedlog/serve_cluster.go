@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/x/embedlog/raftrepl"
 )
@@ -21,6 +22,7 @@ type clusterConfig struct {
 	ca, cert, key     string
 	timing            string // fast or default; empty is default
 	factor            int64
+	preferred         time.Duration
 }
 
 func (c *clusterConfig) keys() []configKey {
@@ -37,12 +39,13 @@ func (c *clusterConfig) keys() []configKey {
 		{"cluster.peer-key", "peer-key", "PEM file with the certificate's key", (*textValue)(&c.key)},
 		{"cluster.timing", "timing", "how soon a lost leader is replaced: default (3s) or fast (1s); the same on all", (*textValue)(&c.timing)},
 		{"cluster.replication-factor", "replication-factor", "replicas of topics that say nothing; 0 is 3, or as many as there are nodes", (*intValue)(&c.factor)},
+		{"cluster.preferred-leaders", "preferred-leaders", "for how long a preferred leader is in sync before it is given its partitions back; 0s is 30s, less is never", (*durationValue)(&c.preferred)},
 	}
 }
 
 // said says that there is to be a cluster.
 func (c *clusterConfig) said() bool {
-	return c.node != 0 || c.factor != 0 || len(c.peers) > 0 ||
+	return c.node != 0 || c.factor != 0 || c.preferred != 0 || len(c.peers) > 0 ||
 		c.name+c.join+c.token+c.listen+c.advertise+c.ca+c.cert+c.key+c.timing != ""
 }
 

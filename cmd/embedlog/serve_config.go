@@ -447,7 +447,7 @@ func (c *serveConfig) options() (*embedlog.Options, *kafka.Options, error) {
 	case err != nil:
 		bad = append(bad, err)
 	case node != nil:
-		o.Replication, o.ReplicationFactor, c.peer = node, int(c.cluster.factor), peer
+		o.Replication, o.ReplicationFactor, o.PreferredLeaders, c.peer = node, int(c.cluster.factor), c.cluster.preferred, peer
 	}
 	if err := errors.Join(bad...); err != nil {
 		return nil, nil, errors.New(fileNames.Replace(err.Error()))

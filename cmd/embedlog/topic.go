@@ -79,6 +79,7 @@ func (a *app) topicList() *cobra.Command {
 				return err
 			}
 			t := newTable("TOPIC", ">PARTITIONS", ">RECORDS", ">SIZE")
+			elsewhere := 0
 			for _, topic := range info.Topics {
 				switch {
 				case topic.Internal && !internal:
@@ -86,6 +87,9 @@ func (a *app) topicList() *cobra.Command {
 					if err := a.json(topic); err != nil {
 						return err
 					}
+				case topic.Elsewhere > 0:
+					elsewhere++
+					t.add(topic.Topic, topic.Partitions, "-", bytesText(topic.Bytes))
 				default:
 					t.add(topic.Topic, topic.Partitions, topic.Records, bytesText(topic.Bytes))
 				}
@@ -96,6 +100,9 @@ func (a *app) topicList() *cobra.Command {
 			if len(t.rows) == 0 {
 				a.note("no topics; `embedlog topic create NAME` makes one")
 				return nil
+			}
+			if elsewhere > 0 {
+				a.note("-: other nodes have some partitions alone; `embedlog topic describe NAME` asks them")
 			}
 			return a.show(t)
 		},

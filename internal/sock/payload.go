@@ -80,6 +80,8 @@ type TopicBrief struct {
 	Records    int64  `json:"records"` // offsets between log start and high watermark: an upper bound after compaction
 	Bytes      int64  `json:"bytes"`   // allocated on the disk; -1 where it is not for who asks to know
 	Damaged    bool   `json:"damaged,omitempty"`
+	// Elsewhere is how many of its partitions other nodes have alone: what these hold is not in Records and Bytes.
+	Elsewhere int `json:"partitions_elsewhere,omitempty"`
 }
 
 // TopicsRequest asks for topics: one by its name, or all. (OpTopics)

@@ -21,6 +21,9 @@ type gate struct {
 	mu    sync.Mutex
 	peers map[raft.ServerID]*progress
 	asked map[raft.ServerID]string // how the last request for a vote ended
+	// hearing has a channel for each follower that is waited for; see retried.
+	hearing map[raft.ServerID]chan struct{}
+	reached map[int32]time.Time // when there was a connection with a node
 }
 
 // progress is what the leader has heard of a follower.
@@ -33,7 +36,8 @@ type progress struct {
 }
 
 func newGate(g *Group, t raft.Transport) *gate {
-	return &gate{g: g, trans: t, peers: make(map[raft.ServerID]*progress), asked: make(map[raft.ServerID]string)}
+	return &gate{g: g, trans: t, peers: make(map[raft.ServerID]*progress), asked: make(map[raft.ServerID]string),
+		hearing: make(map[raft.ServerID]chan struct{}), reached: make(map[int32]time.Time)}
 }
 
 var (
@@ -217,6 +221,14 @@ func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddres
 	} else if err := t.untilDue(id, m.Term); err != nil {
 		return err
 	}
+	if !onlyHeartbeat(m) {
+		return t.retried(id, m, func() error { return t.deliver(id, to, m, resp) })
+	}
+	return t.deliver(id, to, m, resp)
+}
+
+// deliver sends a message of the library's once.
+func (t *instanceTransport) deliver(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	began := time.Now()
 	err := t.send(id, m, resp, func() error {
 		if b, ok := t.trans.(beater); ok && onlyHeartbeat(m) {
@@ -323,6 +335,7 @@ func (l *gate) heard(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.
 		l.peers[id] = p
 	}
 	p.contact = time.Now()
+	l.heardLocked(id)
 	if resp.Success && !onlyHeartbeat(m) {
 		p.match = max(p.match, m.PrevLogEntry+uint64(len(m.Entries)))
 	} else if !resp.Success {
@@ -416,12 +429,13 @@ func (t *instanceTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddr
 		g.mu.Unlock()
 		return errCutOff
 	}
+	began := time.Now()
 	g.work.Go(func() { done <- t.trans.InstallSnapshot(id, to, m, &answer, data) })
 	g.mu.Unlock()
 	select {
 	case err := <-done:
 		*resp = answer
-		return err
+		return t.installed(id, m, began, data, err)
 	case <-t.inst.done:
 		return errCutOff // the library closes data, which ends the call
 	}

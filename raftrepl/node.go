@@ -265,6 +265,11 @@ func (n *Node) Log(id engine.LogID, initial []int32) engine.ReplicatedLog {
 				g.nodeGone(node)
 			}
 		},
+		met: func(node int32) {
+			if g := group(); g != nil {
+				g.gate.met(node)
+			}
+		},
 	}
 	gt, err := t.group(id, hooks)
 	if err != nil { // the node is closed: nothing comes and nothing goes

@@ -48,8 +48,8 @@ type groupHooks struct {
 	// they did not fit, upon which a leader goes back in its log: what it answers when the count has
 	// moved since the request came is sent as an error. Nil is none.
 	storeFailures func() uint64
-	// left is told when a node's process has ended. It does not wait.
-	left func(node int32)
+	// left is told when a node's process has ended, met when there is a connection with one. They do not wait.
+	left, met func(node int32)
 }
 
 // groupTransport is the transport as one group's Raft sees it. A server's address is the node's

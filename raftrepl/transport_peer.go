@@ -14,7 +14,7 @@ import (
 
 const (
 	firstRedial = 50 * time.Millisecond
-	lastRedial  = 2 * time.Second
+	lastRedial  = 500 * time.Millisecond
 )
 
 // peer is another node: at most one connection of each flavour with it, whoever dialled.
@@ -38,6 +38,7 @@ type slot struct {
 	wire     *wire
 	last     uint64 // nonce of the last wire that was here
 	dialling bool
+	wanted   bool // somebody has asked in vain since the last dial
 	failures int
 	retryAt  time.Time
 	err      error
@@ -68,6 +69,7 @@ func (p *peer) get(ctx context.Context, f flavour) (*wire, error) {
 		}
 		if !s.dialling {
 			if s.err != nil && (tried || time.Now().Before(s.retryAt)) {
+				s.wanted = true
 				defer p.mu.Unlock()
 				return nil, p.unreachable(s.err)
 			}
@@ -75,7 +77,7 @@ func (p *peer) get(ctx context.Context, f flavour) (*wire, error) {
 				p.mu.Unlock()
 				return nil, p.unreachable(errClosing)
 			}
-			s.dialling = true
+			s.dialling, s.wanted = true, false
 		}
 		tried = true
 		changed := s.changed
@@ -112,7 +114,9 @@ func (p *peer) dial(f flavour) {
 		pause := min(firstRedial<<min(s.failures, 10), lastRedial)
 		s.failures++
 		s.err = err
-		s.retryAt = time.Now().Add(pause/2 + rand.N(pause))
+		pause = pause/2 + rand.N(pause/2)
+		s.retryAt = time.Now().Add(pause)
+		p.t.run(func() { p.redial(f, pause) })
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -133,6 +137,23 @@ func (p *peer) dial(f flavour) {
 		l.fail(err)
 	} else if l != nil {
 		l.start()
+	}
+}
+
+// redial dials again after a pause, where somebody has asked meanwhile: those who do ask seldom.
+func (p *peer) redial(f flavour, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.t.ctx.Done():
+		return
+	}
+	p.mu.Lock()
+	wanted := p.slots[f].wanted
+	p.mu.Unlock()
+	if wanted {
+		p.get(p.t.ctx, f)
 	}
 }
 
@@ -166,6 +187,9 @@ func (p *peer) put(s *slot, l *wire, drain bool) {
 		})
 	}
 	s.wire, s.last, p.told, p.gone = l, l.nonce, "", false
+	if l.flavour == flavourMain {
+		p.t.run(func() { p.t.met(p.node) })
+	}
 }
 
 // admit decides about a peer that dialled, and puts its wire into the slot before it is told so: the
@@ -224,7 +248,7 @@ func (p *peer) lost(l *wire, err error) {
 	p.mu.Unlock()
 	if was && !errors.Is(err, errWireIdle) && p.t.ctx.Err() == nil {
 		p.t.logger.Warn("connection lost", "node", p.node, "for", l.flavour.String(), "error", err)
-		if l.flavour == flavourMain && time.Since(l.made) > lastRedial {
+		if l.flavour == flavourMain && time.Since(l.made) > 2*lastRedial {
 			p.t.greet(p.node) // to know soon whether anybody is there; not for ever, where connections end at once
 		}
 	}
@@ -244,13 +268,16 @@ func (t *transport) gone(node int32) bool {
 	return p.gone
 }
 
-// left tells the groups that a node's process has ended.
-func (t *transport) left(node int32) {
+// left tells the groups that a node's process has ended, met that there is a connection with it.
+func (t *transport) left(node int32) { t.tell(node, func(h *groupHooks) func(int32) { return h.left }) }
+func (t *transport) met(node int32)  { t.tell(node, func(h *groupHooks) func(int32) { return h.met }) }
+
+func (t *transport) tell(node int32, hook func(*groupHooks) func(int32)) {
 	t.mu.Lock()
 	var list []func(int32)
 	for _, g := range t.groups {
-		if g.hooks.left != nil {
-			list = append(list, g.hooks.left)
+		if f := hook(&g.hooks); f != nil {
+			list = append(list, f)
 		}
 	}
 	t.mu.Unlock()

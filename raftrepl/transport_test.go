@@ -650,6 +650,7 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 					t.Fatalf("%d connections through a cut", n)
 				}
 				w.net.HealAll()
+				time.Sleep(lastRedial) // they have tried meanwhile
 				if err := gb.TimeoutNow("1", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
 					t.Fatal(err)
 				}

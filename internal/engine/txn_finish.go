@@ -168,7 +168,9 @@ func (t *Txns) markOne(ctx context.Context, part *Partition, q *markerQuestion) 
 	if there {
 		return nil
 	}
-	if !q.Again || !marked(part, q) {
+	// In a group a marker that lies in the log may be taken back, when another node comes to lead. So it is
+	// written once more: when that one is committed, the first one is, or is not needed.
+	if part.repl != nil || !q.Again || !marked(part, q) {
 		_, err = part.endTransactionHere(ctx, &endTxnCall{ProducerID: q.ProducerID, Epoch: q.Epoch, Commit: q.Commit, CoordinatorEpoch: q.Coordinator, TxnV2: q.TxnV2})
 		var fenced *partition.FencedError
 		if errors.As(err, &fenced) && !fenced.Coordinator {
@@ -201,7 +203,7 @@ func (t *Txns) ended(ctx context.Context, part *Partition, producerID int64, com
 	return nil
 }
 
-// marked says that the partition has the marker for certain: with the second
+// marked says that the partition, which is in no group, has the marker for certain: with the second
 // protocol the epoch tells. Otherwise it is written once more, which does nothing where no
 // transaction is open.
 func marked(part *Partition, q *markerQuestion) bool {

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // Cache keeps the newest entries of all groups of a node, within a number of bytes:
@@ -61,6 +63,9 @@ func (w *cacheWindow) add(logs []*raft.Log) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range logs {
+		if seed.Is(seed.CacheKeepsCut) && l.Index >= w.first && l.Index < w.first+uint64(len(w.run)) {
+			continue
+		}
 		if len(w.run) > 0 && l.Index != w.first+uint64(len(w.run)) {
 			w.cutLocked(w.first)
 		}
@@ -84,6 +89,9 @@ func (w *cacheWindow) add(logs []*raft.Log) {
 
 // cut forgets the entries from index on.
 func (w *cacheWindow) cut(index uint64) {
+	if seed.Is(seed.CacheKeepsCut) {
+		return
+	}
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
 	w.cutLocked(index)

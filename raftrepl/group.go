@@ -92,8 +92,13 @@ type Group struct {
 	notes      notes
 	campaign   campaign
 
-	stall func() // tests only: called before the log's disk is written to, without a lock held
+	stall func() // tests only: see staller
 }
+
+// staller is the file system of a simulation whose disk takes its time: it is called before a log
+// is written or synced, without a lock held, because virtual time stands still while somebody waits
+// for one.
+type staller interface{ Stall() }
 
 var (
 	_ engine.ReplicatedLog = (*Group)(nil)

@@ -278,6 +278,9 @@ func (n *Node) Log(id engine.LogID, initial []int32) engine.ReplicatedLog {
 	made := NewGroup(GroupConfig{
 		ID: id, Self: n.cfg.Node, Initial: initial, Transport: gt, Votes: n.votes, Cache: n.cache, Timing: n.cfg.Timing, Logger: n.logger, Gone: t.gone,
 	})
+	if slow, ok := n.host.FS().(staller); ok {
+		made.stall = slow.Stall
+	}
 	mu.Lock()
 	g = made
 	mu.Unlock()

@@ -87,6 +87,7 @@ type sim struct {
 	echoes  sync.WaitGroup // messages that come again
 
 	contested atomic.Pointer[contest] // nil is none
+	lateVotes atomic.Pointer[lateVotes]
 
 	value    atomic.Int64 // the last one sent
 	appended atomic.Int64 // how many appends were acknowledged

@@ -33,6 +33,8 @@ var simBugs = map[string]simBug{
 	seed.RetainAlone:      {more: "retention", seeds: 50},
 	seed.CompactAhead:     {more: "compaction", seeds: 400},
 	seed.DeposedAcks:      {more: "partition", seeds: 50},
+	seed.CutForgotten:     {more: "lost tail", seeds: 200},
+	seed.CacheKeepsCut:    {more: "partition", seeds: 400},
 }
 
 // Under a bug TestSimulation looks for it by itself: see internal/seed.

@@ -51,6 +51,7 @@ var simFaults = []simFault{
 	{"compaction", 3, (*sim).compactOne},
 	{"lost tail", 4, (*sim).loseTail},
 	{"contested election", 4, (*sim).contest},
+	{"late votes", 2, (*sim).delayVotes},
 	{"left behind", 3, (*sim).leaveBehind},
 }
 
@@ -69,9 +70,15 @@ func (s *sim) harm(during time.Duration) {
 			}
 		}
 		at := s.rng.IntN(total)
-		more := *simMore != "" && s.rng.IntN(2) == 0
+		more := ""
+		switch {
+		case *simMore != "" && s.rng.IntN(2) == 0:
+			more = *simMore
+		case *simMore == "" && s.plan.behind && s.rng.IntN(3) == 0:
+			more = "left behind"
+		}
 		for _, f := range simFaults {
-			if at -= f.weight; at >= 0 && !more || more && f.name != *simMore {
+			if at -= f.weight; at >= 0 && more == "" || more != "" && f.name != more {
 				continue
 			}
 			if f.do(s, n) {
@@ -536,6 +543,34 @@ func (s *sim) contest(*simNode) bool {
 	return true
 }
 
+// lateVotes is an election in which the first candidate hears late that it has votes, and of the
+// second, who stands a moment later, not by its request but when it leads already.
+type lateVotes struct{ first, second raft.ServerID }
+
+func (s *sim) delayVotes(*simNode) bool {
+	l := s.leader()
+	if l == nil || s.down() > 0 {
+		return false
+	}
+	var two []*simRun
+	for _, i := range s.rng.Perm(len(s.nodes)) {
+		if r := s.nodes[i].run.Load(); r != nil && r != l && slices.Contains(s.initial, r.n.id) && len(two) < 2 {
+			two = append(two, r)
+		}
+	}
+	if len(two) < 2 {
+		return false
+	}
+	s.net.HealAll()
+	s.lateVotes.Store(&lateVotes{memberID(two[0].n.id), memberID(two[1].n.id)})
+	defer s.lateVotes.Store(nil)
+	two[0].stands()
+	time.Sleep(s.scaled(10 * time.Millisecond))
+	two[1].stands()
+	time.Sleep(s.soon(time.Second))
+	return true
+}
+
 // stands has a member ask for votes, as one does whom a leader has told to.
 func (r *simRun) stands() {
 	inst := r.g.instance()
@@ -585,9 +620,14 @@ func (c *contest) ask(s *sim, from raft.ServerID, granted *bool, send func() err
 	return err
 }
 
-// leaveBehind has a follower miss so much that it gets the log whole; and sometimes another leader
+// leaveBehind has a follower miss so much, deleted or compacted since, that it gets the log whole; and sometimes another leader
 // comes while that is on its way, over a slow link.
 func (s *sim) leaveBehind(*simNode) bool {
+	if s.plan.behind {
+		s.net.HealAll()
+		s.restart()
+		time.Sleep(s.soon(time.Second))
+	}
 	l := s.leader()
 	if l == nil || s.down() > 0 {
 		return false
@@ -605,12 +645,17 @@ func (s *sim) leaveBehind(*simNode) bool {
 		return true
 	}
 	s.collectFrom(l)
-	if upto := s.collected(); upto > l.p.LogStart() && upto <= l.p.HighWatermark() {
-		l.p.DeleteRecords(ctx, upto)
+	if s.plan.compact && s.rng.IntN(2) == 0 {
+		l.p.Checkpoint() // nothing above it is compacted
+		l.p.Compact(ctx, log.CompactPolicy{DeleteRetention: -1, Again: true})
+	} else {
+		if upto := s.collected(); upto > l.p.LogStart() && upto <= l.p.HighWatermark() {
+			l.p.DeleteRecords(ctx, upto)
+		}
+		time.Sleep(s.scaled(50 * time.Millisecond))
+		l.p.Checkpoint()
+		l.p.Retain(ctx, log.RetentionPolicy{Upto: s.collected()})
 	}
-	time.Sleep(s.scaled(50 * time.Millisecond))
-	l.p.Checkpoint()
-	l.p.Retain(ctx, log.RetentionPolicy{Upto: s.collected()})
 	slow := s.rng.IntN(2) == 0
 	if slow {
 		s.net.Rate(hostName(l.n.id), hostName(n.id), int64(float64(10<<10)/s.plan.scale))

@@ -21,6 +21,7 @@ type simPlan struct {
 	odd     bool // single messages have accidents
 	compact bool // there are records that compaction drops, and it runs
 	txns    bool
+	behind  bool // followers often miss more than the leader keeps
 }
 
 // patientTiming is far slower than what anybody would use: much virtual time for little work.
@@ -52,6 +53,7 @@ func planOf(rng *rand.Rand) simPlan {
 	p.odd = rng.IntN(3) == 0
 	p.compact = rng.IntN(3) == 0
 	p.txns = rng.IntN(3) == 0
+	p.behind = rng.IntN(4) == 0
 	return p
 }
 
@@ -60,7 +62,7 @@ func (p simPlan) String() string {
 	for _, is := range []struct {
 		on   bool
 		text string
-	}{{p.odd, "odd messages"}, {p.compact, "compaction"}, {p.txns, "transactions"}} {
+	}{{p.odd, "odd messages"}, {p.compact, "compaction"}, {p.txns, "transactions"}, {p.behind, "installs"}} {
 		if is.on {
 			text += ", " + is.text
 		}

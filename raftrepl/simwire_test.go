@@ -107,6 +107,12 @@ func (w *simWire) RequestVote(id raft.ServerID, to raft.ServerAddress, m *raft.R
 	if c := w.s.contested.Load(); c != nil && memberID(c.voter.id) == id && !w.r.dead.Load() {
 		return c.ask(w.s, memberID(w.r.n.id), &resp.Granted, func() error { return w.Transport.RequestVote(id, to, m, resp) })
 	}
+	if v := w.s.lateVotes.Load(); v != nil && v.second == memberID(w.r.n.id) && v.first == id {
+		time.Sleep(w.s.plan.timing.Election)
+		return errSimLost
+	} else if v != nil && v.first == memberID(w.r.n.id) {
+		defer time.Sleep(w.s.plan.timing.Election * 3 / 4)
+	}
 	own := *m
 	return w.carry(id, func() error { return w.Transport.RequestVote(id, to, m, resp) },
 		func() { w.Transport.RequestVote(id, to, &own, new(raft.RequestVoteResponse)) })

@@ -96,6 +96,9 @@ func (y *syncer) run() {
 		upto := y.written
 		y.from = time.Now()
 		y.mu.Unlock()
+		if stall := y.store.inst.g.stall; stall != nil {
+			stall()
+		}
 		err := y.store.p.Log().Flush()
 		if err != nil {
 			y.mu.Lock()

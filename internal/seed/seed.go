@@ -47,6 +47,8 @@ var All = []Bug{
 	{RetainAlone, "raftrepl", "TestSimulation"},
 	{CompactAhead, "raftrepl", "TestSimulation"},
 	{DeposedAcks, "raftrepl", "TestSimulation"},
+	{CutForgotten, "raftrepl", "TestSimulation"},
+	{CacheKeepsCut, "raftrepl", "TestSimulation"},
 }
 
 // The bugs, by what is wrong.
@@ -85,4 +87,6 @@ const (
 	RetainAlone      = "retention-without-command"
 	CompactAhead     = "compaction-above-committed"
 	DeposedAcks      = "deposed-leader-acknowledges"
+	CutForgotten     = "truncation-not-synced"
+	CacheKeepsCut    = "cache-keeps-truncated"
 )

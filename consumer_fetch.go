@@ -111,14 +111,17 @@ const (
 // to be told, if the place that was asked for is not there any more.
 //
 // This node's replica is asked first. When that does not have the place it may only be
-// behind, so the leader has the last word.
+// behind, or lead no more and not know it: the leader that a majority confirms has the last word.
 func (c *Consumer) settle(ctx context.Context, s *source, want Position, start OffsetSpec) (Position, *Reset, error) {
 	view := s.part.View()
 	at, reset, err := c.settleIn(ctx, view, s, want, start)
-	if err == nil && reset != nil && !view.Remote() && !s.part.Leads() {
-		return c.settleIn(ctx, s.part.LeaderView(), s, want, start)
+	if err != nil || reset == nil {
+		return at, reset, err
 	}
-	return at, reset, err
+	if _, err := s.part.ReadIndex(ctx); err != nil {
+		return at, nil, err
+	}
+	return c.settleIn(ctx, s.part.View(), s, want, start)
 }
 
 func (c *Consumer) settleIn(ctx context.Context, view engine.View, s *source, want Position, start OffsetSpec) (Position, *Reset, error) {

@@ -30,7 +30,7 @@ func (s *sim) move() (name string) {
 			}
 		})
 	}
-	switch s.rng.IntN(5) {
+	switch s.rng.IntN(6) {
 	case 0, 1:
 		name = "transfer"
 		do(func(ctx context.Context, c *embedlog.Cluster) error {
@@ -49,6 +49,13 @@ func (s *sim) move() (name string) {
 			replicas = append(replicas, s.machines[i].id)
 		}
 		do(func(ctx context.Context, c *embedlog.Cluster) error { return c.Reassign(ctx, topic, part, replicas) })
+	case 5:
+		// One replica of the internal topics would make all wait for its node.
+		topic, factor := s.topics[s.rng.IntN(len(s.topics))], 1+s.rng.IntN(3)
+		name = fmt.Sprint("replication factor ", factor)
+		do(func(ctx context.Context, c *embedlog.Cluster) error {
+			return c.SetReplicationFactor(ctx, topic, factor)
+		})
 	case 4:
 		if len(s.machines) < 5 {
 			return ""

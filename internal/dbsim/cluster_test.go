@@ -33,6 +33,7 @@ type process struct {
 	m     *machine
 	dead  atomic.Bool // what it says and does from then on never happened
 	fault *vfs.Fault
+	slow  *slowDisk
 	db    *embedlog.DB
 	life  context.Context // of its clients
 	kill  context.CancelFunc
@@ -77,6 +78,31 @@ func newCluster(initial, more int, timing raftrepl.Timing) *cluster {
 	return c
 }
 
+// slowDisk is a disk that takes its time. raftrepl asks it before a log is written or synced, with no
+// lock held, because virtual time stands still while somebody waits for one.
+type slowDisk struct {
+	*vfs.Fault
+	mu    sync.Mutex
+	until time.Time     // to then each write and sync takes so long
+	each  time.Duration // or until then, where it is longer than what is left
+}
+
+// Stall is what a write or a sync begins with.
+func (d *slowDisk) Stall() {
+	d.mu.Lock()
+	pause := min(d.each, time.Until(d.until))
+	d.mu.Unlock()
+	if pause > 0 {
+		time.Sleep(pause)
+	}
+}
+
+func (d *slowDisk) set(during, each time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until, d.each = time.Now().Add(during), each
+}
+
 var discard = slog.New(slog.DiscardHandler)
 
 func logger(id int32) *slog.Logger {
@@ -89,6 +115,7 @@ func logger(id int32) *slog.Logger {
 // start runs a database on a machine. It is down when that fails.
 func (c *cluster) start(m *machine) error {
 	p := &process{m: m, fault: vfs.NewFault(m.disk)}
+	p.slow = &slowDisk{Fault: p.fault}
 	p.life, p.kill = context.WithCancel(context.Background())
 	cfg := raftrepl.Config{
 		Node: m.id, Cluster: "sim", Listen: address(m.id), AllowInsecure: true, Timing: c.timing, Join: m.join,
@@ -105,7 +132,7 @@ func (c *cluster) start(m *machine) error {
 	if err != nil {
 		return err
 	}
-	p.db, err = embedlog.OpenFS(p.fault, &embedlog.Options{
+	p.db, err = embedlog.OpenFS(p.slow, &embedlog.Options{
 		Replication: node, ReplicationFactor: 3, Logger: logger(m.id), Now: func() time.Time { return time.Now().Add(skew) },
 		TopicDefaults: embedlog.TopicConfig{SegmentBytes: 64 << 10, Retention: -1},
 	})

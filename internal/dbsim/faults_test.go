@@ -25,7 +25,7 @@ func (s *sim) fault() {
 	a, b := host(m.id), host(s.machines[s.rng.IntN(len(s.machines))].id)
 	p := m.run.Load()
 	name := ""
-	switch s.rng.IntN(17) {
+	switch s.rng.IntN(19) {
 	case 0, 1:
 		if p != nil && s.down() < s.minority() {
 			power := s.rng.IntN(2) == 0
@@ -75,6 +75,17 @@ func (s *sim) fault() {
 			m.disk.SetCapacity(0)
 			time.Sleep(time.Duration(s.rng.IntN(3000)) * time.Millisecond)
 			m.disk.SetCapacity(-1)
+		}
+	case 17, 18:
+		if p == nil {
+			break
+		}
+		if during := time.Duration(s.rng.IntN(4000)) * time.Millisecond; s.rng.IntN(2) == 0 {
+			name = "slow disk"
+			p.slow.set(during, time.Duration(s.rng.IntN(200))*time.Millisecond)
+		} else {
+			name = "disk hangs"
+			p.slow.set(during, during)
 		}
 	case 13, 14, 15, 16:
 		name = s.move()
@@ -141,6 +152,7 @@ func (s *sim) heal() {
 		a.disk.SetCapacity(-1)
 		if p := a.run.Load(); p != nil {
 			p.fault.Clear()
+			p.slow.set(0, 0)
 		}
 	}
 	for _, m := range s.machines {

@@ -22,6 +22,7 @@ var (
 	dbSeed = flag.Uint64("db.seed", 0, "run one seed of the simulation")
 	dbFrom = flag.Uint64("db.from", 1, "the first seed")
 	dbRuns = flag.Int("db.runs", 0, "how many seeds; 0 is a few")
+	dbFor  = flag.Duration("db.for", 0, "begin no seed after so long, whatever -db.runs says")
 	dbTime = flag.Duration("db.time", 20*time.Second, "how long faults go on, in virtual time")
 	dbShow = flag.Bool("db.trace", false, "say what happened in a run that failed")
 )
@@ -35,7 +36,11 @@ func TestSimulation(t *testing.T) {
 	if runs == 0 {
 		runs = testcount.N(3)
 	}
+	began := time.Now()
 	for i := range uint64(runs) {
+		if *dbFor > 0 && time.Since(began) > *dbFor {
+			break
+		}
 		seed := *dbFrom + i
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { simulate(t, seed) })
 		if t.Failed() {

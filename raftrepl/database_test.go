@@ -38,6 +38,13 @@ type dbCluster struct {
 
 func (c *dbCluster) start(n *dbNode) {
 	c.t.Helper()
+	if err := c.tryStart(n); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *dbCluster) tryStart(n *dbNode) error {
+	c.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("EMBEDLOG_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -52,9 +59,19 @@ func (c *dbCluster) start(n *dbNode) {
 		c.t.Fatal(err)
 	}
 	n.node = node
-	if n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id), MaintenanceInterval: c.maintenance}); err != nil {
-		c.t.Fatal(err)
+	n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id), MaintenanceInterval: c.maintenance})
+	return err
+}
+
+// cut ends one node as a power cut does, at one of the states that its disk may have then.
+func (c *dbCluster) cut(n *dbNode, seed uint64) {
+	n.dead.Store(true)
+	c.net.Host(hostName(n.id)).Crash()
+	disk := n.disk.AfterCrash(vfs.Random(seed))
+	if n.db != nil {
+		n.db.Close()
 	}
+	n.disk, n.db = disk, nil
 }
 
 // crash ends all nodes as a power cut does: what was not synced is lost, or not.

@@ -178,6 +178,11 @@ func TestInstallCrash(t *testing.T) {
 	seen := map[string]int{}
 	check := func(fs *vfs.Mem, decided bool, when string) {
 		t.Helper()
+		// What an open finishes is no damage to who looks before.
+		if r, err := Repair("", &Options{FS: fs.AfterKill(), Config: installConfig}); err != nil || len(r.Damage) > 0 {
+			t.Fatalf("%s: a repair finds %v: %v", when, r.Damage, err)
+		}
+		fs = fs.AfterKill()
 		l, err := openKeeping(fs)
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)

@@ -39,7 +39,8 @@ type RepairReport struct {
 //   - A damaged checkpoint is made anew from the segments; the owner's part is lost.
 //   - What was found is written to repair-<time>.txt before anything is changed.
 //
-// A torn tail is no damage: Open cuts it. A crash leaves files that are repaired,
+// A torn tail is no damage: Open cuts it. Neither is an install that was interrupted: it is
+// finished, as Open does. A crash leaves files that are repaired,
 // and files that are as they were: Repair again finishes the work.
 func Repair(dir string, options *Options) (report RepairReport, err error) {
 	var o Options
@@ -117,6 +118,9 @@ func (r *repair) damage(file string, pos, end, first, next int64, cause error) {
 // read finds out which segments there are.
 func (r *repair) read() error {
 	l := r.l
+	if err := r.finishInstall(); err != nil {
+		return err
+	}
 	infos, err := l.fs.List(".")
 	if err != nil {
 		return err
@@ -165,6 +169,22 @@ func (r *repair) read() error {
 	}
 	l.logID = id
 	return nil
+}
+
+// finishInstall does what an open would: another log that was decided on is put in the place of
+// this one, which is half gone. What cannot be read of that decision is damage.
+func (r *repair) finishInstall() error {
+	fsys := r.l.fs
+	if _, err := fsys.Stat(installName); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	err := finishInstall(fsys)
+	if errors.Is(err, ErrCorrupt) {
+		r.lost = append(r.lost, installName)
+		r.damage(installName, 0, -1, -1, -1, err)
+		return nil
+	}
+	return err
 }
 
 func (r *repair) lose(name string, cause error) {

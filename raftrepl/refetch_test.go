@@ -246,3 +246,108 @@ func TestLostVotesRefuseToStart(t *testing.T) {
 		})
 	}
 }
+
+// segmentHeader is where the frames of a segment begin.
+const segmentHeader = 128
+
+// The leader's files are damaged while it runs: readers on any node get what was written, or an error; another
+// node leads, and the damaged replica is fetched again.
+func TestDamagedLeaderIsReplaced(t *testing.T) {
+	for name, segment := range map[string]func(names []string) string{
+		"an older segment": func(s []string) string { return s[1] },
+		"the newest":       func(s []string) string { return s[len(s)-1] },
+	} {
+		for part, at := range map[string]int64{"frame header": segmentHeader + 9, "record bytes": segmentHeader + 180} {
+			t.Run(name+", "+part, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ctx := context.Background()
+					c := newDBCluster(t, 3)
+					c.maintenance = -1
+					defer c.net.Close()
+					for _, n := range c.nodes {
+						c.start(n)
+					}
+					c.until("make a topic", func() error {
+						_, err := c.nodes[0].db.CreateTopic(ctx, "orders", &embedlog.TopicConfig{Partitions: 2, ReplicationFactor: 3, SegmentBytes: 4 << 10})
+						return err
+					})
+					c.until("fill it", func() error { return fillOrders(c.nodes[0].db, 0, 60) })
+					c.until("all replicas have all", func() error { return c.well("orders", 60) })
+					leader := func() (n *dbNode) {
+						c.until("a leader", func() error {
+							for _, n = range c.nodes {
+								for _, s := range n.db.Cluster().Status() {
+									if s.Topic == "orders" && s.Partition == 0 && s.Leader == n.id {
+										return nil
+									}
+								}
+							}
+							return errors.New("nobody leads")
+						})
+						return n
+					}
+					sick := leader()
+					fsys, _ := partitionFS(t, sick, "orders", 0)
+					f, err := fsys.Open(segment(segments(t, fsys)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					var b [1]byte
+					if _, err = f.ReadAt(b[:], at); err == nil {
+						b[0] ^= 16
+						_, err = f.WriteAt(b[:], at)
+					}
+					if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+						t.Fatal(err)
+					}
+					read := func(n *dbNode, want int) error {
+						top, err := n.db.Topic("orders")
+						if err != nil {
+							return err
+						}
+						next := int64(0)
+						for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{0}, Linearizable: true}) {
+							if err != nil {
+								return err
+							}
+							if want := fmt.Sprintf("%d %s", 2*rec.Offset, strings.Repeat("x", 300)); string(rec.Value) != want || rec.Offset != next {
+								t.Fatalf("node %d answers %q at offset %d, want %q at %d", n.id, rec.Value, rec.Offset, want, next)
+							}
+							next++
+						}
+						if next != int64(want) {
+							return fmt.Errorf("%d records of %d", next, want)
+						}
+						return nil
+					}
+					c.until("the damage is found and the replica another", func() error {
+						err := read(sick, 30)
+						if life := lifeOf(sick, "orders", 0); life != 1 {
+							return fmt.Errorf("its life is %d: %v", life, err)
+						}
+						return nil
+					})
+					c.until("it goes on", func() error { return fillOrders(sick.db, 60, 70) })
+					c.until("all replicas have all again", func() error { return c.well("orders", 70) })
+					for _, n := range c.nodes {
+						c.until("all is read", func() error { return read(n, 35) })
+					}
+					if life := lifeOf(sick, "orders", 1); life != 0 {
+						t.Errorf("the other partition's replica is of life %d", life)
+					}
+					c.until("it leads again", func() error {
+						if err := c.nodes[0].db.Cluster().TransferLeadership(ctx, "orders", 0, sick.id); err != nil {
+							return err
+						}
+						return read(sick, 35)
+					})
+					for _, n := range c.nodes {
+						if err := n.db.Close(); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			})
+		}
+	}
+}

@@ -11,8 +11,8 @@ import (
 
 // A follower of the library looks for its leader when a timer of one to two timeouts has run out, and
 // again after another one; who gets no votes asks again after one to two more. So three timeouts may pass
-// before anybody asks, and two that ask at the same time lose two. Here a replica asks when the timeout has
-// passed, or at once when its leader's process is known to have ended:
+// before anybody asks, and two that ask at the same time lose two. Here a replica asks when one and a half
+// have passed, or at once when its leader's process is known to have ended:
 //
 //	leader silent, or gone ── in the voters' order ── pre-votes ── of a majority ──> the library: votes
 //	                                                     └─ refused: again soon
@@ -37,6 +37,10 @@ type campaign struct {
 	failed  int       // rounds without success since a leader was heard
 	hurried bool      // another one asks who cannot be elected: nobody is waited for
 }
+
+// patience is for how long a leader may be silent: half as long again as its lease, so that one that is cut
+// off has ceased to lead before, and a machine that stands still for a second changes nothing.
+func (t *Timing) patience() time.Duration { return t.Heartbeat * 3 / 2 }
 
 // stagger is by how much a voter lets the one before it in the voters' order go first: a round takes less,
 // where nothing stands still.
@@ -127,7 +131,7 @@ func (i *instance) dueIn() time.Duration {
 	case c.missing.IsZero():
 		c.missing = now
 	}
-	due := contact.Add(t.Heartbeat)
+	due := contact.Add(t.patience())
 	switch {
 	case state == raft.Candidate: // votes are under way, or were lost
 		due = c.missing.Add(t.Election / 2)

@@ -329,7 +329,7 @@ func (g *Group) raftConfig(inst *instance) *raft.Config {
 	t := g.cfg.Timing
 	return &raft.Config{
 		ProtocolVersion: raft.ProtocolVersionMax, LocalID: g.self,
-		HeartbeatTimeout: t.Heartbeat, ElectionTimeout: t.Election, LeaderLeaseTimeout: t.LeaderLease, CommitTimeout: t.CommitTimeout,
+		HeartbeatTimeout: t.patience(), ElectionTimeout: max(t.Election, t.patience()), LeaderLeaseTimeout: t.LeaderLease, CommitTimeout: t.CommitTimeout,
 		MaxAppendEntries: maxAppendEntries, BatchApplyCh: true,
 		// The library's own snapshots are never made: the log is the snapshot.
 		SnapshotInterval: never, SnapshotThreshold: 1 << 62, TrailingLogs: 1 << 62, NoSnapshotRestoreOnStart: true,

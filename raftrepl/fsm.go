@@ -35,6 +35,9 @@ func (f *fsm) commit(l *raft.Log) {
 	if i.cutOff.Load() {
 		return // what a failed instance takes for committed may be what GetLog made up
 	}
+	if i.store.sync.wait(l.Index) != nil {
+		return // the instance ends
+	}
 	invariant.True(i.store.sync.has(l.Index), "entry %d is committed and not on this disk", l.Index)
 	if err := i.store.p.Commit(l.Index); err != nil {
 		if permanent(err) {

@@ -45,6 +45,7 @@ var (
 	errDoubtful = errors.New("this replica may have lost records, and has no vote before it is up to date")
 	errHung     = errors.New("this replica's disk hangs")
 	errNotUp    = errors.New("the replica does not take part now")
+	errBusy     = errors.New("too many requests wait for the group")
 )
 
 // pump gives what comes in to the instance that runs.
@@ -55,29 +56,50 @@ func (l *gate) pump() {
 		case <-l.g.stopping:
 			return
 		case rpc := <-in:
-			l.take(rpc)
+			wait := l.take(rpc)
+			if wait == nil {
+				rpc.Respond(nil, errBusy)
+				continue
+			}
+			l.g.work.Go(func() { rpc.Respond(wait()) })
 		}
 	}
 }
 
-func (l *gate) take(rpc raft.RPC) {
+// answering waits for the answer to a request.
+type answering func() (response any, err error)
+
+func at(response any, err error) answering {
+	return func() (any, error) { return response, err }
+}
+
+// direct is a transport that gives requests to who takes them in the order of their arrival, without
+// another goroutine between, and calls what it gets in return once, in a goroutine. Nil is that too many
+// wait. Requests with a Reader go to the Consumer.
+type direct interface {
+	takenBy(take func(raft.RPC) answering)
+}
+
+// take gives a request to the instance that runs. It does not wait.
+func (l *gate) take(rpc raft.RPC) answering {
 	inst := l.g.instance()
 	if inst == nil {
-		rpc.Respond(nil, errNotUp)
-		return
+		return at(nil, errNotUp)
 	}
+	var has uint64 // what an answer says that is on this disk
 	switch m := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
 		l.g.doubt.heard(m)
-		if !onlyHeartbeat(m) && inst.store.sync.settle() != nil {
-			rpc.Respond(nil, errCutOff)
-			return
+		if inst.hangs() && inst.raft.State() != raft.Leader {
+			return at(nil, errHung) // answers would keep a leader that has nobody to store what it sends
+		}
+		if !onlyHeartbeat(m) {
+			has = m.PrevLogEntry + uint64(len(m.Entries))
 		}
 		rpc.Command = inst.received(m)
 	case *raft.RequestVoteRequest:
 		if l.g.doubt.is() {
-			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
-			return
+			return at(&raft.RequestVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 		}
 		m = inst.released(m)
 		rpc.Command = m
@@ -88,13 +110,11 @@ func (l *gate) take(rpc raft.RPC) {
 		}
 	case *raft.RequestPreVoteRequest:
 		if l.g.doubt.is() {
-			rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
-			return
+			return at(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 		}
 		if inst.newer(m.ID, m.LastLogIndex, m.LastLogTerm) {
 			if _, led := inst.raft.LeaderWithID(); led == "" && m.Term >= inst.raft.CurrentTerm() {
-				rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
-				return
+				return at(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
 			}
 		}
 		if granted, decided := inst.answers(m); decided {
@@ -102,30 +122,51 @@ func (l *gate) take(rpc raft.RPC) {
 			if granted {
 				resp.Term = m.Term
 			}
-			rpc.Respond(resp, nil)
-			return
+			return at(resp, nil)
 		}
 	case *raft.TimeoutNowRequest:
 		if l.g.doubt.is() {
-			rpc.Respond(nil, errDoubtful)
-			return
+			return at(nil, errDoubtful)
 		}
 	case *raft.InstallSnapshotRequest:
-		l.g.work.Go(func() {
+		return func() (any, error) {
 			if err := inst.store.sync.settle(); err != nil { // the answer may be that it is all here
-				rpc.Respond(nil, err)
-				return
+				return nil, err
 			}
-			resp, err := l.g.Install(m, rpc.Reader)
-			rpc.Respond(resp, err)
-		})
-		return
+			return l.g.Install(m, rpc.Reader)
+		}
 	}
+	answers := make(chan raft.RPCResponse, 1)
+	rpc.RespChan = answers
 	select {
 	case inst.rpc <- rpc:
-	case <-inst.done:
-		rpc.Respond(nil, errCutOff)
+	default:
+		return nil
 	}
+	return func() (any, error) {
+		select {
+		case a := <-answers:
+			return inst.vouch(a, has)
+		case <-inst.done:
+			return nil, errCutOff
+		}
+	}
+}
+
+// vouch waits until an answer of the library is true: see syncer.
+func (i *instance) vouch(a raft.RPCResponse, has uint64) (any, error) {
+	if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil && r.Success && has > 0 {
+		if err := i.store.sync.wait(has); err != nil {
+			return nil, err
+		}
+		if i.raft.CurrentTerm() != r.Term {
+			return nil, errTakenBack
+		}
+	}
+	if i.cutOff.Load() {
+		return nil, errCutOff
+	}
+	return a.Response, a.Error
 }
 
 // received is a leader's message as the library is to see it.
@@ -208,15 +249,13 @@ func (t *instanceTransport) DecodePeer(b []byte) raft.ServerAddress { return raf
 // led (github.com/hashicorp/raft/issues/695).
 func (t *instanceTransport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-// AppendEntriesPipeline implements raft.Transport. One message at a time is under way to a
-// follower: what comes meanwhile is in the next one, and shares its sync.
-func (t *instanceTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, raft.ErrPipelineReplicationNotSupported
-}
-
 // AppendEntries implements raft.Transport.
 func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if !onlyHeartbeat(m) {
+		last, _ := t.inst.store.LastIndex()
+		if err := t.inst.store.fill(m, last); err != nil {
+			return err
+		}
 		m.LeaderCommitIndex = min(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries)))
 	} else if err := t.untilDue(id, m.Term); err != nil {
 		return err
@@ -250,13 +289,26 @@ func (t *instanceTransport) ask(id raft.ServerID, to raft.ServerAddress, m *raft
 
 // send has f carry a message, unless the instance must not say anything.
 func (t *instanceTransport) send(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, f func() error) error {
+	if err := t.maySend(); err != nil {
+		return err
+	}
+	return t.took(id, m, resp, f())
+}
+
+// maySend says why nothing goes to followers now, if that is so.
+func (t *instanceTransport) maySend() error {
 	if t.inst.hangs() {
 		return errHung // each of them would keep the followers from electing another
 	}
 	if t.inst.cutOff.Load() {
 		return errCutOff
 	}
-	if err := f(); err != nil {
+	return nil
+}
+
+// took takes in how a message to a follower ended, before the library does.
+func (t *instanceTransport) took(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error) error {
+	if err != nil {
 		var other *RemoteError
 		if errors.As(err, &other) && other.Replica != "" {
 			t.g.renewed(t.inst, id, other.Replica)

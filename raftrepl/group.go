@@ -92,6 +92,8 @@ type Group struct {
 	notes      notes
 	campaign   campaign
 
+	pipelineFrom int // pipelineBytes; tests lower it
+
 	stall func() // tests only: see staller
 }
 
@@ -117,7 +119,7 @@ func NewGroup(cfg GroupConfig) *Group {
 	if cfg.Timing == (Timing{}) {
 		cfg.Timing = DefaultTiming
 	}
-	g := &Group{cfg: cfg, watchers: make(map[int]func()), stopping: make(chan struct{}), changes: make(chan struct{}, 1), reason: "it does not take part yet"}
+	g := &Group{cfg: cfg, watchers: make(map[int]func()), stopping: make(chan struct{}), changes: make(chan struct{}, 1), pipelineFrom: pipelineBytes, reason: "it does not take part yet"}
 	g.name = "metadata"
 	if !cfg.ID.IsMeta() {
 		g.name = fmt.Sprintf("%s/%d", cfg.ID.Topic, cfg.ID.Partition)
@@ -167,6 +169,9 @@ func (g *Group) Run(p *partition.Partition) error {
 	}
 	g.work.Go(g.gate.pump)
 	g.campaign.lookOut(g)
+	if d, ok := g.gate.trans.(direct); ok {
+		d.takenBy(g.gate.take)
+	}
 	if g.fresh {
 		inst := g.inst
 		g.work.Go(func() { g.hasten(inst) })
@@ -338,8 +343,9 @@ func (g *Group) raftConfig(inst *instance) *raft.Config {
 	}
 }
 
-// maxAppendEntries bounds the entries of one message; the transport bounds its bytes.
-const maxAppendEntries = 256
+// maxAppendEntries bounds the entries of a message as the library builds it: they may be large, and it
+// holds them all. The gate adds to those that are short of bytes.
+const maxAppendEntries = 64
 
 // inSyncEntries is how many entries a member may be behind that counts as in sync.
 const inSyncEntries = 64
@@ -347,7 +353,7 @@ const inSyncEntries = 64
 // startLocked starts an instance on what the log says now. mu is held.
 func (g *Group) startLocked() error {
 	inst := &instance{
-		g: g, rpc: make(chan raft.RPC), done: make(chan struct{}), proposals: make(map[uint64]*proposal), began: time.Now(),
+		g: g, rpc: make(chan raft.RPC, maxGroupRequests), done: make(chan struct{}), proposals: make(map[uint64]*proposal), began: time.Now(),
 	}
 	inst.store = newLogStore(inst, g.p, g.cfg.Cache)
 	stable := &stableStore{v: g.cfg.Votes, id: g.cfg.ID, lost: inst.fail}

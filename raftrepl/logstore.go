@@ -171,7 +171,7 @@ func (s *logStore) frame(index uint64) (*log.Frame, error) {
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // StoreLogs implements raft.LogStore: all or nothing, at the log's end, with one write
-// and one sync, which on a leader may come later: see syncer. Of the leader's own entries it refuses those whose place another has
+// and one sync, which may come later: see syncer. Of the leader's own entries it refuses those whose place another has
 // taken: they become noops, here and so everywhere, and their proposal is told.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
@@ -192,7 +192,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 			break
 		}
 	}
-	later := err == nil && s.mayWait(logs)
+	later, leads := false, false
+	if err == nil {
+		later, leads = s.mayWait(logs)
+	}
 	switch {
 	case later:
 		err = s.p.StoreUnsynced(entries)
@@ -213,10 +216,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	last := logs[len(logs)-1]
+	s.sync.wrote(last.Index, !later, leads)
 	s.mu.Lock()
 	s.last = last.Index
 	s.mu.Unlock()
-	s.sync.wrote(last.Index, !later)
 	s.window.add(logs)
 	s.inst.stored(nil)
 	if seed.Is(seed.LeaderAlone) || seed.Is(seed.FollowerShowsAll) {

@@ -152,6 +152,7 @@ func TestVoteForMemberThatCameSince(t *testing.T) {
 		}
 		c.nodes[1].crash(false, 0)
 		c.nodes[2].stop()
+		c.net.Reset(hostName(1), hostName(2)) // what is under way would tell node 1 of node 4
 		c.net.HealAll()
 		for range 1000 {
 			time.Sleep(10 * time.Millisecond)

@@ -62,9 +62,8 @@ func TestFollowersKeepALeaderThatTheyHear(t *testing.T) {
 		index, term := follower.p.LastEntry()
 		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(memberID(other.id)), Addr: []byte(memberID(other.id))}
 		ask := func(m any) (granted bool) {
-			answer := make(chan raft.RPCResponse, 1)
-			follower.g.gate.take(raft.RPC{Command: m, RespChan: answer})
-			switch r := (<-answer).Response.(type) {
+			response, _ := follower.g.gate.take(raft.RPC{Command: m})()
+			switch r := response.(type) {
 			case *raft.RequestPreVoteResponse:
 				return r.Granted
 			case *raft.RequestVoteResponse:

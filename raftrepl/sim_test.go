@@ -175,6 +175,7 @@ func (s *sim) prepare(r *simRun) {
 	r.wire = w
 	r.g.gate.trans = w
 	r.g.stall = r.slow.wait
+	r.g.pipelineFrom = 1 // there is little to send
 }
 
 // scaled is a time as it would be at the fast timing.

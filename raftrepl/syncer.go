@@ -1,6 +1,7 @@
 package raftrepl
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,45 +11,59 @@ import (
 	"github.com/x/embedlog/log"
 )
 
-// A leader sends entries to its followers while its own disk syncs them (Ongaro's thesis,
-// 10.2.1). The library counts itself as soon as StoreLogs has returned, so it must not learn
-// sooner than this disk has an entry that a follower has it: no entry is committed without at
-// least one follower, where there are several voters.
+// StoreLogs writes; the sync comes later, and the library, which takes what StoreLogs has taken for
+// durable, must not have its answer counted sooner. A leader sends entries while its own disk syncs
+// them (Ongaro's thesis, 10.2.1), and a follower takes the next entries meanwhile. What is written
+// when a sync begins shares it.
 //
-//	StoreLogs: write ─── returns ── library: send ────────── answer ── match, commit
-//	             |                                              |
-//	             '── syncer: fdatasync ── synced(index) ──> waits here
+//	leader    StoreLogs: write ─ returns ── library: send ─────────── answer ── match, commit
+//	                      |                                             |
+//	                      '── syncer: fdatasync ── synced(index) ────> waits here
+//	follower  StoreLogs: write ─ returns ── library: answer ── gate: fdatasync ── to the leader
 //
 // What must be true of the library's own count, and why it is:
 //
-//   - Committed means that a majority has it on disk, this node among it: every answer that
-//     counts has waited for it. A group with one voter, and every change of members, which may
-//     leave one, is synced by StoreLogs itself.
-//   - A node that follows another leader has on disk what it answers for: what it has written
-//     as a leader is synced before a request of another one reaches the library.
-//   - Votes promise nothing about a log: to be stricter by what a crash may take away is no harm.
+//   - Committed means that a majority has it on disk, the leader among it: the library counts the
+//     leader at once, but no entry is committed without at least one follower, where there are several
+//     voters, and each answer that counts has waited for the leader's disk. A group with one voter, and
+//     every change of members, which may leave one, is synced by StoreLogs itself.
+//   - A follower's answer says that it has on disk all up to the last entry of the message, whoever
+//     sent it first: the gate gives it on when that is so. An answer of a term that is over is not
+//     given on: the entries that it speaks of may be taken back by now.
+//   - What a follower takes for committed is on its disk before the high watermark moves there.
+//   - Votes promise nothing about a log: to be stricter by what a crash may take away is no harm. Who
+//     has voted by entries that a crash then took has not told a leader that it has them.
 type syncer struct {
 	store *logStore
 
 	mu      sync.Mutex
 	written uint64 // index of the last entry that is in the log
 	synced  uint64 // index up to which all are on the disk
-	running bool
+	running bool   // somebody syncs
+	ended   bool   // nobody may begin to
+	cuts    uint64 // how often entries were taken back
 	runs    sync.WaitGroup
 	from    time.Time     // when the sync that runs began; zero when none does
-	moved   chan struct{} // closed when synced moves, or never will; nil when nobody waits
+	moved   chan struct{} // closed when synced or running changes; nil when nobody waits
 }
 
-// mayWait says whether the entries may be synced after StoreLogs has returned.
-func (s *logStore) mayWait(logs []*raft.Log) bool {
+// errTakenBack is for who waits for entries that are not in the log any more.
+var errTakenBack = errors.New("entries were taken back while their sync was waited for")
+
+// mayWait says whether the entries may be synced after StoreLogs has returned, and whether this node
+// leads: then nobody waits for their sync before a follower has answered, and it has to begin by itself.
+func (s *logStore) mayWait(logs []*raft.Log) (later, leads bool) {
 	r := s.inst.library.Load()
-	if r == nil || r.State() != raft.Leader || s.p.Log().Level() != log.Durable {
-		return false
+	if r == nil || s.p.Log().Level() != log.Durable {
+		return false, false
 	}
 	for _, l := range logs {
 		if l.Type == raft.LogConfiguration {
-			return false
+			return false, false
 		}
+	}
+	if r.State() != raft.Leader {
+		return true, false // they came in a message, whose answer waits
 	}
 	voters := 0
 	for _, server := range r.GetConfiguration().Configuration().Servers {
@@ -56,12 +71,12 @@ func (s *logStore) mayWait(logs []*raft.Log) bool {
 			voters++
 		}
 	}
-	return voters > 1
+	return voters > 1, true
 }
 
-// wrote notes entries that are in the log: those of a StoreLogs that did not sync have it done
-// by a goroutine that ends when there is nothing more to do.
-func (y *syncer) wrote(last uint64, synced bool) {
+// wrote notes entries that are in the log. Those that are not synced yet are by a goroutine that
+// ends when there is nothing more to do, if begin says so; else by the first who waits.
+func (y *syncer) wrote(last uint64, synced, begin bool) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.written = last
@@ -69,10 +84,15 @@ func (y *syncer) wrote(last uint64, synced bool) {
 		y.movedLocked(last)
 		return
 	}
-	if !y.running {
+	if begin && !y.running && !y.ended {
 		y.running = true
-		y.from = time.Now()
-		y.runs.Go(y.run)
+		y.runs.Go(func() {
+			y.mu.Lock()
+			defer y.mu.Unlock()
+			for y.written > y.synced && y.syncLocked() == nil {
+			}
+			y.restLocked()
+		})
 	}
 }
 
@@ -81,47 +101,70 @@ func (y *syncer) cut(last uint64) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.written, y.synced = last, last
+	y.cuts++
+	y.tellLocked()
 }
 
 func (y *syncer) movedLocked(index uint64) {
-	if y.synced = max(y.synced, index); y.moved != nil {
+	y.synced = max(y.synced, index)
+	y.tellLocked()
+}
+
+func (y *syncer) tellLocked() {
+	if y.moved != nil {
 		close(y.moved)
 		y.moved = nil
 	}
 }
 
-func (y *syncer) run() {
+// syncLocked syncs what is written now, without the lock. Whoever calls it has set running.
+func (y *syncer) syncLocked() error {
+	upto, cuts := y.written, y.cuts
+	y.from = time.Now()
+	y.mu.Unlock()
+	if stall := y.store.inst.g.stall; stall != nil {
+		stall()
+	}
+	err := y.store.p.Log().Flush()
+	if err != nil {
+		err = fmt.Errorf("sync entries up to %d: %w", upto, err)
+		y.store.inst.fail(err) // who waits hears of that
+	}
 	y.mu.Lock()
-	for y.written > y.synced {
-		upto := y.written
-		y.from = time.Now()
-		y.mu.Unlock()
-		if stall := y.store.inst.g.stall; stall != nil {
-			stall()
-		}
-		err := y.store.p.Log().Flush()
-		if err != nil {
-			y.mu.Lock()
-			y.running, y.from = false, time.Time{}
-			y.mu.Unlock()
-			y.store.inst.fail(fmt.Errorf("sync entries up to %d: %w", upto, err)) // who waits hears of that
-			return
-		}
-		y.mu.Lock()
+	y.from = time.Time{}
+	if err == nil && cuts == y.cuts { // else others have the places up to there
 		y.movedLocked(upto)
 	}
-	y.running, y.from = false, time.Time{}
-	y.mu.Unlock()
+	return err
+}
+
+// restLocked has another one sync, if there is something to.
+func (y *syncer) restLocked() {
+	y.running = false
+	y.tellLocked()
 }
 
 // wait returns when this node has the entries up to index on its disk, and fails when the instance ends
-// before.
+// before, or they are not in the log any more. It syncs itself when nobody else does.
 func (y *syncer) wait(index uint64) error {
-	for {
-		y.mu.Lock()
-		if index <= y.synced {
-			y.mu.Unlock()
-			return nil
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for index > y.synced {
+		switch {
+		case y.ended || y.store.inst.cutOff.Load():
+			return errCutOff
+		case index > y.written:
+			return errTakenBack
+		case !y.running:
+			y.running = true
+			y.runs.Add(1)
+			err := y.syncLocked()
+			y.runs.Done()
+			y.restLocked()
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		if y.moved == nil {
 			y.moved = make(chan struct{})
@@ -130,14 +173,23 @@ func (y *syncer) wait(index uint64) error {
 		y.mu.Unlock()
 		select {
 		case <-moved:
+			y.mu.Lock()
 		case <-y.store.inst.done:
+			y.mu.Lock()
 			return errCutOff
 		}
 	}
+	return nil
 }
 
 // end waits until nothing is synced any more: after the library's last call.
-func (y *syncer) end() { y.runs.Wait() }
+func (y *syncer) end() {
+	y.mu.Lock()
+	y.ended = true
+	y.tellLocked()
+	y.mu.Unlock()
+	y.runs.Wait()
+}
 
 // settle waits for all that is written now.
 func (y *syncer) settle() error {

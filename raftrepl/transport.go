@@ -434,10 +434,10 @@ func (t *transport) secure(ctx context.Context, raw net.Conn, dialled bool) (net
 	if t.tls == nil {
 		return raw, 0, nil
 	}
-	config := t.tls.current()
-	c := tls.Server(raw, config)
+	under, config := newGatherConn(raw), t.tls.current()
+	c := tls.Server(under, config)
 	if dialled {
-		c = tls.Client(raw, config)
+		c = tls.Client(under, config)
 	}
 	if err := c.HandshakeContext(ctx); err != nil {
 		if isAlert(err) {
@@ -449,7 +449,7 @@ func (t *transport) secure(ctx context.Context, raw net.Conn, dialled bool) (net
 	if err != nil {
 		return nil, 0, err
 	}
-	return tlsConn{c, raw}, named, nil
+	return tlsConn{c, under}, named, nil
 }
 
 // isAlert says that a peer ended TLS, with a reason.
@@ -461,7 +461,10 @@ func isAlert(err error) bool {
 // tlsConn closes without a farewell, which would wait for a peer that does not read.
 type tlsConn struct {
 	*tls.Conn
-	raw net.Conn
+	raw *gatherConn
 }
 
 func (c tlsConn) Close() error { return c.raw.Close() }
+
+// Flush implements gathering.
+func (c tlsConn) Flush() error { return c.raw.Flush() }

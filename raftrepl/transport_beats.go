@@ -110,7 +110,7 @@ func (l *wire) handleBatch(d *decoder) error {
 		var err error
 		switch k {
 		case kindAppend:
-			err = l.raftRequest(k, id, &in, len(msg), l.soonOne)
+			err = l.raftRequest(k, id, &in, len(msg), l.soonOne, l.soonOne)
 		case kindAnswer:
 			err = l.answered(id, &in)
 		default:

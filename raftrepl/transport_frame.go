@@ -63,8 +63,12 @@ type FrameError struct{ Problem string }
 
 func (e *FrameError) Error() string { return "frame: " + e.Problem }
 
+// firstBuffer is what a message gets before it has come: a record batch of a mebibyte fits, with what
+// stands around it.
+const firstBuffer = maxFrameBytes + 64<<10
+
 // assembler puts messages together. It holds at most one for each lane, and no more bytes of
-// it than twice those that have come, or a mebibyte.
+// it than twice those that have come, or firstBuffer.
 type assembler struct {
 	open [lanes]struct {
 		buf   []byte
@@ -111,7 +115,7 @@ func (a *assembler) frame(r io.Reader) (lane, []byte, error) {
 		if total > laneMax[l] {
 			return bad("a message of %d bytes in lane %d, which has up to %d", total, l, laneMax[l])
 		}
-		m.total, m.buf = total, make([]byte, 0, min(total, maxFrameBytes))
+		m.total, m.buf = total, make([]byte, 0, min(total, firstBuffer))
 	} else if m.total == 0 {
 		return bad("lane %d has no message that goes on", l)
 	}
@@ -147,7 +151,8 @@ type sending struct {
 	lane     lane
 	segments [][]byte
 	total    int
-	sent     int // bytes that are in frames
+	sent     int  // bytes that are in frames
+	atOnce   bool // its sender may write it itself
 }
 
 func newSending(l lane, segments ...[]byte) *sending {

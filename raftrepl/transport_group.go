@@ -61,7 +61,8 @@ type groupTransport struct {
 	hooks groupHooks
 
 	consume chan raft.RPC
-	bytes   atomic.Int64 // of requests that wait
+	take    atomic.Pointer[func(raft.RPC) answering] // who is given requests instead
+	bytes   atomic.Int64                             // of requests that wait
 	ctx     context.Context
 	cancel  context.CancelFunc
 	once    sync.Once
@@ -278,8 +279,9 @@ func (g *groupTransport) TimeoutNow(to raft.ServerID, _ raft.ServerAddress, args
 	}, resp)
 }
 
-// raftRequest hands a peer's request to the group's Raft, in the order of arrival, and its answer to reply.
-func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int, reply func([]byte)) error {
+// raftRequest hands a peer's request to the group's Raft, in the order of arrival, and its answer to
+// later, which may wait; what can be said now goes to reply, which may not.
+func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int, reply, later func([]byte)) error {
 	route := d.route()
 	header := l.header(route)
 	var command any
@@ -312,30 +314,53 @@ func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int, reply func([
 		reply(encodeFailure(id, statusBusy, "too much waits for the group"))
 		return nil
 	}
-	answers := make(chan raft.RPCResponse, 1)
 	failures := g.storeFailures()
-	select {
-	case g.consume <- raft.RPC{Command: command, RespChan: answers}:
-	default:
+	wait := g.give(raft.RPC{Command: command})
+	if wait == nil {
 		g.bytes.Add(-int64(size))
-		reply(encodeFailure(id, statusBusy, "too many requests wait for the group"))
+		reply(encodeFailure(id, statusBusy, errBusy.Error()))
 		return nil
 	}
 	l.t.run(func() {
 		defer g.bytes.Add(-int64(size))
-		select {
-		case a := <-answers:
-			if a.Error == nil && failures != g.storeFailures() {
-				if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && !r.Success {
-					a.Error = errStoreFailed
-				}
+		response, err := wait()
+		if err == nil && failures != g.storeFailures() {
+			if r, ok := response.(*raft.AppendEntriesResponse); ok && !r.Success {
+				err = errStoreFailed
 			}
-			reply(encodeAnswer(id, a.Response, a.Error))
-		case <-g.ctx.Done():
-			reply(encodeFailure(id, statusNoGroup, errGroupClosed.Error()))
 		}
+		if err != nil && g.ctx.Err() != nil {
+			later(encodeFailure(id, statusNoGroup, errGroupClosed.Error()))
+			return
+		}
+		later(encodeAnswer(id, response, err))
 	})
 	return nil
+}
+
+// takenBy implements direct.
+func (g *groupTransport) takenBy(take func(raft.RPC) answering) { g.take.Store(&take) }
+
+// give hands a request on. Nil is that too many wait.
+func (g *groupTransport) give(rpc raft.RPC) answering {
+	if take := g.take.Load(); take != nil {
+		return (*take)(rpc)
+	}
+	answers := make(chan raft.RPCResponse, 1)
+	rpc.RespChan = answers
+	select {
+	case g.consume <- rpc:
+	default:
+		return nil
+	}
+	return func() (any, error) {
+		select {
+		case a := <-answers:
+			return a.Response, a.Error
+		case <-g.ctx.Done():
+			return nil, errGroupClosed
+		}
+	}
 }
 
 func (g *groupTransport) storeFailures() uint64 {

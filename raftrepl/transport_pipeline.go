@@ -7,9 +7,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// pipelineWindow is how many requests of a group are on their way to a peer. Two hide the round
-// trip; more make commits late under load (https://github.com/hashicorp/raft/pull/541).
-const pipelineWindow = 2
+// pipelineWindow is how many requests of a group are on their way to a peer. More would make commits
+// late under load (https://github.com/hashicorp/raft/pull/541): what comes while they are is in the next
+// one. Those that a follower has written when it begins a sync share it.
+const pipelineWindow = 4
 
 // pipeline sends AppendEntries without waiting for the answers, on one connection: with the end of
 // that it fails, and Raft goes back to one at a time.
@@ -22,6 +23,16 @@ type pipeline struct {
 	window  chan struct{}
 	ordered chan *appendFuture
 	done    chan raft.AppendFuture
+	after   afterAppend
+}
+
+// afterAppend is called with each answer before anybody sees it, in the order of the requests, and
+// says what is the matter with it.
+type afterAppend func(m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, sent time.Time, err error) error
+
+// piper is a transport that can look at the answers of a pipeline.
+type piper interface {
+	pipeline(id raft.ServerID, after afterAppend) (raft.AppendPipeline, error)
 }
 
 var _ raft.AppendPipeline = (*pipeline)(nil)
@@ -46,13 +57,20 @@ func (f *appendFuture) Response() *raft.AppendEntriesResponse { return f.resp }
 
 // AppendEntriesPipeline begins a pipeline.
 func (g *groupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress) (raft.AppendPipeline, error) {
+	return g.pipeline(id, func(_ *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse, _ time.Time, err error) error {
+		return err
+	})
+}
+
+// pipeline implements piper.
+func (g *groupTransport) pipeline(id raft.ServerID, after afterAppend) (raft.AppendPipeline, error) {
 	ctx, cancel := context.WithTimeout(g.ctx, g.urgentTimeout())
 	l, err := g.wire(ctx, id, flavourMain)
 	cancel()
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{g: g, l: l, to: id, window: make(chan struct{}, pipelineWindow),
+	p := &pipeline{g: g, l: l, to: id, after: after, window: make(chan struct{}, pipelineWindow),
 		ordered: make(chan *appendFuture, pipelineWindow), done: make(chan raft.AppendFuture, pipelineWindow)}
 	p.ctx, p.cancel = context.WithCancel(g.ctx)
 	if !g.t.run(p.answers) {
@@ -99,8 +117,11 @@ func (p *pipeline) answers() {
 		select {
 		case f := <-p.ordered:
 			ctx, cancel := context.WithTimeout(p.ctx, entriesTimeout(f.args))
-			f.err = p.await(ctx, f)
+			f.err = p.after(f.args, f.resp, f.start, p.await(ctx, f))
 			cancel()
+			if f.err != nil {
+				*f.resp = raft.AppendEntriesResponse{} // the library does not ask for the error
+			}
 			close(f.ended)
 			select {
 			case p.done <- f:

@@ -22,7 +22,8 @@ var (
 	errClosing      = errors.New("the node leaves")
 )
 
-// wire is one connection that both ends agreed upon. One goroutine reads and one writes.
+// wire is one connection that both ends agreed upon. One goroutine reads. One writes what waits; a short
+// message that nothing waits before is written by who sends it, which saves waking that goroutine.
 //
 // Lock order: wire.mu is taken last.
 type wire struct {
@@ -38,8 +39,11 @@ type wire struct {
 	made      time.Time
 	done      chan struct{} // closed when it has failed
 
+	w *bufio.Writer // of who has claimed writing
+
 	mu         sync.Mutex
 	err        error
+	writing    bool // somebody writes to the connection
 	queues     [lanes][]*sending
 	queued     [lanes]int
 	turn       lane          // which of entries and calls is next
@@ -70,13 +74,16 @@ type answer struct {
 }
 
 func newWire(t *transport, p *peer, f flavour, conn net.Conn) *wire {
-	return &wire{t: t, peer: p, flavour: f, conn: conn, made: time.Now(), done: make(chan struct{}), turn: laneEntries,
+	return &wire{t: t, peer: p, flavour: f, conn: conn, made: time.Now(), w: bufio.NewWriterSize(conn, 64<<10), done: make(chan struct{}), turn: laneEntries,
 		room: make(chan struct{}), wake: make(chan struct{}, 1), pending: map[uint64]*pending{},
 		out: map[uint64]*sendStream{}, in: map[uint64]*receiveStream{}, serving: map[uint64]context.CancelFunc{}}
 }
 
 // start begins to read and write. The transport waits for both when it closes.
 func (l *wire) start() {
+	if c, ok := l.conn.(tlsConn); ok {
+		c.raw.gather()
+	}
 	if !l.t.run(func() { l.fail(l.read()) }) || !l.t.run(func() { l.fail(l.write()) }) {
 		l.fail(errClosing)
 	}
@@ -125,6 +132,12 @@ func (l *wire) send(ctx context.Context, o *sending) error {
 			l.mu.Unlock()
 			return err
 		}
+		if o.atOnce && !l.writing && o.total <= sendFrameBytes && l.emptyLocked() {
+			l.writing = true
+			o.sent = o.total
+			l.mu.Unlock()
+			return l.writeAtOnce(o)
+		}
 		if q := l.queued[o.lane]; q == 0 || q+o.total <= laneQueue[o.lane] {
 			l.queues[o.lane] = append(l.queues[o.lane], o)
 			l.queued[o.lane] += o.total
@@ -149,6 +162,57 @@ func (l *wire) send(ctx context.Context, o *sending) error {
 	}
 }
 
+func (l *wire) emptyLocked() bool {
+	for ln := range l.queues {
+		if len(l.queues[ln]) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// writeAtOnce writes a whole message. The caller has claimed writing.
+func (l *wire) writeAtOnce(o *sending) error {
+	l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
+	err := o.writeFrame(l.w, o.total, true)
+	if err == nil {
+		err = l.flush()
+	}
+	if err != nil {
+		l.fail(err)
+		return err
+	}
+	if l.rest() {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// rest ends a claim to write, and says whether something waits by now.
+func (l *wire) rest() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.writing = false
+	return !l.emptyLocked()
+}
+
+// flush has all go that was written.
+func (l *wire) flush() error {
+	if err := l.w.Flush(); err != nil {
+		return err
+	}
+	if g, ok := l.conn.(gathering); ok {
+		return g.Flush()
+	}
+	return nil
+}
+
+// gathering is a connection that gathers what is written until Flush.
+type gathering interface{ Flush() error }
+
 // urgent sends what is small and awaited. It never waits.
 func (l *wire) urgent(msg []byte) {
 	if err := l.send(context.Background(), newSending(laneUrgent, msg)); errors.Is(err, errQueueFull) {
@@ -156,8 +220,18 @@ func (l *wire) urgent(msg []byte) {
 	}
 }
 
+// soonest is urgent for who may wait for a moment, which the connection's reader may not: it
+// writes the message itself when it can.
+func (l *wire) soonest(msg []byte) {
+	o := newSending(laneUrgent, msg)
+	o.atOnce = true
+	if err := l.send(context.Background(), o); errors.Is(err, errQueueFull) {
+		l.fail(err)
+	}
+}
+
 // request sends what is answered. build is told the number. Whoever asked receives from
-// p.answer once, or calls forget.
+// p.answer once, or calls forget. It is not for the connection's reader.
 func (l *wire) request(ctx context.Context, ln lane, build func(id uint64) ([][]byte, error)) (*pending, error) {
 	p := &pending{id: l.lastID.Add(1), answer: make(chan answer, 1)}
 	segments, err := build(p.id)
@@ -165,6 +239,7 @@ func (l *wire) request(ctx context.Context, ln lane, build func(id uint64) ([][]
 		return nil, err
 	}
 	p.out = newSending(ln, segments...)
+	p.out.atOnce = true
 	if p.out.total > laneMax[ln] {
 		return nil, fmt.Errorf("a message of %d bytes, at most %d can be sent", p.out.total, laneMax[ln])
 	}
@@ -217,10 +292,14 @@ func (l *wire) left(o *sending) {
 	l.room = make(chan struct{})
 }
 
-// next picks the frame to write: urgent ones first, the other lanes in turn.
-func (l *wire) next() (o *sending, n int, first bool) {
+// next picks the frame to write: urgent ones first, the other lanes in turn. With it the caller has
+// claimed writing; claimed says that it had before.
+func (l *wire) next(claimed bool) (o *sending, n int, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.writing && !claimed {
+		return nil, 0, false // who writes wakes us
+	}
 	pick := laneUrgent
 	if len(l.queues[pick]) == 0 {
 		pick = l.turn
@@ -232,6 +311,7 @@ func (l *wire) next() (o *sending, n int, first bool) {
 			return nil, 0, false
 		}
 	}
+	l.writing = true
 	o = l.queues[pick][0]
 	first = o.sent == 0
 	n = min(o.total-o.sent, sendFrameBytes)
@@ -244,23 +324,30 @@ func (l *wire) next() (o *sending, n int, first bool) {
 }
 
 func (l *wire) write() error {
-	w := bufio.NewWriterSize(l.conn, 64<<10)
 	ping := time.NewTicker(l.t.pingEvery())
 	defer ping.Stop()
-	idle := 0
+	idle, claimed, pinging := 0, false, false
 	for {
-		o, n, first := l.next()
+		o, n, first := l.next(claimed)
 		if o != nil {
-			idle = 0
+			claimed = true
+			if !pinging {
+				idle = 0
+			}
+			pinging = false
 			l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
-			if err := o.writeFrame(w, n, first); err != nil {
+			if err := o.writeFrame(l.w, n, first); err != nil {
 				return err
 			}
 			continue
 		}
-		if w.Buffered() > 0 {
-			if err := w.Flush(); err != nil {
+		if claimed {
+			if err := l.flush(); err != nil {
 				return err
+			}
+			claimed = false
+			if l.rest() {
+				continue
 			}
 		}
 		select {
@@ -271,13 +358,22 @@ func (l *wire) write() error {
 			if idle++; idle > installIdlePings && l.flavour == flavourInstall && l.unused() {
 				return errWireIdle
 			}
-			msg := appendHead(nil, kindPing, 0)
-			l.conn.SetWriteDeadline(time.Now().Add(l.t.deadAfter()))
-			if err := newSending(laneUrgent, msg).writeFrame(w, len(msg), true); err != nil {
-				return err
-			}
+			pinging = l.ping()
 		}
 	}
+}
+
+// ping has it said that this node is there, unless something else is said.
+func (l *wire) ping() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil || l.writing || !l.emptyLocked() {
+		return false
+	}
+	o := newSending(laneUrgent, appendHead(nil, kindPing, 0))
+	l.queues[laneUrgent] = append(l.queues[laneUrgent], o)
+	l.queued[laneUrgent] += o.total
+	return true
 }
 
 // installIdlePings is for how long a connection for installs stays without one.
@@ -320,7 +416,7 @@ func (l *wire) handle(ln lane, msg []byte) error {
 	}
 	switch k {
 	case kindAppend, kindVote, kindPreVote, kindTimeoutNow:
-		return l.raftRequest(k, id, &d, len(msg), l.urgent)
+		return l.raftRequest(k, id, &d, len(msg), l.urgent, l.soonest)
 	case kindInstall:
 		return l.beginInstall(id, &d)
 	case kindChunk:

@@ -51,7 +51,7 @@ func atEachOperation(t *testing.T, points, offset int, run func(t *testing.T, k 
 func TestConversionOfADatabaseCrashes(t *testing.T) {
 	alone, nodes := 0, 0
 	d := newAloneDir(t, func(m *vfs.Mem) *vfs.Mem { return m.AfterKill() })
-	atEachOperation(t, 30, 1, func(t *testing.T, k int) (crashed bool, ops int) {
+	atEachOperation(t, 16, 1, func(t *testing.T, k int) (crashed bool, ops int) {
 		c := &dbCluster{t: t, net: simnet.New(), maintenance: -1}
 		n := &dbNode{id: 1, disk: d.disk.AfterKill(vfs.CrashAt(k), vfs.CrashByte(k%700))}
 		c.nodes = append(c.nodes, n)
@@ -176,7 +176,7 @@ func hasOrders(n *dbNode, want int) error {
 // A crash of a new node at each operation while it joins, gets the metadata and the logs, and becomes a member, leaves one that
 // joins, or goes on, when it is started again.
 func TestJoiningCrashes(t *testing.T) {
-	atEachOperation(t, 24, 2, func(t *testing.T, k int) (crashed bool, ops int) {
+	atEachOperation(t, 12, 2, func(t *testing.T, k int) (crashed bool, ops int) {
 		ctx := context.Background()
 		c, second, disk := growing(t, k)
 		first := c.nodes[0]
@@ -225,7 +225,7 @@ func TestJoiningCrashes(t *testing.T) {
 func TestRefetchAndRemovalCrash(t *testing.T) {
 	for _, what := range []string{"refetch", "removal"} {
 		t.Run(what, func(t *testing.T) {
-			atEachOperation(t, 16, 3, func(t *testing.T, k int) (crashed bool, ops int) {
+			atEachOperation(t, 8, 3, func(t *testing.T, k int) (crashed bool, ops int) {
 				ctx := context.Background()
 				c := newDBCluster(t, 3)
 				c.maintenance = -1

@@ -66,7 +66,7 @@ func (n *Node) Self() int32 { return n.cfg.Node }
 
 // Bootstrap implements engine.Bootstrapper.
 func (n *Node) Bootstrap() engine.Bootstrap {
-	b := engine.Bootstrap{Address: n.cfg.Advertise, Initial: n.cfg.initial()}
+	b := engine.Bootstrap{Address: n.cfg.Advertise, Initial: n.cfg.initial(), Joins: n.cfg.Join != ""}
 	if len(b.Initial) > 1 {
 		b.Cluster = n.cfg.clusterID()
 	}

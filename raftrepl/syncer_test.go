@@ -50,10 +50,14 @@ func TestFormerLeaderSyncsBeforeItAnswers(t *testing.T) {
 		last, epoch := l.p.LastEntry()
 		other := memberID(l.n.id%3 + 1)
 		answer := make(chan raft.RPCResponse, 1)
-		go l.g.gate.take(raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
+		wait := l.g.gate.take(raft.RPC{Command: &raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(other), Addr: []byte(other)},
 			Term:      epoch + 1, PrevLogEntry: last, PrevLogTerm: epoch,
 		}})
+		go func() {
+			resp, err := wait()
+			answer <- raft.RPCResponse{Response: resp, Error: err}
+		}()
 		time.Sleep(10 * time.Millisecond)
 		if len(answer) > 0 {
 			t.Errorf("it has answered for entry %d, which is not synced", last)

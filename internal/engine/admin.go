@@ -298,9 +298,6 @@ func (e *Engine) ClusterStatus() (list []ReplicaStatus) {
 	if why := e.noPart(nodes); why != "" {
 		list[0].Reason = why
 	}
-	if d, ok := e.meta.group.log.(Damageable); ok && d.Damaged() != nil {
-		list[0].Reason = "the metadata on this node is damaged, and has stopped: " + d.Damaged().Error() + ". " + ReplaceNode
-	}
 	for _, t := range e.Topics() {
 		for n, p := range t.partitions {
 			list = append(list, e.partitionStatus(t, n, p))
@@ -319,6 +316,9 @@ func (e *Engine) noPart(nodes []int32) string {
 	}
 	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
 		return fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
+	}
+	if d, ok := e.meta.group.log.(Damageable); ok && d.Damaged() != nil {
+		return "the metadata on this node is damaged, and has stopped: " + d.Damaged().Error() + ". " + ReplaceNode
 	}
 	if failed != nil {
 		return "metadata is not applied any more: " + failed.Error()

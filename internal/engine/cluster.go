@@ -57,6 +57,9 @@ type Bootstrap struct {
 	// Initial are the nodes that begin a cluster together, with empty directories: all of
 	// them say the same. A directory that was used alone begins one by itself.
 	Initial []int32
+	// Joins says that the node is to become one of a cluster that is there: a directory that was used alone is
+	// refused, because what it holds cannot become a part of that.
+	Joins bool
 	// Address is where peers find this node.
 	Address string
 }

@@ -48,10 +48,8 @@ func (e *Engine) becomeNode(found bool) (initial []int32, err error) {
 		return nil, &InvalidNodeError{self, "its number must be 1 or more"}
 	}
 	var b Bootstrap
-	joins := false
 	if has, ok := e.cluster.(Bootstrapper); ok {
 		b = has.Bootstrap()
-		joins = len(b.Initial) == 0
 	}
 	e.address = b.Address
 	if !found {
@@ -77,7 +75,7 @@ func (e *Engine) becomeNode(found bool) (initial []int32, err error) {
 			// What it holds cannot become a part of what another cluster has.
 			return nil, &InvalidNodeError{self, fmt.Sprintf("its directory was used alone, and is of cluster %s: cluster %s takes an empty one", e.identity.cluster, b.Cluster)}
 		}
-		if joins {
+		if b.Joins {
 			return nil, &InvalidNodeError{self, "its directory was used alone, and cannot join a cluster with what it holds: join with an empty directory, " +
 				"or begin a cluster with this one, without joining"}
 		}

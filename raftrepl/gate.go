@@ -376,11 +376,15 @@ func onlyHeartbeat(m *raft.AppendEntriesRequest) bool {
 
 // heard notes a follower's answer.
 func (l *gate) heard(id raft.ServerID, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
-	if resp.Term > m.Term {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if resp.Term > m.Term {
+		// It is there. That this leader's term is over the library learns from the answer to entries only,
+		// so who waits to send some does.
+		l.reached[memberNode(id)] = time.Now()
+		l.heardLocked(id)
+		return
+	}
 	p := l.peers[id]
 	if p == nil {
 		p = &progress{}

@@ -57,9 +57,13 @@ func newMetaGroup(m *metaLog, log ReplicatedLog, life context.Context) *metaGrou
 
 // start joins the group and begins to apply. What lies below the high watermark has
 // been replayed.
-func (g *metaGroup) start() error {
-	g.held = g.m.part.LogEnd()
-	g.next = g.m.part.HighWatermark()
+func (g *metaGroup) start() error { return g.startAt(g.m.part.HighWatermark()) }
+
+// startAt is start with what is to be applied first.
+func (g *metaGroup) startAt(next int64) error {
+	g.mu.Lock()
+	g.held, g.next = g.m.part.LogEnd(), next
+	g.mu.Unlock()
 	if err := g.log.Run(g.m.part); err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}

@@ -66,12 +66,9 @@ func startGroup(t *testing.T, m *metaLog, l *loneLog, next int64) (g *metaGroup,
 	g.act = func(c *command, _ SecurityChange) { *kinds = append(*kinds, c.kind) }
 	g.caught = func() {}
 	m.group = g
-	if err := g.start(); err != nil {
+	if err := g.startAt(min(next, m.part.HighWatermark())); err != nil {
 		t.Fatal(err)
 	}
-	g.mu.Lock()
-	g.next = min(g.next, next)
-	g.mu.Unlock()
 	t.Cleanup(func() {
 		end()
 		g.stop()

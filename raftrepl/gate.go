@@ -252,8 +252,7 @@ func (t *instanceTransport) SetHeartbeatHandler(func(raft.RPC)) {}
 // AppendEntries implements raft.Transport.
 func (t *instanceTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if !onlyHeartbeat(m) {
-		last, _ := t.inst.store.LastIndex()
-		if err := t.inst.store.fill(m, last); err != nil {
+		if err := t.inst.store.fill(m, t.inst.raft.LastIndex()); err != nil {
 			return err
 		}
 		m.LeaderCommitIndex = min(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries)))

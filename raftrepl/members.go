@@ -107,7 +107,16 @@ func (i *instance) changeMember(ctx context.Context, want []int32, only bool) (d
 		return slices.IndexFunc(have, func(s raft.Server) bool { return memberNode(s.ID) == node })
 	}
 	change := func(f func() raft.IndexFuture) (bool, error) {
-		err := i.call(ctx, func() error { return f().Error() })
+		err := i.call(ctx, func() error {
+			future := f()
+			// The library counts an answer only of who has a vote when it comes: if that is before the
+			// change has reached the count, nothing is sent again that would be answered. Another entry is.
+			again := time.AfterFunc(i.g.cfg.Timing.Heartbeat, func() {
+				i.goCall(func() { _ = i.raft.Barrier(changeTimeout).Error() }) // the change says how it ended
+			})
+			defer again.Stop()
+			return future.Error()
+		})
 		if err != nil && i.raft.GetConfiguration().Index() != at {
 			err = fmt.Errorf("%w: %w", errChanged, err)
 		}

@@ -15,7 +15,8 @@ import (
 //	filled              prev | entries 5 6 7 8 9 |      up to fillBytes
 //	further ones              9 | 10 11 12 |           only in a pipeline, up to where the log ended
 //
-// The library then goes on behind the last one.
+// The library then goes on behind the last one. What it has not taken in yet is not sent, although it is stored:
+// an answer to a change of members would not count for who gets a vote by it.
 
 // fillBytes is up to what size requests are filled: a sync of a follower is shared by so many bytes at
 // least, when there are as many.
@@ -108,7 +109,7 @@ func (t *instanceTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.Serve
 // looks for the last entry in m. The answers are to requests of their own.
 func (p *instancePipeline) AppendEntries(m *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	inst := p.t.inst
-	last, _ := inst.store.LastIndex()
+	last := inst.raft.LastIndex()
 	next := *m
 	for {
 		if err := p.t.maySend(); err != nil {

@@ -197,7 +197,11 @@ func (r *recovery) dropLeftovers() error {
 	r.segs = kept
 	if n := len(kept); n > 0 && r.ckpt != nil && r.ckpt.cutTag != 0 && kept[n-1].tag == r.ckpt.cutTag {
 		// A truncation came so far that only this file's tail was left to go: it counts
-		// as gone. While later segments are there nothing of it is.
+		// as gone. While later segments are there nothing of it is: a power cut must not
+		// bring them back, which a process that was killed had removed and not synced.
+		if err := r.l.fs.SyncDir("."); err != nil {
+			return err
+		}
 		kept[n-1].end.Store(min(kept[n-1].end.Load(), r.ckpt.cutPos))
 	}
 	for _, s := range r.segs {

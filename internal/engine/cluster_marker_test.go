@@ -18,6 +18,7 @@ func testMarkerIsCommitted(t *testing.T) {
 	for _, v2 := range []bool{true, false} {
 		p := newPeers(t, 3)
 		id := LogID{Topic: p.create("orders", 1, 0).ID()}
+		p.agree()
 		c := &txnClient{p: p, id: "writer", v2: v2}
 		if err := c.init(ctx); err != nil {
 			t.Fatal(err)

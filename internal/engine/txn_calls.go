@@ -68,6 +68,9 @@ func (t *Txns) atCoordinator(ctx context.Context, q txnQuestion) error {
 	}
 	shards, err := t.prepare(ctx, false)
 	if err == nil && shards == nil {
+		shards, err = t.prepareKnowing(ctx)
+	}
+	if err == nil && shards == nil {
 		err = &ProducerMappingError{TransactionalID: q.ID, ProducerID: q.ProducerID}
 	}
 	if err != nil {
@@ -79,6 +82,17 @@ func (t *Txns) atCoordinator(ctx context.Context, q txnQuestion) error {
 		err = fmt.Errorf("%w: transactional id %q: %v", ErrCoordinatorLoading, q.ID, err)
 	}
 	return err
+}
+
+// prepareKnowing is prepare, without making the topic, on a node that may not have heard of it yet: to
+// a producer it is final that nobody knows its id.
+func (t *Txns) prepareKnowing(ctx context.Context) ([]*txnShard, error) {
+	patient, cancel := context.WithTimeout(ctx, leadPatience)
+	defer cancel()
+	if err := t.e.SyncMetadata(patient); err != nil {
+		return nil, fmt.Errorf("%w: the metadata: %v", ErrCoordinatorLoading, err)
+	}
+	return t.prepare(ctx, false)
 }
 
 // answer answers a txnQuestion as the coordinator.

@@ -33,7 +33,7 @@ func TestProducerTellsOfLossesAfterDBClose(t *testing.T) {
 				if err := p.Send(ctx, Record{Topic: "t"}, nil); err != nil {
 					t.Fatal(err)
 				}
-				go func() { gate <- struct{}{} }()
+				go close(gate)
 				if err := db.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -572,6 +572,7 @@ func (c *Consumer) sleep(ctx context.Context) error {
 		c.enqueue(x.Value.(*source))
 	}
 	for _, s := range c.arrived.take() {
+		s.wait.Disarm() // what came from another node may come when this node's replica is read by now
 		c.enqueue(s)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/x/embedlog/raftrepl"
@@ -32,12 +33,30 @@ type ClusterOptions struct {
 	Settings any      // for the system's Server, as JSON
 }
 
-// Cluster is nodes, each a process of its own. Its methods are called by one goroutine at a
-// time, but for Ask.
+// Cluster is nodes, each a process of its own. Nodes are started and ended by one goroutine at a
+// time; the rest may be called meanwhile.
 type Cluster struct {
 	o       ClusterOptions
 	configs map[int32]*NodeConfig
-	nodes   map[int32]*process // those that run
+
+	mu    sync.Mutex
+	nodes map[int32]*process // those that run
+}
+
+// process is that of a node; nil when it does not run.
+func (c *Cluster) process(node int32) *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[node]
+}
+
+// take is process, which does not count as one that runs any more.
+func (c *Cluster) take(node int32) *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.nodes[node]
+	delete(c.nodes, node)
+	return p
 }
 
 // NewCluster makes directories, certificates and addresses. Nothing is started.
@@ -124,7 +143,9 @@ func (c *Cluster) Start(nodes ...int32) error {
 	for i, n := range nodes {
 		s := <-all[i]
 		if s.p != nil {
+			c.mu.Lock()
 			c.nodes[n] = s.p
+			c.mu.Unlock()
 		}
 		errs = append(errs, s.err)
 	}
@@ -146,7 +167,7 @@ func (c *Cluster) start(node int32) (*process, error) {
 // Running are the nodes that run, by number.
 func (c *Cluster) Running() (list []int32) {
 	for n := int32(1); int(n) <= len(c.configs); n++ {
-		if c.nodes[n] != nil {
+		if c.process(n) != nil {
 			list = append(list, n)
 		}
 	}
@@ -154,23 +175,19 @@ func (c *Cluster) Running() (list []int32) {
 }
 
 // PID is the process of a node that runs.
-func (c *Cluster) PID(node int32) int { return c.nodes[node].cmd.Process.Pid }
+func (c *Cluster) PID(node int32) int { return c.process(node).cmd.Process.Pid }
 
 // Dir is the directory of a node.
 func (c *Cluster) Dir(node int32) string { return c.configs[node].Dir }
 
 // Kill ends a node's process without warning (SIGKILL). Start starts it again.
 func (c *Cluster) Kill(node int32) error {
-	p := c.nodes[node]
-	delete(c.nodes, node)
-	return p.kill()
+	return c.take(node).kill()
 }
 
 // End has a node close its database.
 func (c *Cluster) End(node int32) error {
-	p := c.nodes[node]
-	delete(c.nodes, node)
-	return p.end()
+	return c.take(node).end()
 }
 
 // Stop ends all nodes that run.
@@ -178,8 +195,7 @@ func (c *Cluster) Stop() error {
 	var all []chan error
 	for _, n := range c.Running() {
 		done := make(chan error, 1)
-		p := c.nodes[n]
-		delete(c.nodes, n)
+		p := c.take(n)
 		go func() { done <- p.end() }()
 		all = append(all, done)
 	}
@@ -193,7 +209,7 @@ func (c *Cluster) Stop() error {
 // Ask has a node do something and waits for its answer, which goes to out unless that is nil.
 // What a node answers is a *RemoteError.
 func (c *Cluster) Ask(ctx context.Context, node int32, op string, in, out any) error {
-	p := c.nodes[node]
+	p := c.process(node)
 	if p == nil {
 		return fmt.Errorf("node %d, %s: %w", node, op, errGone)
 	}

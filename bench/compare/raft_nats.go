@@ -174,12 +174,12 @@ func (p *natsReplicated) Produce(ctx context.Context, value []byte) error {
 	return err
 }
 
-func (p *natsReplicated) Send(value []byte, done func(error)) error {
-	if p.done.Load() == nil {
-		p.done.Store(&done)
+func (p *natsReplicated) Sender(done func(error)) func([]byte) error {
+	p.done.Store(&done)
+	return func(value []byte) error {
+		_, err := p.js.PublishAsync(p.subject, value)
+		return err
 	}
-	_, err := p.js.PublishAsync(p.subject, value)
-	return err
 }
 
 func (p *natsReplicated) Close() error {

@@ -119,9 +119,11 @@ func (p *raftProducer) Produce(_ context.Context, value []byte) error {
 	return p.raft.Apply(value, 0).Error()
 }
 
-func (p *raftProducer) Send(value []byte, done func(error)) error {
-	p.sent <- raftSent{p.raft.Apply(value, 0), done}
-	return nil
+func (p *raftProducer) Sender(done func(error)) func([]byte) error {
+	return func(value []byte) error {
+		p.sent <- raftSent{p.raft.Apply(value, 0), done}
+		return nil
+	}
 }
 
 func (p *raftProducer) Close() error {

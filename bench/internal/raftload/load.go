@@ -74,9 +74,9 @@ func (r *Result) MBPerSecond() float64 { return float64(r.Bytes) / 1e6 / r.Elaps
 type Producer interface {
 	// Produce returns when the record is committed.
 	Produce(ctx context.Context, value []byte) error
-	// Send has done called when the record is committed. It may wait, and copies nothing that
-	// it needs not: value stays as it is.
-	Send(value []byte, done func(error)) error
+	// Sender is what sends a record and has done called when it is committed. It may wait, and
+	// copies nothing that it needs not: values stay as they are.
+	Sender(done func(error)) (send func(value []byte) error)
 	Close() error
 }
 
@@ -169,7 +169,7 @@ func (l *Load) pipeline(open func() (Producer, error)) (res Result, err error) {
 // returns how many records were acknowledged.
 func (l *Load) pump(p Producer, pool [][]byte, from int) (int64, error) {
 	w := newWindow(max(l.Window/l.producers(), 1))
-	done := w.release
+	send := p.Sender(w.release)
 	var end error
 	for i, began := 0, time.Now(); ; i++ {
 		if i%64 == 0 && time.Since(began) > l.Time {
@@ -178,7 +178,7 @@ func (l *Load) pump(p Producer, pool [][]byte, from int) (int64, error) {
 		if !w.acquire() {
 			break // one has failed
 		}
-		if err := p.Send(pool[(from+i)%len(pool)], done); err != nil {
+		if err := send(pool[(from+i)%len(pool)]); err != nil {
 			w.release(err)
 			end = err
 			break
@@ -214,7 +214,8 @@ func (w *window) acquire() bool {
 
 func (w *window) release(err error) {
 	if err != nil {
-		w.failed.CompareAndSwap(nil, &err)
+		first := err // else every nil escapes, too
+		w.failed.CompareAndSwap(nil, &first)
 	} else {
 		w.acked.Add(1)
 	}

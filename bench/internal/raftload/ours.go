@@ -274,8 +274,12 @@ func (p *ourProducer) Produce(ctx context.Context, value []byte) error {
 	return err
 }
 
-func (p *ourProducer) Send(value []byte, done func(error)) error {
-	return p.p.Send(context.Background(), embedlog.Record{Topic: p.topic.Name(), Value: value}, func(_ embedlog.Position, err error) { done(err) })
+func (p *ourProducer) Sender(done func(error)) func([]byte) error {
+	topic := p.topic.Name()
+	acked := func(_ embedlog.Position, err error) { done(err) }
+	return func(value []byte) error {
+		return p.p.Send(context.Background(), embedlog.Record{Topic: topic, Value: value}, acked)
+	}
 }
 
 func (p *ourProducer) Close() error { return p.p.Close() }
@@ -319,11 +323,12 @@ func (o *ours) fill(in json.RawMessage) error {
 	}
 	pool := Values(f.Bytes)
 	w := newWindow(8192)
+	send := p.Sender(w.release)
 	for i := range f.Records {
 		if !w.acquire() {
 			break
 		}
-		if err := p.Send(pool[i%int64(len(pool))], w.release); err != nil {
+		if err := send(pool[i%int64(len(pool))]); err != nil {
 			w.release(err)
 			break
 		}

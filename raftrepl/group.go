@@ -32,7 +32,7 @@ type Timing struct {
 
 // DefaultTiming moves leadership within about 3 s, FastTiming within 1 s.
 var (
-	DefaultTiming = Timing{Heartbeat: time.Second, Election: time.Second, LeaderLease: time.Second, CommitTimeout: time.Second}
+	DefaultTiming = Timing{Heartbeat: time.Second, Election: time.Second, LeaderLease: time.Second, CommitTimeout: 2 * time.Second}
 	FastTiming    = Timing{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, LeaderLease: 300 * time.Millisecond, CommitTimeout: time.Second}
 )
 

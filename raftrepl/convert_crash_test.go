@@ -35,6 +35,9 @@ func atEachOperation(t *testing.T, points, offset int, run func(t *testing.T, k 
 		t.Fatal("it crashes though it has not come to that operation")
 	}
 	step := max(1, total/testcount.N(points))
+	if everyOperation() {
+		step = 1
+	}
 	tried := 0
 	for k := offset % step; k <= total; k += step {
 		try(k)

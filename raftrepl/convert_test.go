@@ -213,8 +213,8 @@ func decided(n *dbNode) error {
 	return nil
 }
 
-// grow adds two nodes, and gives all topics three replicas.
-func (c *dbCluster) grow() {
+// addTwo adds nodes 2 and 3.
+func (c *dbCluster) addTwo() {
 	c.t.Helper()
 	ctx, first := context.Background(), c.nodes[0]
 	for id := int32(2); id <= 3; id++ {
@@ -229,6 +229,13 @@ func (c *dbCluster) grow() {
 		c.nodes = append(c.nodes, n)
 		c.start(n)
 	}
+}
+
+// grow adds two nodes, and gives all topics three replicas.
+func (c *dbCluster) grow() {
+	c.t.Helper()
+	ctx, first := context.Background(), c.nodes[0]
+	c.addTwo()
 	for _, top := range first.db.Engine().Topics() {
 		c.until("replicate "+top.Name(), func() error { return first.db.Cluster().SetReplicationFactor(ctx, top.Name(), 3) })
 	}

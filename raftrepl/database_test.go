@@ -108,6 +108,9 @@ func (c *dbCluster) until(what string, f func() error) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	for _, n := range c.nodes {
+		if n.db == nil {
+			continue
+		}
 		c.t.Logf("node %d knows %+v", n.id, n.db.Cluster().Nodes())
 		for _, s := range n.db.Cluster().Status() {
 			c.t.Logf("node %d: %+v", n.id, s)

@@ -340,6 +340,12 @@ func openNodeVotes(h engine.Host) (*Votes, error) {
 	} else {
 		v, err = OpenVotesIn(h.FS(), name)
 	}
+	if _, booted := h.FS().Stat(bootName); dir != "" && errors.Is(err, log.ErrCorrupt) && errors.Is(booted, fs.ErrNotExist) {
+		// The power went while the file was made, at the first start. Nothing was promised before that was counted.
+		if err = h.FS().Remove(name); err == nil {
+			v, err = OpenVotes(filepath.Join(dir, name))
+		}
+	}
 	if errors.Is(err, log.ErrCorrupt) {
 		err = fmt.Errorf("%w: %s is damaged: %w. %s", ErrVotesLost, name, err, engine.ReplaceNode)
 	}

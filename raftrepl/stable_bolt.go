@@ -32,14 +32,15 @@ type boltVotes struct {
 
 // OpenVotes opens the votes in a file of raft-boltdb, and makes it if it is not there.
 func OpenVotes(path string) (*Votes, error) {
-	v, err := openBolt(path)
+	v, err := openBolt(path, true)
 	if err != nil {
 		return nil, fmt.Errorf("votes in %s: %w", path, err)
 	}
 	return v, nil
 }
 
-func openBolt(path string) (v *Votes, err error) {
+// openBolt does not sync what it writes without synced: for tests that open many files.
+func openBolt(path string, synced bool) (v *Votes, err error) {
 	if err := checkBolt(path); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func openBolt(path string) (v *Votes, err error) {
 		}
 	}()
 	// The directory has a lock of its own; a file that another process has is no place to wait at.
-	db, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: 1e9, FreelistType: bbolt.FreelistMapType}})
+	db, err := raftboltdb.New(raftboltdb.Options{Path: path, NoSync: !synced, BoltOptions: &bbolt.Options{Timeout: 1e9, FreelistType: bbolt.FreelistMapType}})
 	if err != nil {
 		return nil, err
 	}

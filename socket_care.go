@@ -33,7 +33,7 @@ func (s *session) verify(ctx context.Context, q sock.VerifyRequest) (sock.Verifi
 	for _, p := range parts {
 		s.progress(sock.Progress{What: p.String(), Done: done, Total: total})
 		done += p.Log().AllocatedBytes()
-		r, err := p.Log().Verify(ctx)
+		r, err := p.Verify(ctx)
 		if err != nil {
 			return sock.Verified{}, fmt.Errorf("verify %s: %w", p, err)
 		}

@@ -57,7 +57,7 @@ func (db *DB) Verify(ctx context.Context) (VerifyReport, error) {
 	var report VerifyReport
 	err := db.eachPartition(ctx, "verify", func(p *engine.Partition) error {
 		report.Partitions++
-		r, err := p.Log().Verify(ctx)
+		r, err := p.Verify(ctx)
 		report.add(p, &r)
 		if why := p.Err(); why != nil && len(r.Problems) == 0 && errors.Is(why, ErrCorrupt) {
 			// It could not even be opened.

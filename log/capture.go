@@ -94,6 +94,72 @@ func (c *Capture) Drop(i int) {
 	c.Start = k.start
 }
 
+// CheckSegment reads all frames of Segments[i], as CopySegment will, and says where they are damaged: a *CorruptionError.
+// A copy of damage would be damaged, too. It fails with ErrGone when retention has deleted the segment.
+func (c *Capture) CheckSegment(ctx context.Context, i int) error {
+	s := c.segs[i]
+	if !s.pin() {
+		return fmt.Errorf("%s: %w", s.name, ErrGone)
+	}
+	defer s.unpin()
+	bad := func(pos, offset int64, cause error) error {
+		return &CorruptionError{File: s.name, Position: pos, End: -1, FirstOffset: offset, EndOffset: -1, Cause: cause}
+	}
+	f, err := s.handle.acquire()
+	if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced)) && !c.l.has(s) {
+		return fmt.Errorf("%s: %w", s.name, ErrGone)
+	}
+	if errors.Is(err, fs.ErrNotExist) && !c.l.closed.Load() {
+		return bad(0, s.baseOffset, errSegmentLost)
+	}
+	if err != nil {
+		return err
+	}
+	h, err := readSegmentHeader(f)
+	s.handle.release()
+	if errors.Is(err, errSegmentHeader) || err == nil && h != s.segmentHeader {
+		return bad(0, s.baseOffset, errSegmentHeader)
+	}
+	if err != nil {
+		return err
+	}
+	end, next := c.Segments[i].Bytes, c.next
+	if i+1 < len(c.segs) {
+		next = place{c.segs[i+1].baseOffset, c.segs[i+1].baseIndex, 0}
+	} else {
+		end -= int64(len(c.mark))
+	}
+	cur := cursor{seg: s, pos: segmentHeaderLen, limit: end, reuse: true}
+	at := place{s.baseOffset, s.baseIndex, s.prevEpoch}
+	for at.index < next.index {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if c.l.closed.Load() {
+			return ErrClosed
+		}
+		var h frameHeader
+		from, was := cur.pos, at
+		frame, err := cur.next(&h)
+		if isReadError(err) {
+			return fmt.Errorf("%s at byte %d: %w", s.name, from, err)
+		}
+		if err == nil && h.kind == kindMark {
+			err = errNoFrame
+		}
+		if err == nil {
+			err = at.follows(&h, frame[frameHeaderLen:], s.compacted())
+		}
+		if err != nil {
+			return bad(from, was.offset, err)
+		}
+	}
+	if at.index != next.index || at.offset != next.offset {
+		return bad(cur.pos, at.offset, fmt.Errorf("it ends at offset %d and log index %d, want %d and %d", at.offset, at.index, next.offset, next.index))
+	}
+	return nil
+}
+
 // CopySegment writes Segments[i] to w: as many bytes as it says. It fails with
 // ErrGone when retention has deleted it, and all before it.
 func (c *Capture) CopySegment(ctx context.Context, i int, w io.Writer) error {

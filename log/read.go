@@ -142,9 +142,15 @@ func (r *Reader) Next() (*Frame, error) {
 			}
 			continue
 		}
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
+			return nil, r.damage(errSegmentLost)
+		}
 		return nil, err
 	}
 }
+
+// errSegmentLost is a file that the log has and that is not on the disk.
+var errSegmentLost = errors.New("the file is missing")
 
 // switched says whether the log has other segments than those by now. It waits for an
 // install, which takes the files away before it has others to show.
@@ -314,6 +320,10 @@ func (r *Reader) seek(offset int64, index uint64) error {
 			return ErrClosed
 		}
 		if !l.switched(segs) || try == 16 {
+			if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
+				s := (*segs)[i]
+				return &CorruptionError{File: s.name, End: -1, FirstOffset: max(offset, s.baseOffset), EndOffset: -1, Cause: errSegmentLost}
+			}
 			return err
 		}
 	}

@@ -66,6 +66,10 @@ func (l *Log) Verify(ctx context.Context) (VerifyReport, error) {
 		if l.closed.Load() {
 			return r, ErrClosed
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			r.add(s.name, 0, false, &CorruptionError{File: s.name, End: -1, FirstOffset: s.baseOffset, EndOffset: -1, Cause: errSegmentLost})
+			continue
+		}
 		if err != nil {
 			return r, fmt.Errorf("verify %s: %w", s.name, err)
 		}

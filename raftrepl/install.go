@@ -125,6 +125,10 @@ func sendInstall(ctx context.Context, w io.Writer, c *log.Capture, st partition.
 		return err
 	}
 	for i := range c.Segments {
+		// Where it is damaged it is another's to send it: copies of the damage would leave fewer that are whole.
+		if err := c.CheckSegment(ctx, i); err != nil {
+			return err
+		}
 		sum := crc32.New(votesTable)
 		if err := c.CopySegment(ctx, i, io.MultiWriter(w, sum)); err != nil {
 			return err

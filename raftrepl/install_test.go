@@ -3,9 +3,11 @@ package raftrepl
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,6 +220,53 @@ func (m *moveOn) Read([]byte) (int, error) {
 	time.Sleep(3 * time.Second)
 	m.c.net.isolate(m.l.id, false)
 	return 0, io.EOF
+}
+
+// After an install nothing is compacted on the leader, so that the follower finds the entries behind it; but not for long, and
+// not after one that was given up.
+func TestCompactionWaitsForAnInstall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		for i := range 60 {
+			l.mustAppend(fmt.Sprintf("%d %s", i, strings.Repeat("x", 300)))
+		}
+		c.settle()
+		compact := func() error { _, err := l.p.Compact(ctx, log.CompactPolicy{}); return err }
+		open := func() io.ReadCloser {
+			_, stream, err := (&snapshots{l.g.instance()}).Open("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return stream
+		}
+		part := open()
+		if _, err := io.ReadFull(part, make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		if err := compact(); !errors.Is(err, log.ErrHeld) {
+			t.Errorf("while the log is sent: %v", err)
+		}
+		part.Close()
+		if err := compact(); err != nil {
+			t.Errorf("after one that was given up: %v", err)
+		}
+		whole := open()
+		if _, err := io.ReadAll(whole); err != nil {
+			t.Fatal(err)
+		}
+		whole.Close()
+		time.Sleep(holdAfter - time.Second)
+		if err := compact(); !errors.Is(err, log.ErrHeld) {
+			t.Errorf("a moment after: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := compact(); err != nil {
+			t.Errorf("long after: %v", err)
+		}
+	})
 }
 
 func FuzzInstallHead(f *testing.F) {

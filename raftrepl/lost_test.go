@@ -3,8 +3,10 @@ package raftrepl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -110,41 +112,56 @@ func TestNodeThatLostItselfIsReplaced(t *testing.T) {
 					}
 				}
 				c.nodes = c.nodes[:2]
-				first := c.nodes[0]
-				fresh := &dbNode{id: 4, disk: vfs.NewMem(), join: simAddress(1)}
-				c.peers = nil
-				c.until("add", func() error {
-					err := first.db.Cluster().AddNode(ctx, 4, simAddress(4))
-					if errors.Is(err, embedlog.ErrInvalidNode) {
-						return nil
-					}
-					return err
-				})
-				c.nodes = append(c.nodes, fresh)
-				c.start(fresh)
-				c.until("it is there", func() error {
-					for _, n := range first.db.Cluster().Nodes() {
-						if n.ID == 4 && !n.Directory.IsZero() {
-							return nil
-						}
-					}
-					return errors.New("node 4 is not registered")
-				})
-				c.until("drain", func() error { return first.db.Cluster().DrainNode(ctx, 3) })
+				fresh := c.replaceNode(3, 4)
 				c.until("the new one has all", func() error { return c.well("orders", 1) })
-				c.until("remove", func() error {
-					err := first.db.Cluster().RemoveNode(ctx, 3)
-					if errors.Is(err, embedlog.ErrUnknownNode) {
-						return nil
-					}
-					return err
-				})
 				c.until("it goes on", func() error { return produce(fresh, "b") })
 				c.until("all have all in the end", func() error { return c.well("orders", 2) })
 				c.close()
 			})
 		})
 	}
+}
+
+// replaceNode is what a person is told to do about a node that is gone for good. The first of the others is asked.
+func (c *dbCluster) replaceNode(lost, with int32) (fresh *dbNode) {
+	c.t.Helper()
+	ctx, first := context.Background(), c.nodes[0]
+	c.until("add", func() error {
+		err := first.db.Cluster().AddNode(ctx, with, simAddress(with))
+		if errors.Is(err, embedlog.ErrInvalidNode) {
+			return nil
+		}
+		return err
+	})
+	fresh = &dbNode{id: with, disk: vfs.NewMem(), join: simAddress(first.id)}
+	c.peers = nil
+	c.nodes = append(c.nodes, fresh)
+	c.start(fresh)
+	c.until("it is there", func() error {
+		for _, n := range first.db.Cluster().Nodes() {
+			if n.ID == with && !n.Directory.IsZero() {
+				return nil
+			}
+		}
+		return fmt.Errorf("node %d is not registered", with)
+	})
+	c.until("drain", func() error { return first.db.Cluster().DrainNode(ctx, lost) })
+	c.until("nothing is left there", func() error {
+		for _, s := range first.db.Cluster().Status()[1:] {
+			if slices.Contains(s.Replicas, lost) || slices.ContainsFunc(s.Members, func(m embedlog.MemberStatus) bool { return m.Node == lost }) {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	c.until("remove", func() error {
+		err := first.db.Cluster().RemoveNode(ctx, lost)
+		if errors.Is(err, embedlog.ErrUnknownNode) {
+			return nil
+		}
+		return err
+	})
+	return fresh
 }
 
 // raft.db on a real disk: damaged, emptied, lost, the node does not start.

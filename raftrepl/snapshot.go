@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
 )
 
@@ -47,7 +49,8 @@ func metaOf(st partition.GroupState) (*raft.SnapshotMeta, error) {
 }
 
 // holdAfter is for how long after an install nothing is compacted: the follower is to
-// find the entries behind it.
+// find the entries behind it, which are committed by now. After one that was not sent to its end it is not held: a follower that
+// fails again and again, for want of room perhaps, must not keep the leader's log from shrinking.
 const holdAfter = 30 * time.Second
 
 // Open implements raft.SnapshotStore: what is committed by now, whichever was listed. The
@@ -70,11 +73,23 @@ func (s *snapshots) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	meta.Size = installBytes(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	r, w := io.Pipe()
-	out := &outgoing{PipeReader: r, cancel: func() {
+	out := &outgoing{PipeReader: r}
+	out.cancel = func() {
 		cancel()
+		if !out.sent.Load() {
+			release()
+			return
+		}
 		time.AfterFunc(holdAfter, release)
-	}}
-	if !s.inst.goCall(func() { w.CloseWithError(sendInstall(ctx, w, c, st)) }) {
+	}
+	if !s.inst.goCall(func() {
+		err := sendInstall(ctx, w, c, st)
+		out.sent.Store(err == nil)
+		if errors.Is(err, log.ErrCorrupt) {
+			s.inst.fail(fmt.Errorf("send the log: %w", err))
+		}
+		w.CloseWithError(err)
+	}) {
 		out.Close()
 		return nil, nil, errCutOff
 	}
@@ -85,6 +100,7 @@ func (s *snapshots) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 type outgoing struct {
 	*io.PipeReader
 	once   sync.Once
+	sent   atomic.Bool // to its end
 	cancel func()
 }
 

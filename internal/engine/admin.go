@@ -317,8 +317,8 @@ func (e *Engine) noPart(nodes []int32) string {
 	if id, ok := (host{e}).Directory(e.identity.node); ok && id != e.identity.directory {
 		return fmt.Sprintf("this directory is %s, and node %d is registered with %s: it has no part. Remove the node and add it again, or open this directory under another number", e.identity.directory, e.identity.node, id)
 	}
-	if d, ok := e.meta.group.log.(Damageable); ok && d.Damaged() != nil {
-		return "the metadata on this node is damaged, and has stopped: " + d.Damaged().Error() + ". " + ReplaceNode
+	if err := e.meta.group.damaged(); err != nil {
+		return err.Error()
 	}
 	if failed != nil {
 		return "metadata is not applied any more: " + failed.Error()

@@ -33,6 +33,9 @@ func (g *metaGroup) changeAnywhere(ctx context.Context, c *command) (r metaResul
 	}
 	way := route{e: e, what: "change metadata", group: g.log, again: c.kind == allocateIDsCommand, firm: c.kind == allocateIDsCommand}
 	err = way.run(ctx, func(ctx context.Context) (err error) {
+		if err := g.damaged(); err != nil {
+			return err
+		}
 		r, err = g.change(ctx, c)
 		if said := (*partition.NotLeaderError)(nil); errors.As(err, &said) && said.Leader < 0 {
 			if node, epoch := g.log.Leader(); node > 0 {
@@ -60,7 +63,12 @@ func (g *metaGroup) changeAnywhere(ctx context.Context, c *command) (r metaResul
 // has heard of.
 func (e *Engine) knowMeta(ctx context.Context) error {
 	way := route{e: e, what: "metadata", group: e.meta.group.log, again: true, firm: true}
-	return way.run(ctx, e.leadMeta, func(ctx context.Context, _ int32) error {
+	return way.run(ctx, func(ctx context.Context) error {
+		if err := e.meta.group.damaged(); err != nil {
+			return err
+		}
+		return e.leadMeta(ctx)
+	}, func(ctx context.Context, _ int32) error {
 		err := e.currentMeta(ctx) // it asks whoever leads by now
 		if err != nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrPeerUnreachable) {
 			err = fmt.Errorf("%w: %w", errAnswerLost, err)

@@ -42,6 +42,7 @@ type metaGroup struct {
 	// results are what became of records since a change began; nil while none is under way.
 	results map[int64]metaResult
 	failed  error // why nothing more is applied
+	stuck   error // why nothing is applied for a while, though it is tried; nil when it is
 }
 
 // metaResult is what apply said of one command.
@@ -81,7 +82,27 @@ func (g *metaGroup) stop() {
 // applyPause is how long the goroutine waits after it could not read the log.
 const applyPause = time.Second
 
+// misreadError is damage that was seen in the log, once; maxMisreads is how often at one place it is looked again.
+type misreadError struct{ error }
+
+func (e *misreadError) Unwrap() error { return e.error }
+
+const maxMisreads = 2
+
+// maxFails is for how many tries, a second apart, those wait who want to see a change: a disk that fails for longer has them
+// wait for ever.
+const maxFails = 10
+
+func misread(err error) error {
+	if errors.Is(err, log.ErrCorrupt) {
+		return &misreadError{err}
+	}
+	return err
+}
+
 func (g *metaGroup) run() {
+	misreadAt, misreads := int64(-1), 0
+	failsAt, fails := int64(-1), 0
 	for g.life.Err() == nil {
 		err := g.follow()
 		var gone *partition.OffsetOutOfRangeError
@@ -94,6 +115,12 @@ func (g *metaGroup) run() {
 			g.m.logger.Info("metadata goes on with a snapshot", "applied", g.applied(), "log_start", gone.LogStart)
 			g.advance(gone.LogStart, nil)
 			continue
+		case errors.As(err, new(*misreadError)) && (g.applied() != misreadAt || misreads < maxMisreads):
+			// What was seen may have been a file that was going: the group looks at the place itself, and stops if it is so.
+			if at := g.applied(); at != misreadAt {
+				misreadAt, misreads = at, 0
+			}
+			misreads++
 		case errors.Is(err, log.ErrNewerFormat), errors.Is(err, log.ErrCorrupt), errors.Is(err, log.ErrClosed):
 			g.m.logger.Error("metadata is not applied any more", "error", err)
 			g.mu.Lock()
@@ -104,6 +131,16 @@ func (g *metaGroup) run() {
 			return
 		}
 		g.m.logger.Warn("metadata not read; tried again", "error", err)
+		if at := g.applied(); at != failsAt {
+			failsAt, fails = at, 0
+		}
+		if fails++; fails > maxFails {
+			g.mu.Lock()
+			g.stuck = fmt.Errorf("metadata: it cannot be read: %w", err)
+			close(g.moved)
+			g.moved = make(chan struct{})
+			g.mu.Unlock()
+		}
 		select {
 		case <-time.After(applyPause):
 		case <-g.life.Done():
@@ -115,13 +152,13 @@ func (g *metaGroup) run() {
 func (g *metaGroup) follow() error {
 	r, err := g.m.part.ReadFrom(g.applied(), nil)
 	if err != nil {
-		return err
+		return misread(err)
 	}
 	var records log.RecordReader
 	for {
 		batch, err := g.nextBatch(r)
 		if err != nil {
-			return err
+			return misread(err)
 		}
 		for err = records.Reset(batch, 0); err == nil && records.Next(); {
 			rec := records.Record()
@@ -215,7 +252,7 @@ func (g *metaGroup) advance(next int64, r *metaResult) {
 	if g.results != nil && r != nil {
 		g.results[next-1] = *r
 	}
-	g.next = next
+	g.next, g.stuck = next, nil
 	close(g.moved)
 	g.moved = make(chan struct{})
 }
@@ -230,7 +267,7 @@ func (g *metaGroup) applied() int64 {
 func (g *metaGroup) await(ctx context.Context, offset int64) error {
 	for {
 		g.mu.Lock()
-		next, failed, moved := g.next, g.failed, g.moved
+		next, failed, moved := g.next, errors.Join(g.failed, g.stuck), g.moved
 		shown := g.shown
 		g.mu.Unlock()
 		if next >= offset && shown {

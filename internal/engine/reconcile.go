@@ -194,6 +194,9 @@ func (r *replicas) round() {
 		e.watchers.call()
 		r.pushLeaders()
 	}
+	if e.meta.group.damaged() != nil {
+		r.giveAllAway()
+	}
 	r.register()
 	if e.meta.group.log != nil {
 		var nodes []int32

@@ -31,6 +31,33 @@ import (
 const ReplaceNode = "Replace the node: start one with another number, an empty directory and --join. On a node that runs then, with N for the number of this one: " +
 	"embedlog cluster add for the new one; embedlog cluster drain N; and when embedlog cluster status shows no replica on N any more, embedlog cluster remove N"
 
+// damaged is why the metadata on this node has stopped for good; nil when it is well. What this node knows of
+// topics and nodes is what it knew then: the others go on, and what it leads it gives to them.
+func (g *metaGroup) damaged() error {
+	d, ok := g.log.(Damageable)
+	if !ok || d.Damaged() == nil {
+		return nil
+	}
+	return fmt.Errorf("the metadata on this node is damaged, and has stopped; the other nodes go on: %w. Stop this node. %s", d.Damaged(), ReplaceNode)
+}
+
+// giveAllAway has other replicas lead what this node leads: it hears nothing of the metadata any more, and who leads
+// has to know which replicas there are to be.
+func (r *replicas) giveAllAway() {
+	for _, t := range r.e.view.Load().byID {
+		for _, p := range t.partitions {
+			if !p.Leads() || len(p.repl.Status().Members) < 2 {
+				continue
+			}
+			r.task("give the lead of "+p.String()+" away", func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, peerTimeout)
+				defer cancel()
+				return p.repl.Transfer(ctx, 0)
+			})
+		}
+	}
+}
+
 // withAdvice says what to do about damage that keeps a node from starting.
 func (e *Engine) withAdvice(err error) error {
 	if e.cluster == nil || strings.Contains(err.Error(), ReplaceNode) {

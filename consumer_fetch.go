@@ -114,6 +114,13 @@ const (
 // behind, or lead no more and not know it: the leader that a majority confirms has the last word.
 func (c *Consumer) settle(ctx context.Context, s *source, want Position, start OffsetSpec) (Position, *Reset, error) {
 	view := s.part.View()
+	if c.engine.Cluster() != nil && (want.Offset == OffsetLatest || want.Offset == OffsetCommitted && start.kind != specEarliest && start.kind != specUnset) {
+		// Who begins at the end passes over what lies before it: see bounds.
+		view = s.part.LeaderView()
+		if _, err := view.Confirmed(ctx); err != nil {
+			return want, nil, err
+		}
+	}
 	at, reset, err := c.settleIn(ctx, view, s, want, start)
 	if err != nil || reset == nil {
 		return at, reset, err

@@ -130,16 +130,35 @@ func (c *Consumer) Seek(p Position) error {
 	return nil
 }
 
-// bounds are those of a partition, and who says them: the leader where this node's replica
-// does not reach the offset that is asked for.
+// bounds are those of a partition, and who says them. This node's replica, or a leader that was replaced and
+// does not know it yet, may lack the last records: where they end, and that an offset is not there, says the leader
+// that a majority confirms. Where they begin says this node's replica when nobody leads, so that it can be read.
 func (c *Consumer) bounds(ctx context.Context, p *engine.Partition, offset int64) (engine.View, engine.Bounds, error) {
 	view := p.View()
-	b, err := view.Bounds(ctx)
-	if err == nil && !view.Remote() && offset > b.LogEnd && !p.Leads() {
-		view = p.LeaderView()
-		b, err = view.Bounds(ctx)
+	if c.engine.Cluster() == nil || offset == OffsetCommitted {
+		b, err := view.Bounds(ctx)
+		return view, b, err
 	}
-	return view, b, err
+	var here engine.Bounds
+	if !view.Remote() {
+		b, err := view.Bounds(ctx)
+		if err != nil || offset >= b.LogStart && offset <= b.HighWatermark {
+			return view, b, err
+		}
+		here = b
+	}
+	asked := ctx
+	if offset == OffsetEarliest && !view.Remote() {
+		var cancel context.CancelFunc
+		asked, cancel = context.WithTimeout(ctx, leaderAsked)
+		defer cancel()
+	}
+	leader := p.LeaderView()
+	b, err := leader.Confirmed(asked)
+	if err != nil && asked != ctx && ctx.Err() == nil {
+		return view, here, nil
+	}
+	return leader, b, err
 }
 
 // moveLocked makes p the position of s, and forgets what is marked.
@@ -244,11 +263,7 @@ func (c *Consumer) Lag(ctx context.Context) ([]ConsumerLag, error) {
 // assignByHand makes the partitions of ConsumerConfig.Assign the consumer's.
 func (c *Consumer) assignByHand() error {
 	for _, want := range c.cfg.Assign {
-		t, err := c.engine.Topic(want.Topic)
-		if err != nil {
-			return err
-		}
-		part, err := t.Partition(want.Partition)
+		t, part, err := c.engine.FindPartition(c.life, want.Topic, want.Partition)
 		if err != nil {
 			return err
 		}

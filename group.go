@@ -180,7 +180,7 @@ func (r ResetResult) Clamped() bool { return r.Wanted != r.Committed }
 // members: they would go on where they are. Naming topics makes a group that there
 // is not.
 func (db *DB) ResetGroup(ctx context.Context, group string, spec ResetSpec) ([]ResetResult, error) {
-	req, err := db.resetRequest(&spec)
+	req, err := db.resetRequest(ctx, &spec)
 	if err != nil {
 		return nil, fmt.Errorf("reset offsets of group %q: %w", group, err)
 	}
@@ -198,7 +198,7 @@ func (db *DB) ResetGroup(ctx context.Context, group string, spec ResetSpec) ([]R
 	return results, nil
 }
 
-func (db *DB) resetRequest(spec *ResetSpec) (req engine.ResetRequest, err error) {
+func (db *DB) resetRequest(ctx context.Context, spec *ResetSpec) (req engine.ResetRequest, err error) {
 	req = engine.ResetRequest{DryRun: spec.DryRun}
 	var errs []error
 	bad := func(reason string) { errs = append(errs, &engine.InvalidResetError{Reason: reason}) }
@@ -209,7 +209,7 @@ func (db *DB) resetRequest(spec *ResetSpec) (req engine.ResetRequest, err error)
 		req.Topics = spec.Topics
 	} else {
 		for _, name := range spec.Topics {
-			t, err := db.engine.Topic(name)
+			t, err := db.engine.FindTopic(ctx, name)
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -261,7 +261,7 @@ func (db *DB) DeleteGroup(ctx context.Context, group string) error {
 // or for all of them when none is named. It fails with ErrGroupNotEmpty while a
 // member subscribes to the topic.
 func (db *DB) DeleteGroupOffsets(ctx context.Context, group, topic string, partitions ...int32) error {
-	t, err := db.engine.Topic(topic)
+	t, err := db.engine.FindTopic(ctx, topic)
 	if err != nil {
 		return fmt.Errorf("delete offsets of group %q: %w", group, err)
 	}

@@ -71,7 +71,7 @@ func (s OffsetSpec) String() string {
 }
 
 // ListOffsets finds an offset in each partition of the topic; the positions are in
-// the order of the partitions. An offset that AtOffset names is returned as it is.
+// the order of the partitions. In a cluster it asks the leaders. An offset that AtOffset names is returned as it is.
 func (t *Topic) ListOffsets(ctx context.Context, at OffsetSpec) ([]Position, error) {
 	top, err := t.current()
 	if err != nil {
@@ -83,7 +83,7 @@ func (t *Topic) ListOffsets(ctx context.Context, at OffsetSpec) ([]Position, err
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("list offsets of %s: %w", t.name, err)
 		}
-		offset, epoch, err := findOffset(ctx, p.View(), at, partition.ReadUncommitted)
+		offset, epoch, err := findOffset(ctx, p.LeaderView(), at, partition.ReadUncommitted)
 		if err != nil {
 			return nil, fmt.Errorf("list offsets of %s/%d: %w", t.name, p.ID(), err)
 		}

@@ -13,7 +13,7 @@ import (
 
 // export writes partitions of a topic as a Kafka broker's files.
 func (s *session) export(ctx context.Context, q sock.Export) (list []sock.Exported, err error) {
-	t, err := s.db.engine.Topic(q.Topic)
+	t, err := s.db.engine.FindTopic(ctx, q.Topic)
 	if err != nil {
 		return nil, err
 	}

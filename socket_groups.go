@@ -79,7 +79,7 @@ func (s *session) resetGroup(ctx context.Context, q sock.Reset) ([]sock.ResetRes
 			req.Topics = append(req.Topics, t.Topic)
 			continue
 		}
-		topic, err := s.db.engine.Topic(t.Topic)
+		topic, err := s.db.engine.FindTopic(ctx, t.Topic)
 		if err != nil {
 			return nil, err
 		}

@@ -29,7 +29,7 @@ func (s *session) info(context.Context, none) (sock.Info, error) {
 func (s *session) topics(ctx context.Context, q sock.TopicsRequest) ([]sock.Topic, error) {
 	list := s.db.engine.Topics()
 	if q.Topic != "" {
-		t, err := s.db.engine.Topic(q.Topic)
+		t, err := s.db.engine.FindTopic(ctx, q.Topic)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +100,7 @@ func (s *session) createTopic(ctx context.Context, q sock.CreateTopic) (sock.Top
 	t, err := s.db.engine.CreateTopic(ctx, engine.TopicSpec{Name: q.Topic, Partitions: q.Partitions, ReplicationFactor: q.ReplicationFactor, Settings: q.Settings})
 	if q.IfNotExists && errors.Is(err, ErrTopicExists) {
 		// It may be another topic whose name is too much alike.
-		if old, e := s.db.engine.Topic(q.Topic); e == nil {
+		if old, e := s.db.engine.FindTopic(ctx, q.Topic); e == nil {
 			shown := s.showTopic(ctx, old)
 			shown.Existed = true
 			return shown, nil
@@ -117,7 +117,7 @@ func (s *session) changed(ctx context.Context, name string, err error) (sock.Top
 	if err != nil {
 		return sock.Topic{}, err
 	}
-	t, err := s.db.engine.Topic(name)
+	t, err := s.db.engine.FindTopic(ctx, name)
 	if err != nil {
 		return sock.Topic{}, err
 	}
@@ -146,7 +146,7 @@ func (s *session) trim(ctx context.Context, q sock.Trim) (sock.Trimmed, error) {
 }
 
 func (s *session) listOffsets(ctx context.Context, q sock.ListOffsets) ([]sock.Position, error) {
-	t, err := s.db.engine.Topic(q.Topic)
+	t, err := s.db.engine.FindTopic(ctx, q.Topic)
 	if err != nil {
 		return nil, err
 	}

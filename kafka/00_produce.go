@@ -198,7 +198,7 @@ func (q *producer) check(r *request) {
 			p.code, p.err = last.code, last.err
 			continue
 		}
-		if p.part, p.err = last.topic.Partition(p.index); p.err != nil {
+		if p.part, p.err = r.partition(last.topic, p.index); p.err != nil {
 			p.code = codeOf(p.err)
 			continue
 		}
@@ -222,7 +222,7 @@ func (q *producer) findTopic(r *request, t *produceTopic) (*engine.Topic, int16,
 	var topic *engine.Topic
 	var err error
 	if r.version >= produceTopicIDs {
-		if topic, err = r.engine.TopicByID(t.id); err != nil {
+		if topic, err = r.topicByID(t.id); err != nil {
 			if errors.Is(err, embedlog.ErrUnknownTopic) {
 				return nil, codeUnknownTopicID, err
 			}
@@ -234,7 +234,7 @@ func (q *producer) findTopic(r *request, t *produceTopic) (*engine.Topic, int16,
 		return nil, codeTopicAuthorizationFailed, errors.New("not authorized to write to the topic")
 	}
 	if topic == nil {
-		if topic, err = r.engine.Topic(t.name); err != nil {
+		if topic, err = r.topic(t.name); err != nil {
 			if bad := engine.CheckTopicName(t.name); bad != nil {
 				err = bad
 			}

@@ -273,7 +273,7 @@ func (q *fetcher) check(r *request) {
 		}
 		p.code = last.code
 		if p.code == codeNone {
-			p.part, p.err = last.topic.Partition(p.index)
+			p.part, p.err = r.partition(last.topic, p.index)
 			p.code = codeOf(p.err)
 		}
 		if p.code == codeNone {
@@ -292,7 +292,7 @@ func (q *fetcher) check(r *request) {
 // findTopic finds a topic that the client may read.
 func (q *fetcher) findTopic(r *request, t *fetchTopic) (*engine.Topic, int16) {
 	if r.version >= fetchTopicIDs {
-		topic, err := r.engine.TopicByID(t.id)
+		topic, err := r.topicByID(t.id)
 		if errors.Is(err, embedlog.ErrUnknownTopic) {
 			return nil, codeUnknownTopicID
 		}
@@ -308,7 +308,7 @@ func (q *fetcher) findTopic(r *request, t *fetchTopic) (*engine.Topic, int16) {
 	if !r.authorize(OpRead, ResourceTopic, t.name) {
 		return nil, codeTopicAuthorizationFailed
 	}
-	topic, err := r.engine.Topic(t.name)
+	topic, err := r.topic(t.name)
 	return topic, codeOf(err)
 }
 

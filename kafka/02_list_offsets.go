@@ -59,7 +59,7 @@ func listOffsets(r *request, q *kmsg.ListOffsetsRequest) (kmsg.Response, error) 
 
 // listOffset answers for one partition.
 func listOffset(r *request, q *kmsg.ListOffsetsRequest, topic *engine.Topic, asked *kmsg.ListOffsetsRequestTopicPartition, p *kmsg.ListOffsetsResponseTopicPartition) {
-	part, err := readablePartition(topic, asked.Partition)
+	part, err := r.readablePartition(topic, asked.Partition)
 	if err == nil {
 		err = r.mustLead(part)
 	}

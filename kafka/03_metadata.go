@@ -29,6 +29,7 @@ func metadata(r *request, q *kmsg.MetadataRequest) (kmsg.Response, error) {
 	}
 	// In version 0 an empty list is all topics, later null is.
 	if q.Topics == nil || q.Version == 0 && len(q.Topics) == 0 {
+		r.knowOnce()
 		for _, t := range r.engine.Topics() {
 			if r.authorize(OpDescribe, ResourceTopic, t.Name()) {
 				resp.Topics = append(resp.Topics, r.topicMetadata(q, t, &places))
@@ -78,7 +79,11 @@ func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.Metada
 	id := engine.TopicID(asked.TopicID)
 	if !id.IsZero() && q.Version >= 12 {
 		none.Topic = nil
-		t, err := r.engine.TopicByID(id)
+		t, err := r.topicByID(id)
+		if r.unsure != nil && err != nil {
+			none.ErrorCode = codeLeaderNotAvailable
+			return none
+		}
 		// That there is a topic is not for everybody to know.
 		if err != nil || !r.authorize(OpDescribe, ResourceTopic, t.Name()) {
 			none.ErrorCode = codeUnknownTopicID
@@ -95,16 +100,24 @@ func (r *request) askedTopicMetadata(q *kmsg.MetadataRequest, asked *kmsg.Metada
 		none.ErrorCode = codeTopicAuthorizationFailed
 		return none
 	}
-	t, err := r.engine.Topic(name)
+	t, err := r.topic(name)
 	if errors.Is(err, embedlog.ErrUnknownTopic) {
 		t, none.ErrorCode = r.autoCreate(name, q.Version < 4 || q.AllowAutoTopicCreation)
 	} else {
-		none.ErrorCode = codeOf(err)
+		none.ErrorCode = r.describedCode(err)
 	}
 	if none.ErrorCode != codeNone {
 		return none
 	}
 	return r.topicMetadata(q, t, places)
+}
+
+// describedCode is codeOf for what describes topics: who leads is not known here.
+func (r *request) describedCode(err error) int16 {
+	if r.unsure != nil && errors.Is(err, r.unsure) {
+		return codeLeaderNotAvailable
+	}
+	return codeOf(err)
 }
 
 // autoCreate makes a topic that is not there, if it may.

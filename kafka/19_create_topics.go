@@ -79,6 +79,12 @@ func (r *request) topicSpec(asked *kmsg.CreateTopicsRequestTopic) (engine.TopicS
 	if err := engine.CheckTopicName(asked.Topic); err != nil {
 		return spec, err
 	}
+	if _, err := r.engine.Topic(asked.Topic); err == nil && r.engine.Cluster() != nil {
+		// Another node may have deleted it.
+		if err := r.know(); err != nil {
+			return spec, err
+		}
+	}
 	if _, err := r.engine.Topic(asked.Topic); err == nil {
 		return spec, refuse(codeTopicAlreadyExists, "Topic '%s' already exists.", asked.Topic)
 	}

@@ -48,7 +48,7 @@ func deleteTopics(r *request, q *kmsg.DeleteTopicsRequest) (kmsg.Response, error
 	}
 	for i := range q.Topics {
 		if name := q.Topics[i].Topic; name != nil {
-			if t, err := r.engine.Topic(*name); err == nil && byID[t.ID()] {
+			if t, err := r.topic(*name); err == nil && byID[t.ID()] {
 				twice[t.ID()] = true
 			}
 		}
@@ -88,7 +88,7 @@ func (r *request) deleteTopicByName(ctx context.Context, answer *kmsg.DeleteTopi
 	if !all && !r.authorize(OpDescribe, ResourceTopic, name) {
 		return errTopicDenied
 	}
-	t, err := r.engine.Topic(name)
+	t, err := r.topic(name)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (r *request) deleteTopicByName(ctx context.Context, answer *kmsg.DeleteTopi
 }
 
 func (r *request) deleteTopicByID(ctx context.Context, answer *kmsg.DeleteTopicsResponseTopic, id engine.TopicID, all bool, twice map[engine.TopicID]bool) error {
-	t, err := r.engine.TopicByID(id)
+	t, err := r.topicByID(id)
 	if err != nil {
 		return unknownID(err)
 	}

@@ -18,7 +18,7 @@ func offsetForLeaderEpoch(r *request, q *kmsg.OffsetForLeaderEpochRequest) (kmsg
 			p := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			p.Partition, p.ErrorCode, p.LeaderEpoch, p.EndOffset = asked.Partitions[j].Partition, code, -1, -1
 			if code == codeNone {
-				part, err := readablePartition(topic, p.Partition)
+				part, err := r.readablePartition(topic, p.Partition)
 				if err == nil {
 					err = r.mustKnow(part)
 				}

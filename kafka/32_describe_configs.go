@@ -68,7 +68,7 @@ func (r *request) configsOf(kind kmsg.ConfigResourceType, name string) ([]config
 		if err := engine.CheckTopicName(name); err != nil {
 			return nil, err
 		}
-		t, err := r.engine.Topic(name)
+		t, err := r.topic(name)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ func offsetDelete(r *request, q *kmsg.OffsetDeleteRequest) (kmsg.Response, error
 			p := kmsg.NewOffsetDeleteResponseTopicPartition()
 			p.Partition, p.ErrorCode = asked.Partitions[j].Partition, code
 			if code == codeNone {
-				_, err := topic.Partition(p.Partition)
+				_, err := r.partition(topic, p.Partition)
 				if p.ErrorCode = codeOf(err); err == nil {
 					parts = append(parts, p.Partition)
 				}

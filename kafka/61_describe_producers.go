@@ -20,7 +20,7 @@ func describeProducers(r *request, q *kmsg.DescribeProducersRequest) (kmsg.Respo
 			p := kmsg.NewDescribeProducersResponseTopicPartition()
 			p.Partition, p.ErrorCode = n, code
 			if code == codeNone {
-				part, err := topic.Partition(n)
+				part, err := r.partition(topic, n)
 				if err == nil {
 					err = r.mustLead(part)
 				}

@@ -26,6 +26,7 @@ func describeTopicPartitions(r *request, q *kmsg.DescribeTopicPartitionsRequest)
 	all := len(q.Topics) == 0
 	names := make(map[string]bool)
 	if all {
+		r.knowOnce()
 		for _, t := range r.engine.Topics() {
 			names[t.Name()] = true
 		}
@@ -63,13 +64,13 @@ func describeTopicPartitions(r *request, q *kmsg.DescribeTopicPartitionsRequest)
 			resp.NextCursor = pageCursor(name, 0)
 			continue
 		}
-		t, err := r.engine.Topic(name)
+		t, err := r.topic(name)
 		if err != nil {
 			if bad := engine.CheckTopicName(name); bad != nil {
 				err = bad
 			}
 			if !all {
-				resp.Topics = append(resp.Topics, unknownPage(name, codeOf(err)))
+				resp.Topics = append(resp.Topics, unknownPage(name, r.describedCode(err)))
 			}
 			continue
 		}

@@ -41,6 +41,8 @@ type request struct {
 	idle          time.Duration // that it waited for others: see waited
 	throttle      int32         // milliseconds, told in the answer: see Throttler
 	asked         bool          // the throttler was
+	knew          bool          // the metadata's leader was asked: see know
+	unsure        error         // what came of it
 }
 
 // failed says of an error which request it was.

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	embedlog "github.com/x/embedlog"
@@ -38,6 +39,8 @@ type Server struct {
 	// draining ends when nothing new is to begin, life when everything is to end.
 	draining, life context.Context
 	drain, kill    context.CancelFunc
+
+	current atomic.Bool // in a cluster: this node had all of the metadata once since it started
 
 	forgetDB    func() // ends DB.BeforeClose
 	forgetUsers func() // ends engine.OnSecurity

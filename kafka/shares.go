@@ -40,12 +40,14 @@ func ackTypes(types []int8, renew bool) ([]engine.AckType, bool) {
 // acknowledge does what the acknowledgements of a request say, partitions side by side so that
 // they wait for the disk together.
 func (r *request) acknowledge(group, member string, list []shareAcks) {
+	for i := range list { // before: it may have to find out whether there are such topics
+		if x := &list[i]; x.code == codeNone {
+			x.code = r.mayShare(x.at.topic)
+		}
+	}
 	sideBySide(len(list), func(i int) {
 		x := &list[i]
 		if x.code != codeNone {
-			return
-		}
-		if x.code = r.mayShare(x.at.topic); x.code != codeNone {
 			return
 		}
 		x.err = r.engine.Shares().Acknowledge(r.life, engine.AckRequest{
@@ -57,7 +59,7 @@ func (r *request) acknowledge(group, member string, list []shareAcks) {
 
 // mayShare says whether whoever asks may read the topic, by the code to answer with.
 func (r *request) mayShare(id engine.TopicID) int16 {
-	t, err := r.engine.TopicByID(id)
+	t, err := r.topicByID(id)
 	if err != nil {
 		return shareCodeOf(err)
 	}

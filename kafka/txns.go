@@ -31,7 +31,7 @@ func (r *request) addToTxn(id string, producerID int64, epoch int16, parts []txn
 		p := &parts[i]
 		topic, code := r.topicFor(OpWrite, p.topic)
 		if code == codeNone {
-			_, err := topic.Partition(p.partition)
+			_, err := r.partition(topic, p.partition)
 			code = codeOf(err)
 		}
 		if code == codeNone && topic.Internal() {

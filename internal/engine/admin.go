@@ -199,11 +199,8 @@ func least(nodes []int32, load map[int32]int, except []int32) (best int32, ok bo
 // named go when the others have it. (AlterPartitionReassignments)
 func (e *Engine) Reassign(ctx context.Context, topic string, n int32, replicas []int32) error {
 	return e.administer(ctx, fmt.Sprintf("reassign %s/%d", topic, n), func() error {
-		t, err := e.Topic(topic)
+		t, _, err := e.FindPartition(ctx, topic, n)
 		if err != nil {
-			return err
-		}
-		if _, err := t.Partition(n); err != nil {
 			return err
 		}
 		if err := e.neverThere(topic, n, replicas); err != nil {
@@ -222,7 +219,7 @@ func (e *Engine) Reassign(ctx context.Context, topic string, n int32, replicas [
 // new ones are where there are the fewest.
 func (e *Engine) SetReplicationFactor(ctx context.Context, topic string, factor int) error {
 	return e.administer(ctx, "set replication factor of "+topic, func() error {
-		t, err := e.Topic(topic)
+		t, err := e.FindTopic(ctx, topic)
 		if err != nil {
 			return err
 		}

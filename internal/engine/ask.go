@@ -45,7 +45,11 @@ type offsetsAnswer struct {
 
 func (e *Engine) askOffsets() *service[offsetsQuestion, offsetsAnswer] {
 	return &service[offsetsQuestion, offsetsAnswer]{"offsets", func(ctx context.Context, q *offsetsQuestion) (offsetsAnswer, error) {
-		p, err := e.groups.partition(topicPart{q.Topic, q.Partition})
+		_, err := e.partitionAsked(ctx, q.Topic, q.Partition)
+		var p *Partition
+		if err == nil {
+			p, err = e.groups.partition(topicPart{q.Topic, q.Partition})
+		}
 		if err == nil && !p.Leads() {
 			err = p.notLeader(partition.ErrNotLeader)
 		}

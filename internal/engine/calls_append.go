@@ -245,7 +245,7 @@ func (e *Engine) serveAppend(ctx context.Context, _ int32, request []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.partition(r.topic, r.partition)
+	p, err := e.partitionAsked(ctx, r.topic, r.partition)
 	if err != nil {
 		return nil, err
 	}
@@ -342,7 +342,7 @@ func (p *Partition) endTransactionThere(ctx context.Context, c endTxnCall) (res 
 }
 
 func (e *Engine) serveEndTxn(ctx context.Context, c *endTxnCall) (a appended, err error) {
-	p, err := e.partition(c.Topic, c.Partition)
+	p, err := e.partitionAsked(ctx, c.Topic, c.Partition)
 	if err != nil {
 		return a, err
 	}
@@ -383,7 +383,7 @@ func (p *Partition) deleteRecordsThere(ctx context.Context, offset int64) (start
 }
 
 func (e *Engine) serveDelete(ctx context.Context, c *deleteCall) (d deletedTo, err error) {
-	p, err := e.partition(c.Topic, c.Partition)
+	p, err := e.partitionAsked(ctx, c.Topic, c.Partition)
 	if err != nil {
 		return d, err
 	}

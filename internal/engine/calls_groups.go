@@ -328,9 +328,9 @@ func (a AnyGroups) List(ctx context.Context) ([]GroupListing, error) {
 	if e.cluster == nil {
 		return a.g.List(ctx)
 	}
-	t, err := e.Topic(offsetsTopicName)
-	if err != nil {
-		return nil, nil
+	t, err := e.internalTopic(ctx, offsetsTopicName)
+	if t == nil {
+		return nil, err
 	}
 	var list []GroupListing
 	seen := map[int32]bool{}

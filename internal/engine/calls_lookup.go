@@ -144,7 +144,7 @@ func (v View) askFor(ctx context.Context, c lookupCall) (res lookupResult, err e
 }
 
 func (e *Engine) serveLookup(ctx context.Context, c *lookupCall) (res lookupResult, err error) {
-	p, err := e.partition(c.Topic, c.Partition)
+	p, err := e.partitionAsked(ctx, c.Topic, c.Partition)
 	if err == nil {
 		err = p.knows(ctx)
 	}
@@ -229,6 +229,16 @@ func (v View) Bounds(ctx context.Context) (Bounds, error) {
 		return v.p.bounds(), nil
 	}
 	res, err := v.ask(ctx, lookupBounds, 0)
+	return res.Bounds, err
+}
+
+// Confirmed are Bounds that hold all records that were acknowledged anywhere before the call: the leader has a
+// majority confirm that it leads. This node's replica may have less: see ReadIndex.
+func (v View) Confirmed(ctx context.Context) (Bounds, error) {
+	if v.p.engine.cluster == nil {
+		return v.p.bounds(), nil
+	}
+	res, err := v.ask(ctx, lookupConfirmed, 0)
 	return res.Bounds, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/x/embedlog/partition"
 )
@@ -58,7 +57,7 @@ func (g *metaGroup) changeAnywhere(ctx context.Context, c *command) (r metaResul
 	return r, err
 }
 
-// knowMeta returns when this node leads the metadata, or has applied all that was
+// knowMeta returns when this node leads the metadata, as a majority confirms, or has applied all that was
 // committed to it before the call: what it then looks up is no older than what whoever calls
 // has heard of.
 func (e *Engine) knowMeta(ctx context.Context) error {
@@ -67,7 +66,10 @@ func (e *Engine) knowMeta(ctx context.Context) error {
 		if err := e.meta.group.damaged(); err != nil {
 			return err
 		}
-		return e.leadMeta(ctx)
+		if err := e.leadMeta(ctx); err != nil {
+			return err
+		}
+		return e.meta.group.log.Confirm(ctx)
 	}, func(ctx context.Context, _ int32) error {
 		err := e.currentMeta(ctx) // it asks whoever leads by now
 		if err != nil && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrPeerUnreachable) {
@@ -75,24 +77,6 @@ func (e *Engine) knowMeta(ctx context.Context) error {
 		}
 		return err
 	})
-}
-
-// metaAsked is how long the metadata's leader is asked for a topic that is not known here.
-const metaAsked = 5 * time.Second
-
-// FindTopic is Topic that does not miss a topic which another node has made: where the
-// name is not known here, it looks again when this node has all of the metadata.
-func (e *Engine) FindTopic(ctx context.Context, name string) (*Topic, error) {
-	t, err := e.Topic(name)
-	if e.cluster == nil || !errors.Is(err, ErrUnknownTopic) {
-		return t, err
-	}
-	asked, cancel := context.WithTimeout(ctx, metaAsked)
-	defer cancel()
-	if lost := e.knowMeta(asked); lost != nil {
-		return nil, fmt.Errorf("%w, as far as this node knows: %v", err, lost)
-	}
-	return e.Topic(name)
 }
 
 func (e *Engine) serveChange(ctx context.Context, call *changeCall) (a changed, err error) {

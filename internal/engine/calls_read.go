@@ -48,7 +48,7 @@ func (e *Engine) serveRead(ctx context.Context, _ int32, request []byte) ([]byte
 	if err := peerCodec.Decode(request, &c); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	p, err := e.partition(c.Topic, c.Partition)
+	p, err := e.partitionAsked(ctx, c.Topic, c.Partition)
 	if err == nil {
 		err = p.leads()
 	}

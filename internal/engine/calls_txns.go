@@ -226,9 +226,9 @@ func (a AnyTxns) List(ctx context.Context) ([]TxnListing, error) {
 	if e.cluster == nil {
 		return a.t.List(), nil
 	}
-	topic, err := e.Topic(txnTopicName)
-	if err != nil {
-		return nil, nil
+	topic, err := e.internalTopic(ctx, txnTopicName)
+	if topic == nil {
+		return nil, err
 	}
 	var list []TxnListing
 	seen := map[int32]bool{}

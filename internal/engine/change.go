@@ -104,9 +104,9 @@ func checkUserTopic(name string) error {
 }
 
 // CheckAddPartitions says whether AddPartitionsByID would do, and changes nothing.
-func (e *Engine) CheckAddPartitions(ctx context.Context, id TopicID, total int) error {
+func (e *Engine) CheckAddPartitions(ctx context.Context, id TopicID, total int, replicas ...[]int32) error {
 	return e.change(ctx, "add partitions to topic", "", id, func(t *Topic) error {
-		_, err := e.addition(t, total)
+		_, err := e.addition(t, total, replicas)
 		return err
 	})
 }

@@ -1,5 +1,7 @@
 package engine
 
+import "context"
+
 // OneAtATime makes one goroutine open, make and close partitions, and snapshots of the
 // metadata come after so many bytes, until the test ends.
 func OneAtATime(t interface{ Cleanup(func()) }, bytes int) {
@@ -12,4 +14,9 @@ func OneAtATime(t interface{ Cleanup(func()) }, bytes int) {
 func (e *Engine) HoldAdmin() (release func()) {
 	e.admin <- struct{}{}
 	return e.endAdmin
+}
+
+// PartitionAsked is what a peer's question for a partition finds.
+func (e *Engine) PartitionAsked(ctx context.Context, topic TopicID, n int32) (*Partition, error) {
+	return e.partitionAsked(ctx, topic, n)
 }

@@ -169,6 +169,15 @@ func (g *Groups) prepare(ctx context.Context, create bool) ([]*offsetsShard, err
 	return g.shards, nil
 }
 
+// prepareKnowing is prepare, without making the topic, on a node that may not have heard of it yet: whoever is told
+// that a group has committed nothing begins anew.
+func (g *Groups) prepareKnowing(ctx context.Context) ([]*offsetsShard, error) {
+	if t, err := g.engine.internalTopic(ctx, offsetsTopicName); t == nil {
+		return nil, err
+	}
+	return g.prepare(ctx, false)
+}
+
 func checkGroupName(group string) error {
 	if len(group) == 0 || len(group) > math.MaxInt16 || !utf8.ValidString(group) {
 		return fmt.Errorf("group %.64q: %w: it must be UTF-8 text of 1 to 32767 bytes", group, ErrInvalidGroup)
@@ -183,6 +192,9 @@ func (g *Groups) shard(ctx context.Context, group string, create bool) (*offsets
 		return nil, err
 	}
 	shards, err := g.prepare(ctx, create)
+	if err == nil && shards == nil {
+		shards, err = g.prepareKnowing(ctx)
+	}
 	if err != nil || shards == nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ type leadCall struct {
 type leadGiven struct{ Moved bool }
 
 func (e *Engine) serveLead(ctx context.Context, c *leadCall) (leadGiven, error) {
-	p, err := e.partition(c.Topic, c.Partition)
+	p, err := e.partitionAsked(ctx, c.Topic, c.Partition)
 	if err != nil {
 		return leadGiven{}, err
 	}
@@ -120,18 +120,22 @@ func (e *Engine) GiveLead(ctx context.Context, p *Partition, to int32) error {
 	return err
 }
 
+// ElectLeader is GiveLead that says whether another node has come to lead: not when the node leads already. (ElectLeaders)
+func (e *Engine) ElectLeader(ctx context.Context, p *Partition, to int32) (moved bool, err error) {
+	if err := e.replicatedError(); err != nil {
+		return false, err
+	}
+	return p.lead(ctx, leadCall{To: to})
+}
+
 // TransferLeadership has another replica lead a partition: node to, or with 0 one that the
 // group chooses. Any node may be asked: it is done by the one that leads the partition. A
 // node that has no replica is an *InvalidAssignmentError.
 func (e *Engine) TransferLeadership(ctx context.Context, topic string, n, to int32) error {
 	err := e.replicatedError()
 	if err == nil {
-		var t *Topic
 		var p *Partition
-		if t, err = e.FindTopic(ctx, topic); err == nil {
-			p, err = t.Partition(n)
-		}
-		if err == nil {
+		if _, p, err = e.FindPartition(ctx, topic, n); err == nil {
 			err = e.GiveLead(ctx, p, to)
 		}
 	}

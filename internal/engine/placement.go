@@ -99,6 +99,9 @@ func (e *Engine) creation(t *Topic, spec TopicSpec) (c *command, err error) {
 		if spec.Replicas != nil {
 			c.placed, err = given(t.meta, spec)
 			c.factor = len(spec.Replicas[0])
+			if err == nil { // all of it, for who only asks
+				err = m.checkPlaced(t.meta.name, c.factor, c.placed)
+			}
 			return
 		}
 		if c.factor == 0 {
@@ -109,6 +112,11 @@ func (e *Engine) creation(t *Topic, spec TopicSpec) (c *command, err error) {
 		}
 		c.placed, err = m.place(c.factor, t.meta.partitions)
 	})
+	for i := range c.placed {
+		if err == nil && spec.Replicas != nil {
+			err = e.neverThere(t.meta.name, int32(i), c.placed[i].nodes)
+		}
+	}
 	return c, err
 }
 
@@ -161,9 +169,36 @@ func given(meta *topicMeta, spec TopicSpec) (list []placed, err error) {
 	return list, nil
 }
 
-// replicatedAddition is the command that gives a topic more partitions in a cluster.
-func (e *Engine) replicatedAddition(t *Topic, total int) (c *command, err error) {
+// givenMore are the replicas that the caller has chosen for partitions that are added.
+func (e *Engine) givenMore(t *Topic, total int, replicas [][]int32) (list []placed, err error) {
+	has, factor := t.meta.partitions, t.ReplicationFactor()
+	if len(replicas) != total-has {
+		return nil, &InvalidAssignmentError{t.meta.name, int32(has), fmt.Sprintf("for %d partitions, %d are added", len(replicas), total-has)}
+	}
+	for i, nodes := range replicas {
+		n := has + i
+		if len(nodes) != factor {
+			return nil, &InvalidAssignmentError{t.meta.name, int32(n), fmt.Sprintf("%d of them, the topic's replication factor is %d", len(nodes), factor)}
+		}
+		list = append(list, placed{n, assignment{1, slices.Clone(nodes)}})
+	}
+	e.meta.view(func(m *metadata) { err = m.checkPlaced(t.meta.name, factor, list) })
+	for i := range list {
+		if err == nil {
+			err = e.neverThere(t.meta.name, int32(list[i].partition), list[i].nodes)
+		}
+	}
+	return list, err
+}
+
+// replicatedAddition is the command that gives a topic more partitions in a cluster. replicas are the nodes of
+// each that is added, where the caller has chosen them.
+func (e *Engine) replicatedAddition(t *Topic, total int, replicas [][]int32) (c *command, err error) {
 	c = &command{kind: addReplicatedCommand, topic: topicMeta{id: t.meta.id}, total: total}
+	if len(replicas) > 0 {
+		c.placed, err = e.givenMore(t, total, replicas)
+		return c, err
+	}
 	e.meta.view(func(m *metadata) { c.placed, err = m.place(max(t.meta.factor, 1), total-t.meta.partitions) })
 	for i := range c.placed {
 		c.placed[i].partition += t.meta.partitions

@@ -280,10 +280,12 @@ func closeAll(parts []*Partition) {
 // one that the caller has seen, whatever has the name by now. The error says what was
 // tried on which topic.
 func (e *Engine) change(ctx context.Context, what, name string, id TopicID, f func(*Topic) error) error {
-	find := func() (*Topic, error) { return e.Topic(name) }
+	find := func() (*Topic, error) { return e.FindTopic(ctx, name) }
 	called := name
 	if !id.IsZero() {
-		find = func() (*Topic, error) { return e.TopicByID(id) }
+		find = func() (*Topic, error) {
+			return surely(ctx, e, func() (*Topic, error) { return e.TopicByID(id) })
+		}
 		called = id.String()
 		if t := e.view.Load().byID[id]; t != nil {
 			called = t.meta.name
@@ -378,16 +380,17 @@ func checkAlter(t *Topic, c *command) error {
 // AddPartitions makes the topic have total partitions. Their number only grows, and
 // a key may belong to another partition afterwards.
 func (e *Engine) AddPartitions(ctx context.Context, name string, total int) error {
-	return e.change(ctx, "add partitions to topic", name, TopicID{}, func(t *Topic) error { return e.addPartitions(ctx, t, total) })
+	return e.change(ctx, "add partitions to topic", name, TopicID{}, func(t *Topic) error { return e.addPartitions(ctx, t, total, nil) })
 }
 
-// AddPartitionsByID is AddPartitions to the topic with that id: see AlterTopicByID.
-func (e *Engine) AddPartitionsByID(ctx context.Context, id TopicID, total int) error {
-	return e.change(ctx, "add partitions to topic", "", id, func(t *Topic) error { return e.addPartitions(ctx, t, total) })
+// AddPartitionsByID is AddPartitions to the topic with that id: see AlterTopicByID. In a cluster the caller
+// may choose the nodes of each partition that is added, as many as the topic has replicas; without, the engine does.
+func (e *Engine) AddPartitionsByID(ctx context.Context, id TopicID, total int, replicas ...[]int32) error {
+	return e.change(ctx, "add partitions to topic", "", id, func(t *Topic) error { return e.addPartitions(ctx, t, total, replicas) })
 }
 
 // addition is the command that gives a topic more partitions, if it may have them.
-func (e *Engine) addition(t *Topic, total int) (*command, error) {
+func (e *Engine) addition(t *Topic, total int, replicas [][]int32) (*command, error) {
 	if t.meta.internal {
 		return nil, &InvalidTopicError{Name: t.meta.name, Reason: "the partitions of an internal topic cannot be changed: what is in them is found by their number"}
 	}
@@ -395,13 +398,13 @@ func (e *Engine) addition(t *Topic, total int) (*command, error) {
 	if err := e.meta.holds(c); err != nil || e.cluster == nil {
 		return c, err
 	}
-	return e.replicatedAddition(t, total)
+	return e.replicatedAddition(t, total, replicas)
 }
 
 // addPartitions is AddPartitions within change.
-func (e *Engine) addPartitions(ctx context.Context, t *Topic, total int) error {
+func (e *Engine) addPartitions(ctx context.Context, t *Topic, total int, replicas [][]int32) error {
 	name := t.meta.name
-	c, err := e.addition(t, total)
+	c, err := e.addition(t, total, replicas)
 	if err != nil {
 		return err
 	}

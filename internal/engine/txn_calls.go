@@ -87,10 +87,8 @@ func (t *Txns) atCoordinator(ctx context.Context, q txnQuestion) error {
 // prepareKnowing is prepare, without making the topic, on a node that may not have heard of it yet: to
 // a producer it is final that nobody knows its id.
 func (t *Txns) prepareKnowing(ctx context.Context) ([]*txnShard, error) {
-	patient, cancel := context.WithTimeout(ctx, leadPatience)
-	defer cancel()
-	if err := t.e.SyncMetadata(patient); err != nil {
-		return nil, fmt.Errorf("%w: the metadata: %v", ErrCoordinatorLoading, err)
+	if topic, err := t.e.internalTopic(ctx, txnTopicName); topic == nil {
+		return nil, err
 	}
 	return t.prepare(ctx, false)
 }

@@ -81,6 +81,9 @@ func (t *Txns) shardOf(ctx context.Context, id string, create bool) (*txnShard, 
 		return nil, nil
 	}
 	shards, err := t.prepare(ctx, create)
+	if err == nil && shards == nil {
+		shards, err = t.prepareKnowing(ctx)
+	}
 	if err != nil || shards == nil {
 		return nil, err
 	}

@@ -318,12 +318,8 @@ func (t *Txns) init(ctx context.Context, x *txn, r *InitRequest) error {
 func (t *Txns) AddPartitions(ctx context.Context, id string, producerID int64, epoch int16, parts []TopicPartitions) error {
 	var list []txnPart
 	for _, p := range parts {
-		topic, err := t.e.TopicByID(p.Topic)
-		if err != nil {
-			return fmt.Errorf("add to transaction: %w", err)
-		}
 		for _, n := range p.Partitions {
-			if _, err := topic.Partition(n); err != nil {
+			if _, err := t.e.partitionAsked(ctx, p.Topic, n); err != nil {
 				return fmt.Errorf("add to transaction: %w", err)
 			}
 			list = append(list, txnPart{p.Topic, n})

@@ -77,6 +77,12 @@ func (c *Cluster) Reassign(ctx context.Context, topic string, partition int32, r
 	return c.db.engine.Reassign(ctx, topic, partition, replicas)
 }
 
+// CancelReassignment has a partition keep the replicas that it had when the reassignment began that is under way. It
+// fails with ErrNoReassignment when there is none.
+func (c *Cluster) CancelReassignment(ctx context.Context, topic string, partition int32) error {
+	return c.db.engine.CancelReassignment(ctx, topic, partition)
+}
+
 // SetReplicationFactor gives every partition of a topic so many replicas, and leaves those
 // where they are that need not move.
 func (c *Cluster) SetReplicationFactor(ctx context.Context, topic string, factor int) error {

@@ -73,6 +73,8 @@ var (
 	ErrUnknownNode = engine.ErrUnknownNode
 	// ErrNotRecoverable says that Cluster.Recover is not needed, or not so, or not here.
 	ErrNotRecoverable = engine.ErrNotRecoverable
+	// ErrNoReassignment says that a partition's replicas are where they are to be.
+	ErrNoReassignment = engine.ErrNoReassignment
 	// ErrInvalidNode is matched by *InvalidNodeError.
 	ErrInvalidNode = engine.ErrInvalidNode
 	// ErrPeerUnreachable says that another node of the cluster could not be reached, and

@@ -26,6 +26,7 @@ var sessionCodes = []struct {
 	{ErrNotLeader, sock.CodeNotLeader},
 	{ErrInvalidNode, sock.CodeInvalid},
 	{ErrNotRecoverable, sock.CodeInvalid},
+	{ErrNoReassignment, sock.CodeInvalid},
 	{ErrInvalidReplicationFactor, sock.CodeInvalid},
 	{ErrInvalidAssignment, sock.CodeInvalid},
 	{ErrTopicExists, sock.CodeTopicExists},

@@ -50,17 +50,20 @@ func deleteRecords(r *request, q *kmsg.DeleteRecordsRequest) (kmsg.Response, err
 
 // deleteRecords deletes the records below an offset, -1 all that there are.
 func (r *request) deleteRecords(ctx context.Context, topic string, partition int32, offset int64) (logStart int64, err error) {
-	t, err := r.engine.Topic(topic)
+	t, err := r.topic(topic)
 	if err != nil {
 		return 0, err
 	}
-	p, err := t.Partition(partition)
+	p, err := r.partition(t, partition)
 	if err != nil {
 		return 0, err
 	}
 	if t.Internal() {
 		// One record of the engine's own that is missing there would change what it knows.
 		return 0, refuse(codeInvalidTopicException, "%s is internal", topic)
+	}
+	if err := r.mustLead(p); err != nil {
+		return 0, err // clients ask the leader, and look for it again
 	}
 	return p.DeleteRecords(ctx, offset)
 }

@@ -44,7 +44,7 @@ func createPartitions(r *request, q *kmsg.CreatePartitionsRequest) (kmsg.Respons
 }
 
 func (r *request) addPartitions(ctx context.Context, asked *kmsg.CreatePartitionsRequestTopic, validateOnly bool) error {
-	t, err := r.engine.Topic(asked.Topic)
+	t, err := r.topic(asked.Topic)
 	if err != nil {
 		return err
 	}
@@ -59,19 +59,20 @@ func (r *request) addPartitions(ctx context.Context, asked *kmsg.CreatePartition
 	case asked.Assignment != nil && len(asked.Assignment) != total-has:
 		return refuse(codeInvalidReplicaAssignment, "%d partitions are to be added, and replicas are given for %d", total-has, len(asked.Assignment))
 	}
-	if asked.Assignment != nil && r.engine.Cluster() != nil {
-		return refuse(codeInvalidReplicaAssignment, "replicas of partitions that are added are chosen by the cluster; they can be reassigned afterwards")
-	}
+	var replicas [][]int32 // alone there is nothing to choose
 	for _, a := range asked.Assignment {
 		if err := r.checkReplicas(a.Replicas); err != nil {
 			return err
 		}
+		if r.engine.Cluster() != nil {
+			replicas = append(replicas, a.Replicas)
+		}
 	}
 	if validateOnly {
-		return r.engine.CheckAddPartitions(ctx, t.ID(), total)
+		return r.engine.CheckAddPartitions(ctx, t.ID(), total, replicas...)
 	}
 	if err := r.mutate(total-has, r.version >= createPartitionsStrict); err != nil {
 		return err
 	}
-	return r.engine.AddPartitionsByID(ctx, t.ID(), total)
+	return r.engine.AddPartitionsByID(ctx, t.ID(), total, replicas...)
 }

@@ -73,20 +73,25 @@ func electLeaders(r *request, q *kmsg.ElectLeadersRequest) (kmsg.Response, error
 }
 
 func (r *request) electLeader(ctx context.Context, topic string, partition int32, kind int8) error {
-	t, err := r.engine.Topic(topic)
+	t, err := r.topic(topic)
 	if err != nil {
 		return err
 	}
-	p, err := t.Partition(partition)
+	p, err := r.partition(t, partition)
 	if err != nil {
 		return err
 	}
 	node, _ := r.leaderOf(p)
-	if replicas := t.Replicas(partition); kind == electPreferred && r.engine.Cluster() != nil && len(replicas) > 0 && node != replicas[0] {
-		if err := r.engine.GiveLead(ctx, p, replicas[0]); err != nil {
+	// Who has a replica knows who leads; others have heard of it, and the leader knows better.
+	if replicas := t.Replicas(partition); kind == electPreferred && r.engine.Cluster() != nil && len(replicas) > 0 && (p.Replicated() == nil || node != replicas[0]) {
+		moved, err := r.engine.ElectLeader(ctx, p, replicas[0])
+		switch {
+		case err != nil:
 			return refuse(codePreferredLeaderNotAvailable, "The preferred leader %d cannot take over: %v", replicas[0], err)
+		case moved:
+			return nil
 		}
-		return nil
+		node = replicas[0]
 	}
 	if node < 0 {
 		return refuse(codeEligibleLeadersNotAvailable, "No leader is known, and none is elected that lacks committed records.")

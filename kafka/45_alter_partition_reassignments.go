@@ -7,8 +7,8 @@ import (
 )
 
 // AlterPartitionReassignments, versions 0 and 1. Alone a partition may be given to this
-// node, which has it already, and to no other. In a cluster the controller decides, and what
-// was decided is not called off: it is reassigned again. (KIP-455)
+// node, which has it already, and to no other. In a cluster any node takes it to the controller; null
+// calls off what is under way. (KIP-455)
 
 func init() { register(0, 1, alterPartitionReassignments) }
 
@@ -49,12 +49,15 @@ func alterPartitionReassignments(r *request, q *kmsg.AlterPartitionAssignmentsRe
 
 // reassign gives a partition to replicas, or, where they are nil, calls that off.
 func (r *request) reassign(ctx context.Context, topic string, partition int32, replicas []int32) error {
-	t, err := r.engine.Topic(topic)
+	t, err := r.topic(topic)
 	if err != nil {
 		return err
 	}
-	if _, err := t.Partition(partition); err != nil {
+	if _, err := r.partition(t, partition); err != nil {
 		return err
+	}
+	if replicas == nil && r.engine.Cluster() != nil {
+		return r.engine.CancelReassignment(ctx, topic, partition)
 	}
 	if replicas == nil {
 		return refuse(codeNoReassignmentInProgress, "No partition reassignment is in progress.")

@@ -2,14 +2,15 @@ package kafka
 
 import (
 	"slices"
+	"time"
 
 	"github.com/x/embedlog/internal/engine"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ListPartitionReassignments, version 0. Those under way are of partitions that this node
-// has a replica of; alone there is never one. (KIP-455)
+// ListPartitionReassignments, version 0. The leaders of the partitions are asked; alone there is never one
+// under way. (KIP-455)
 
 func init() { register(0, 0, listPartitionReassignments) }
 
@@ -23,6 +24,15 @@ func listPartitionReassignments(r *request, q *kmsg.ListPartitionReassignmentsRe
 	if r.engine.Cluster() == nil {
 		return resp, nil
 	}
+	r.knowOnce()
+	began := time.Now()
+	said := make(map[engine.LogID]engine.ReplicaStatus)
+	for _, s := range r.engine.AskClusterStatus(r.ctx) {
+		if t, err := r.engine.Topic(s.Topic); err == nil {
+			said[engine.LogID{Topic: t.ID(), Partition: s.Partition}] = s
+		}
+	}
+	r.waited(began)
 	wanted := make(map[string][]int32)
 	for _, t := range q.Topics {
 		wanted[t.Topic] = append(wanted[t.Topic], t.Partitions...)
@@ -38,7 +48,7 @@ func listPartitionReassignments(r *request, q *kmsg.ListPartitionReassignmentsRe
 			if q.Topics != nil && !slices.Contains(numbers, p.ID()) {
 				continue
 			}
-			if y, under := reassignment(p.Status()); under {
+			if y, under := reassignment(said[engine.LogID{Topic: t.ID(), Partition: p.ID()}]); under {
 				x.Partitions = append(x.Partitions, y)
 			}
 		}
@@ -53,23 +63,14 @@ func listPartitionReassignments(r *request, q *kmsg.ListPartitionReassignmentsRe
 func reassignment(s engine.ReplicaStatus) (y kmsg.ListPartitionReassignmentsResponseTopicPartition, under bool) {
 	y = kmsg.NewListPartitionReassignmentsResponseTopicPartition()
 	y.Partition, y.Replicas = s.Partition, slices.Clone(s.Replicas)
-	y.AddingReplicas, y.RemovingReplicas = []int32{}, []int32{}
-	if len(s.Members) == 0 {
-		return y, false // not known here
+	y.AddingReplicas, y.RemovingReplicas = s.Moving()
+	y.Replicas = append(y.Replicas, y.RemovingReplicas...)
+	under = len(y.AddingReplicas)+len(y.RemovingReplicas) > 0
+	if y.AddingReplicas == nil {
+		y.AddingReplicas = []int32{}
 	}
-	has := func(id int32, voter bool) bool {
-		return slices.ContainsFunc(s.Members, func(m engine.MemberStatus) bool { return m.Node == id && (m.Voter || !voter) })
+	if y.RemovingReplicas == nil {
+		y.RemovingReplicas = []int32{}
 	}
-	for _, id := range s.Replicas {
-		if !has(id, true) {
-			y.AddingReplicas = append(y.AddingReplicas, id)
-		}
-	}
-	for _, m := range s.Members {
-		if !slices.Contains(s.Replicas, m.Node) {
-			y.Replicas = append(y.Replicas, m.Node)
-			y.RemovingReplicas = append(y.RemovingReplicas, m.Node)
-		}
-	}
-	return y, len(y.AddingReplicas)+len(y.RemovingReplicas) > 0
+	return y, under
 }

@@ -31,6 +31,7 @@ var codes = []struct {
 	{embedlog.ErrUnknownNode, codeInvalidReplicaAssignment},
 	{embedlog.ErrInvalidNode, codeInvalidRequest},
 	{embedlog.ErrNotRecoverable, codeInvalidRequest},
+	{embedlog.ErrNoReassignment, codeNoReassignmentInProgress},
 
 	{embedlog.ErrOffsetOutOfRange, codeOffsetOutOfRange},
 	{embedlog.ErrPositionLost, codeOffsetOutOfRange},

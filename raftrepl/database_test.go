@@ -34,6 +34,10 @@ type dbCluster struct {
 	peers map[int32]string // those that begin together
 	// maintenance is Options.MaintenanceInterval.
 	maintenance time.Duration
+	// preferred is Options.PreferredLeaders.
+	preferred time.Duration
+	// maxBytes is Options.MaxBytes of nodes.
+	maxBytes map[int32]int64
 }
 
 func (c *dbCluster) start(n *dbNode) {
@@ -59,7 +63,7 @@ func (c *dbCluster) tryStart(n *dbNode) error {
 		c.t.Fatal(err)
 	}
 	n.node = node
-	n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id), MaintenanceInterval: c.maintenance})
+	n.db, err = embedlog.OpenFS(n.disk, &embedlog.Options{Replication: node, Logger: logger.With("node", n.id), MaintenanceInterval: c.maintenance, MaxBytes: c.maxBytes[n.id], PreferredLeaders: c.preferred})
 	return err
 }
 

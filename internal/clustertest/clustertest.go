@@ -83,6 +83,25 @@ func (n *Net) Deafen(id engine.LogID, node int32) (release func()) {
 	}
 }
 
+// Starve has a node get nothing of a log, neither entries nor what is committed, until release is called: as one that
+// is slow, or cut off. Others are a majority all the same.
+func (n *Net) Starve(id engine.LogID, node int32) (release func()) {
+	g := n.group(id)
+	g.mu.Lock()
+	g.starved[node] = true
+	g.mu.Unlock()
+	return func() {
+		defer g.tell()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.starved, node)
+		if l := g.running[node]; l != nil && g.bring(l) != nil {
+			delete(g.running, node)
+		}
+		g.commit()
+	}
+}
+
 // Doubt has whoever is elected lead, and take records, and not know yet what earlier leaders have
 // committed, until release is called: as one that was elected, and has committed nothing yet.
 func (n *Net) Doubt(id engine.LogID) (release func()) {
@@ -102,7 +121,7 @@ func (n *Net) group(id engine.LogID) *group {
 	defer n.mu.Unlock()
 	g := n.groups[id]
 	if g == nil {
-		g = &group{leader: -1, running: map[int32]*Log{}, holds: map[int32]bool{}, deaf: map[int32]bool{}}
+		g = &group{leader: -1, running: map[int32]*Log{}, holds: map[int32]bool{}, deaf: map[int32]bool{}, starved: map[int32]bool{}}
 		g.moved = sync.NewCond(&g.mu)
 		n.groups[id] = g
 	}
@@ -124,6 +143,7 @@ type group struct {
 	running   map[int32]*Log
 	holds     map[int32]bool // nodes whose log has held entries, until Forget
 	deaf      map[int32]bool // nodes that do not hear of commits
+	starved   map[int32]bool // nodes that get nothing
 	watchers  []*func()
 }
 
@@ -147,7 +167,7 @@ func (g *group) append(entries []partition.Entry) error {
 	}
 	for _, m := range g.members {
 		l := g.running[m]
-		if l == nil {
+		if l == nil || g.starved[m] {
 			continue
 		}
 		if err := g.bring(l); err != nil {
@@ -206,7 +226,7 @@ func (g *group) commit() {
 	}
 	g.committed = g.last()
 	for _, m := range g.members {
-		if l := g.running[m]; l != nil && !g.deaf[m] {
+		if l := g.running[m]; l != nil && !g.deaf[m] && !g.starved[m] {
 			l.part.Commit(g.committed)
 		}
 	}

@@ -27,14 +27,15 @@ type statusAnswer struct{ Logs []ledLog }
 
 // ledLog is one log as its leader sees it.
 type ledLog struct {
-	Topic  TopicID
-	Status ReplicaStatus
+	Topic         TopicID
+	Status        ReplicaStatus
+	HighWatermark int64 // 0 from a node that does not say it
 }
 
 func (e *Engine) serveStatus(_ context.Context, c *statusCall) (a statusAnswer, err error) {
 	if c.Topic.IsZero() && !c.Behind {
 		if s := e.ClusterStatus()[0]; s.Leader == e.identity.node {
-			a.Logs = append(a.Logs, ledLog{Status: s})
+			a.Logs = append(a.Logs, ledLog{Status: s, HighWatermark: e.meta.part.HighWatermark()})
 		}
 	}
 	for _, t := range e.view.Load().byID {
@@ -49,7 +50,7 @@ func (e *Engine) serveStatus(_ context.Context, c *statusCall) (a statusAnswer, 
 			if c.Behind && !s.behind() {
 				continue
 			}
-			a.Logs = append(a.Logs, ledLog{t.meta.id, s})
+			a.Logs = append(a.Logs, ledLog{t.meta.id, s, p.HighWatermark()})
 		}
 	}
 	return a, nil
@@ -61,12 +62,12 @@ func (s *ReplicaStatus) behind() bool {
 }
 
 // askStatus has all other nodes say how the logs are that they lead.
-func (e *Engine) askStatus(ctx context.Context, c statusCall) map[LogID]ReplicaStatus {
+func (e *Engine) askStatus(ctx context.Context, c statusCall) map[LogID]ledLog {
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
 	var mu sync.Mutex
 	var asked sync.WaitGroup
-	said := make(map[LogID]ReplicaStatus)
+	said := make(map[LogID]ledLog)
 	for _, node := range e.peerIDs() {
 		if !e.replicas.heardLately(node, e.now()) {
 			continue
@@ -80,8 +81,8 @@ func (e *Engine) askStatus(ctx context.Context, c statusCall) map[LogID]ReplicaS
 			defer mu.Unlock()
 			for _, l := range a.Logs {
 				id := LogID{l.Topic, l.Status.Partition}
-				if has, ok := said[id]; !ok || l.Status.Epoch > has.Epoch {
-					said[id] = l.Status
+				if has, ok := said[id]; !ok || l.Status.Epoch > has.Status.Epoch {
+					said[id] = l
 				}
 			}
 		})
@@ -106,7 +107,7 @@ func (e *Engine) AskClusterStatus(ctx context.Context) []ReplicaStatus {
 			}
 			id.Topic = t.meta.id
 		}
-		list[i] = list[i].with(said[id])
+		list[i] = list[i].with(said[id].Status)
 	}
 	if why := e.noPart(list[0].Replicas); why != "" {
 		list[0].Reason = why // whoever leads does not know of it
@@ -117,14 +118,57 @@ func (e *Engine) AskClusterStatus(ctx context.Context) []ReplicaStatus {
 // AskStatus describes the groups of a topic's partitions as their leaders see them: see AskClusterStatus.
 func (e *Engine) AskStatus(ctx context.Context, t *Topic) []ReplicaStatus {
 	list := make([]ReplicaStatus, len(t.partitions))
-	var said map[LogID]ReplicaStatus
+	var said map[LogID]ledLog
 	if e.cluster != nil && slices.ContainsFunc(t.partitions, func(p *Partition) bool { return !p.Leads() }) {
 		said = e.askStatus(ctx, statusCall{Topic: t.meta.id})
 	}
 	for n, p := range t.partitions {
-		list[n] = p.Status().with(said[LogID{t.meta.id, int32(n)}])
+		list[n] = p.Status().with(said[LogID{t.meta.id, int32(n)}].Status)
 	}
 	return list
+}
+
+// ReplicaLag is how many offsets this node's replica of a partition is behind what its leader knows to be
+// committed. ok is false where there is no such replica.
+type ReplicaLag func(p *Partition) (offsets int64, ok bool)
+
+// AskReplicaLag asks the leaders of all partitions, which may take 2 seconds; of those that do not answer a replica
+// is behind as far as it knows itself. (DescribeLogDirs)
+func (e *Engine) AskReplicaLag(ctx context.Context) ReplicaLag {
+	var said map[LogID]ledLog
+	if e.cluster != nil && !e.closed.Load() {
+		said = e.askStatus(ctx, statusCall{})
+	}
+	return func(p *Partition) (int64, bool) {
+		if !p.Here() || p.Elsewhere() {
+			return 0, false
+		}
+		known := p.HighWatermark()
+		if !p.Leads() {
+			known = max(known, said[LogID{p.topicID, p.id}].HighWatermark)
+		}
+		return max(known-p.LogEnd(), 0), true
+	}
+}
+
+// MetaStatus is the metadata's log as its leader sees it: how it is replicated, its high watermark and its end. Where
+// nobody leads, or the leader does not answer within 2 seconds, it is what this node knows. Alone it is this
+// node's. (DescribeQuorum)
+func (e *Engine) MetaStatus(ctx context.Context) (s ReplicaStatus, highWatermark, logEnd int64) {
+	p := e.meta.part
+	if e.cluster == nil {
+		self := e.identity.node
+		return ReplicaStatus{Leader: self, Members: []MemberStatus{{Node: self, Voter: true, InSync: true}}}, p.HighWatermark(), p.LogEnd()
+	}
+	s = e.ClusterStatus()[0]
+	highWatermark, logEnd = p.HighWatermark(), p.LogEnd()
+	if s.Leader != e.identity.node {
+		if said, ok := e.askStatus(ctx, statusCall{})[LogID{}]; ok && said.Status.Epoch >= s.Epoch {
+			s, highWatermark = s.with(said.Status), max(highWatermark, said.HighWatermark)
+			logEnd = max(logEnd, highWatermark)
+		}
+	}
+	return s, highWatermark, logEnd
 }
 
 // with is what its leader says of a log, unless it was deposed since; what is wrong on this node stays.

@@ -79,7 +79,7 @@ func (s *Shares) acknowledge(ctx context.Context, req *AckRequest) error {
 		return err
 	}
 	at := topicPart{req.Topic, req.Partition}
-	p, err := s.engine.groups.partition(at)
+	p, err := s.partition(at)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (s *Shares) Acquire(ctx context.Context, req ShareRequest) (ShareResult, er
 
 func (s *Shares) acquire(ctx context.Context, req *ShareRequest) (res ShareResult, err error) {
 	at := topicPart{req.Topic, req.Partition}
-	p, err := s.engine.groups.partition(at)
+	p, err := s.partition(at)
 	if err != nil {
 		return res, err
 	}
@@ -82,7 +82,7 @@ func (s *Shares) acquire(ctx context.Context, req *ShareRequest) (res ShareResul
 	settings := sp.group.settings.Load()
 	res.LockTimeout = settings.lock
 	for range shareRounds {
-		more, err := s.look(sp, p, settings, req, &res)
+		more, err := s.look(ctx, sp, p, settings, req, &res)
 		if err != nil || len(res.Acquired) > 0 || !more {
 			return res, err
 		}
@@ -212,7 +212,7 @@ type found struct {
 
 // look reads from where there may be records, and acquires. more says that nothing was
 // acquired and it is worth looking again. The caller has reading.
-func (s *Shares) look(sp *sharePart, p *Partition, settings *shareSettings, req *ShareRequest, res *ShareResult) (more bool, err error) {
+func (s *Shares) look(ctx context.Context, sp *sharePart, p *Partition, settings *shareSettings, req *ShareRequest, res *ShareResult) (more bool, err error) {
 	sp.mu.Lock()
 	if sp.dead {
 		sp.mu.Unlock()
@@ -224,9 +224,14 @@ func (s *Shares) look(sp *sharePart, p *Partition, settings *shareSettings, req 
 	if !ok {
 		return false, nil
 	}
-	list, err := sp.read(p, offset, settings, req)
+	list, err := sp.read(ctx, s, p, offset, settings, req)
 	if err != nil {
-		if errors.Is(err, partition.ErrOffsetOutOfRange) && p.LogStart() > offset {
+		var outside *partition.OffsetOutOfRangeError
+		if errors.As(err, &outside) && outside.LogStart > offset {
+			sp.mu.Lock()
+			defer sp.mu.Unlock()
+			sp.state.trim(outside.LogStart)
+			sp.wakeLocked()
 			return true, nil // records were deleted in between
 		}
 		if !errors.Is(err, log.ErrCorrupt) || len(list) == 0 {
@@ -282,9 +287,9 @@ func (s *Shares) look(sp *sharePart, p *Partition, settings *shareSettings, req 
 
 // read finds out what lies from offset on: batches of records, and offsets without any.
 // Together with an error it returns what comes before.
-func (sp *sharePart) read(p *Partition, offset int64, settings *shareSettings, req *ShareRequest) (list []found, err error) {
+func (sp *sharePart) read(ctx context.Context, s *Shares, p *Partition, offset int64, settings *shareSettings, req *ShareRequest) (list []found, err error) {
 	maxBytes := cmp.Or(max(req.MaxBytes, 0), 1<<20)
-	r, err := p.ReadFrom(offset, &partition.ReaderOptions{Isolation: settings.isolation, ReadAhead: maxBytes})
+	r, err := s.source(ctx, p, offset, maxBytes, settings.isolation)
 	if err != nil {
 		return nil, err
 	}
@@ -378,12 +383,10 @@ func (s *Shares) await(ctx context.Context, group string, parts []TopicPartition
 		return fmt.Errorf("share group %q: %w", group, err)
 	}
 	w := partition.NewWaiter()
-	var waits []*partition.Wait
+	waits := shareWaits{w: w}
 	var listening []*sharePart
 	defer func() {
-		for _, x := range waits {
-			x.Disarm()
-		}
+		waits.disarm()
 		for _, sp := range listening {
 			sp.mu.Lock()
 			if sp.waiting[w]--; sp.waiting[w] <= 0 {
@@ -401,7 +404,7 @@ func (s *Shares) await(ctx context.Context, group string, parts []TopicPartition
 	for _, t := range parts {
 		for _, index := range t.Partitions {
 			at := topicPart{t.Topic, index}
-			p, err := s.engine.groups.partition(at)
+			p, err := s.partition(at)
 			sp := g.find(at)
 			if err != nil || sp == nil {
 				continue // the next look tells why
@@ -421,9 +424,7 @@ func (s *Shares) await(ctx context.Context, group string, parts []TopicPartition
 			if room {
 				// What is available may lie where the group does not read yet: its isolation
 				// level may have been raised.
-				x := &partition.Wait{}
-				waits = append(waits, x)
-				if !x.Arm(w, p.Partition, offset, settings.isolation) {
+				if !waits.arm(p, offset, settings.isolation) {
 					return nil
 				}
 			}

@@ -161,6 +161,12 @@ func (s *Shares) prepare(ctx context.Context, create bool) ([]*shareShard, error
 // there is nothing.
 func (s *Shares) group(ctx context.Context, name string, create bool) (*shareGroup, error) {
 	shards, err := s.prepare(ctx, create)
+	if err == nil && shards == nil {
+		var t *Topic
+		if t, err = s.engine.internalTopic(ctx, shareTopicName); t != nil {
+			shards, err = s.prepare(ctx, false) // this node had not heard of it
+		}
+	}
 	if err != nil || shards == nil {
 		return nil, err
 	}
@@ -463,7 +469,7 @@ func (sp *sharePart) check(p *Partition) {
 		return
 	}
 	end := p.LogEnd()
-	if p.repl != nil {
+	if p.engine.cluster != nil {
 		// What was acknowledged in a replicated log stays, and what is here may lag behind it.
 		epoch, end = -1, math.MaxInt64
 	}
@@ -546,7 +552,7 @@ func (s *Shares) write(ctx context.Context, sp *sharePart, ticket uint64) error 
 // append writes a snapshot. The caller has writing.
 func (s *Shares) append(ctx context.Context, sp *sharePart, start int64, batches []shareBatch, done int64) error {
 	epoch := int32(-1)
-	if p, err := s.engine.groups.partition(sp.at); err == nil {
+	if p, err := s.partition(sp.at); err == nil {
 		epoch = p.LeaderEpoch()
 	}
 	now := s.engine.Now().UnixMilli()
@@ -656,7 +662,7 @@ func (s *Shares) flushAll(groups []*shareGroup, now time.Time, held bool) {
 // that no acknowledgement has written: deliveries that came to nothing, and with held
 // those that are under way, too.
 func (s *Shares) due(sp *sharePart, now time.Time, held bool) bool {
-	p, err := s.engine.groups.partition(sp.at)
+	p, err := s.partition(sp.at)
 	if err != nil {
 		return false // its topic is being deleted, or cannot be read
 	}

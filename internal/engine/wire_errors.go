@@ -44,7 +44,7 @@ var peerErrors = func() *codec.Errors {
 		"ErrUnknownUser": ErrUnknownUser, "ErrInvalidUser": ErrInvalidUser, "ErrInvalidACL": ErrInvalidACL,
 		"ErrInvalidQuota": ErrInvalidQuota,
 
-		"ErrUnknownNode": ErrUnknownNode, "ErrInvalidNode": ErrInvalidNode, "ErrNotRecoverable": ErrNotRecoverable, "ErrReplicaLost": ErrReplicaLost,
+		"ErrUnknownNode": ErrUnknownNode, "ErrInvalidNode": ErrInvalidNode, "ErrNotRecoverable": ErrNotRecoverable, "ErrNoReassignment": ErrNoReassignment, "ErrReplicaLost": ErrReplicaLost,
 		"ErrInvalidReplicationFactor": ErrInvalidReplicationFactor, "ErrInvalidAssignment": ErrInvalidAssignment,
 
 		"ErrUnknownMember": ErrUnknownMember, "ErrRebalance": ErrRebalance, "ErrUnknownGroup": ErrUnknownGroup,

@@ -29,7 +29,10 @@ type Options struct {
 	OpenFiles int
 	// MaxBytes bounds what the database takes on the disk: the oldest records of the
 	// topics that allow it are deleted first, and where none does, producing fails
-	// with ErrNoSpace. Zero means no bound; the smallest is 4 MiB.
+	// with ErrNoSpace. Zero means no bound; the smallest is 4 MiB. In a cluster it is of this
+	// node's directory, and nodes should have the same: leaders decide what is deleted, so a
+	// follower with less room than its leader falls behind, and has no part in acknowledging, until
+	// there is room. It does not hold the votes' file, raft.db, which is small.
 	MaxBytes int64
 	// Logger is told what happens in the background. Nil is silent.
 	Logger *slog.Logger

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +45,9 @@ func capSegment(limit int64) int64  { return clamp(limit/32, 64<<10, 1<<30) }
 
 func clamp(n, least, most int64) int64 { return max(least, min(n, most)) }
 
+// replicationPrefix is what the names of files begin with that replication keeps beside the logs.
+const replicationPrefix = "raft."
+
 // newDiskCap counts what is in fsys and bounds it. It is nil without a cap, and its
 // methods hold for nil.
 func newDiskCap(e *Engine, fsys vfs.FS, limit int64) (*diskCap, error) {
@@ -52,8 +57,11 @@ func newDiskCap(e *Engine, fsys vfs.FS, limit int64) (*diskCap, error) {
 	if limit < MinMaxBytes {
 		return nil, fmt.Errorf("MaxBytes is %d: must be 0, which is no cap, or at least %d", limit, MinMaxBytes)
 	}
-	// The log moves its start by a checkpoint, and nothing can be deleted without.
-	q, err := vfs.NewQuota(fsys, limit, capSpare(limit), log.Essential)
+	// The log moves its start by a checkpoint, and nothing can be deleted without. In a cluster that takes a leader,
+	// and a leader takes votes that are durable.
+	q, err := vfs.NewQuota(fsys, limit, capSpare(limit), func(name string) bool {
+		return log.Essential(name) || strings.HasPrefix(path.Base(name), replicationPrefix)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,176 @@
+package raftrepl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/simnet"
+	"github.com/x/embedlog/internal/vfs"
+)
+
+// openCapped is three databases that are one cluster, and a topic that nothing is deleted of by itself.
+func openCapped(t *testing.T, maxBytes map[int32]int64) (*dbCluster, *embedlog.Topic) {
+	c := &dbCluster{t: t, net: simnet.New(), peers: map[int32]string{}, maxBytes: maxBytes, preferred: -1}
+	for id := range int32(3) {
+		c.peers[id+1] = simAddress(id + 1)
+	}
+	for id := range int32(3) {
+		n := &dbNode{id: id + 1, disk: vfs.NewMem()}
+		c.nodes = append(c.nodes, n)
+		c.start(n)
+	}
+	var topic *embedlog.Topic
+	c.until("the topic is made", func() (err error) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		topic, err = c.nodes[0].db.EnsureTopic(ctx, "kept", &embedlog.TopicConfig{ReplicationFactor: 3, Retention: -1})
+		return err
+	})
+	return c, topic
+}
+
+// produce appends records of 20 KB until one fails, or there are so many, and returns how many were acknowledged.
+func produceCapped(t *testing.T, topic *embedlog.Topic, most int) (n int, err error) {
+	t.Helper()
+	for n < most {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, err := topic.Produce(ctx, embedlog.Record{Value: make([]byte, 20_000)})
+		cancel()
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// countAt is how many records a node reads.
+func countAt(t *testing.T, n *dbNode) (count int, err error) {
+	topic, err := n.db.Topic("kept")
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for _, err := range topic.Scan(ctx, &embedlog.ScanOptions{Linearizable: true}) {
+		if err != nil {
+			return count, err
+		}
+		count++
+	}
+	return count, nil
+}
+
+// The cap of each node's directory holds in a cluster: when those that could lead are at it, records are refused as
+// by a full disk, and what was acknowledged is there; when some are deleted, records are taken again.
+func TestCappedCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 8 << 20
+		c, topic := openCapped(t, map[int32]int64{1: limit, 2: limit, 3: limit})
+		defer c.close()
+		n, err := produceCapped(t, topic, 1000)
+		if !errors.Is(err, embedlog.ErrNoSpace) && !errors.Is(err, embedlog.ErrUnknownOutcome) || n < 100 || n > limit/20_000 {
+			t.Fatalf("%d records, then %v", n, err)
+		}
+		c.until("it is refused for want of room", func() error {
+			if _, err := produceCapped(t, topic, 1); !errors.Is(err, embedlog.ErrNoSpace) || !embedlog.IsRetriable(err) {
+				return fmt.Errorf("got %v", err)
+			}
+			return nil
+		})
+		for _, node := range c.nodes {
+			if used := node.db.Engine().MaintenanceStats().UsedBytes; used > limit {
+				t.Errorf("node %d takes %d bytes of %d", node.id, used, limit)
+			}
+			c.until("all is read", func() error {
+				got, err := countAt(t, node)
+				if err == nil && got < n {
+					err = fmt.Errorf("node %d has %d records of %d", node.id, got, n)
+				}
+				return err
+			})
+		}
+		c.until("records are deleted", func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			_, err := topic.DeleteRecords(ctx, 0, int64(n-10))
+			return err
+		})
+		more := 0
+		c.until("records are taken again", func() error {
+			got, err := produceCapped(t, topic, 50-more)
+			more += got
+			return err
+		})
+	})
+}
+
+// Followers that are at their cap do not acknowledge: without a majority nothing is; with it the one that is at its
+// cap is behind, and catches up when it has room.
+func TestCappedFollowers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 4 << 20
+		c, topic := openCapped(t, map[int32]int64{2: limit, 3: limit})
+		defer c.close()
+		lead := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			for _, s := range c.nodes[0].db.Cluster().Status() {
+				if s.Topic == "kept" && s.Leader == 1 {
+					return nil
+				}
+			}
+			return errors.Join(errors.New("another node leads"), c.nodes[0].db.Cluster().TransferLeadership(ctx, "kept", 0, 1))
+		}
+		c.until("node 1 leads", lead)
+		const wanted = 2 * limit / 20_000
+		n, err := produceCapped(t, topic, wanted)
+		if err == nil || n < 50 {
+			t.Fatalf("%d records were acknowledged that a majority has no room for: %v", n, err)
+		}
+		if err := c.nodes[1].db.Engine().SetMaxBytes(64 << 20); err == nil {
+			t.Log("node 2 has room")
+		} else {
+			t.Fatal(err)
+		}
+		c.until("a majority has room", func() error {
+			got, err := produceCapped(t, topic, wanted-n)
+			n += got
+			return err
+		})
+		if used := c.nodes[2].db.Engine().MaintenanceStats().UsedBytes; used > limit {
+			t.Errorf("node 3 takes %d bytes of %d", used, limit)
+		}
+		c.until("node 3 is said to be behind", func() error {
+			for _, s := range c.nodes[0].db.Cluster().AskStatus(t.Context()) {
+				if s.Topic == "kept" && len(s.InSync) == 2 && s.Reason != "" {
+					return nil
+				}
+			}
+			return errors.New("nobody is behind")
+		})
+		if err := c.nodes[2].db.Engine().SetMaxBytes(64 << 20); err != nil {
+			t.Fatal(err)
+		}
+		c.until("all are in sync", func() error {
+			for _, s := range c.nodes[0].db.Cluster().AskStatus(t.Context()) {
+				if s.Topic == "kept" && len(s.InSync) == 3 {
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		})
+		c.until("node 3 has all", func() error {
+			got, err := countAt(t, c.nodes[2])
+			if err == nil && got < n {
+				err = fmt.Errorf("%d records of %d", got, n)
+			}
+			return err
+		})
+	})
+}

@@ -359,7 +359,18 @@ func (s *sim) pause(n *simNode) bool {
 		case inst.rpc <- raft.RPC{Command: &raft.AppendEntriesRequest{RPCHeader: r.g.gate.header()}, RespChan: answer}:
 			<-end.C
 			s.net.Freeze(hostName(n.id), false)
-			<-answer
+			select {
+			case <-answer:
+				return
+			case <-inst.done:
+			}
+			// The library has answered, is about to, or ends without having looked.
+			ended := make(chan struct{})
+			s.wg.Go(func() { inst.raft.Shutdown().Error(); close(ended) })
+			select {
+			case <-answer:
+			case <-ended:
+			}
 		case <-end.C:
 			s.net.Freeze(hostName(n.id), false)
 		case <-inst.done:

@@ -46,6 +46,10 @@ func (c *Cluster) AskStatus(ctx context.Context) []ReplicaStatus {
 	return c.db.engine.AskClusterStatus(ctx)
 }
 
+// Removed is a *NodeRemovedError when this node was removed from the cluster, as its own metadata says or a node that has
+// refused it; nil as long as nothing is known of that. Nobody serves it any more, and its directory does not get in again.
+func (c *Cluster) Removed() error { return c.db.engine.Removed() }
+
 // AddNode lets a node take part that has an empty directory: peers find it at address. It
 // gets replicas of topics that are created later; Reassign and SetReplicationFactor
 // give it more.

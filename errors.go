@@ -77,6 +77,8 @@ var (
 	ErrNoReassignment = engine.ErrNoReassignment
 	// ErrInvalidNode is matched by *InvalidNodeError.
 	ErrInvalidNode = engine.ErrInvalidNode
+	// ErrNodeRemoved is matched by *NodeRemovedError: this node was removed from its cluster, and nobody serves it any more.
+	ErrNodeRemoved = engine.ErrNodeRemoved
 	// ErrPeerUnreachable says that another node of the cluster could not be reached, and
 	// was asked nothing.
 	ErrPeerUnreachable = engine.ErrPeerUnreachable
@@ -159,6 +161,8 @@ type (
 	UnknownNodeError = engine.UnknownNodeError
 	// InvalidNodeError says why a node cannot take part, or cannot be removed.
 	InvalidNodeError = engine.InvalidNodeError
+	// NodeRemovedError names the node, and who says so.
+	NodeRemovedError = engine.NodeRemovedError
 	// InvalidSettingError is one setting or option that is not valid, and why.
 	InvalidSettingError = engine.InvalidSettingError
 

@@ -34,6 +34,7 @@ var allErrors = map[string]struct {
 	"ErrInvalidAssignment":        {ErrInvalidAssignment, false},
 	"ErrNotRecoverable":           {ErrNotRecoverable, false},
 	"ErrInvalidNode":              {ErrInvalidNode, false},
+	"ErrNodeRemoved":              {ErrNodeRemoved, false},
 	"ErrInvalidReplicationFactor": {ErrInvalidReplicationFactor, false},
 	"ErrPeerUnreachable":          {ErrPeerUnreachable, true},
 	"ErrCoordinatorLoading":       {ErrCoordinatorLoading, true},

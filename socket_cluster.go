@@ -16,6 +16,7 @@ const clusterPatience = 30 * time.Second
 func (s *session) cluster(ctx context.Context, _ none) (sock.Cluster, error) {
 	c := s.db.Cluster()
 	out := sock.Cluster{Node: c.Node(), ClusterID: s.db.engine.Info().ClusterID, Nodes: []sock.ClusterNode{}, Logs: []sock.ClusterLog{}}
+	out.Removed = c.Removed() != nil
 	for _, n := range c.Nodes() {
 		x := sock.ClusterNode{Node: n.ID, Address: n.Address, Endpoints: []sock.Endpoint{}, Alive: n.Alive, Trouble: n.Trouble, Draining: n.Draining, Meta: n.Meta}
 		if !n.Directory.IsZero() {

@@ -29,6 +29,7 @@ var codes = []struct {
 	{embedlog.ErrInvalidReplicationFactor, codeInvalidReplicationFactor},
 	{embedlog.ErrInvalidAssignment, codeInvalidReplicaAssignment},
 	{embedlog.ErrUnknownNode, codeInvalidReplicaAssignment},
+	{embedlog.ErrNodeRemoved, codeNotLeaderOrFollower}, // other nodes serve the client
 	{embedlog.ErrInvalidNode, codeInvalidRequest},
 	{embedlog.ErrNotRecoverable, codeInvalidRequest},
 	{embedlog.ErrNoReassignment, codeNoReassignmentInProgress},

@@ -42,7 +42,7 @@ var sentinels = map[string]error{
 	"ErrWrongDirectory": embedlog.ErrWrongDirectory, "ErrUnknownUser": embedlog.ErrUnknownUser, "ErrInvalidUser": embedlog.ErrInvalidUser,
 	"ErrInvalidACL": embedlog.ErrInvalidACL, "ErrInvalidQuota": embedlog.ErrInvalidQuota, "ErrReentrant": embedlog.ErrReentrant,
 	"ErrInvalidReplicationFactor": embedlog.ErrInvalidReplicationFactor, "ErrInvalidAssignment": embedlog.ErrInvalidAssignment,
-	"ErrUnknownNode": embedlog.ErrUnknownNode, "ErrInvalidNode": embedlog.ErrInvalidNode, "ErrNotRecoverable": embedlog.ErrNotRecoverable, "ErrPeerUnreachable": embedlog.ErrPeerUnreachable,
+	"ErrUnknownNode": embedlog.ErrUnknownNode, "ErrInvalidNode": embedlog.ErrInvalidNode, "ErrNodeRemoved": embedlog.ErrNodeRemoved, "ErrNotRecoverable": embedlog.ErrNotRecoverable, "ErrPeerUnreachable": embedlog.ErrPeerUnreachable,
 	"ErrCoordinatorLoading": embedlog.ErrCoordinatorLoading, "ErrReplicated": embedlog.ErrReplicated, "ErrNoHandler": embedlog.ErrNoHandler,
 }
 

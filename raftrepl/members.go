@@ -14,6 +14,16 @@ import (
 	"github.com/x/embedlog/log"
 )
 
+// hasMember says whether a node is a member of the group, as this replica's log says. Without an instance that runs nobody
+// is.
+func (g *Group) hasMember(node int32) bool {
+	inst := g.instance()
+	if inst == nil {
+		return false
+	}
+	return slices.ContainsFunc(inst.raft.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return memberNode(s.ID) == node })
+}
+
 // firstMembers is the configuration that a group begins with: the same bytes on every
 // member.
 func firstMembers(nodes []int32) []byte {

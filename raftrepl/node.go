@@ -97,7 +97,7 @@ func (n *Node) Start(h engine.Host) error {
 	t := makeTransport(transportConfig{
 		self: n.cfg.Node, name: n.cfg.Cluster, listen: n.cfg.Listen, advertise: n.cfg.Advertise, token: n.cfg.Token, network: n.cfg.Network, tls: n.tls,
 		election: n.cfg.Timing.Election, boot: boot, identity: n.identity, logger: n.logger, address: n.address,
-		adopt: n.adopter(), directory: n.directory, learned: n.learn, serve: h.Serve,
+		adopt: n.adopter(), directory: n.directory, standing: n.standing(), learned: n.learn, serve: h.Serve,
 	})
 	if err := t.begin(); err != nil {
 		n.votes.Close()
@@ -134,9 +134,7 @@ func (n *Node) adopter() func(engine.TopicID) error {
 
 // directory is what the metadata has registered.
 func (n *Node) directory(node int32) (engine.TopicID, bool) {
-	r, ok := n.host.(interface {
-		Directory(node int32) (engine.TopicID, bool)
-	})
+	r, ok := n.host.(engine.Registry)
 	if !ok {
 		return engine.TopicID{}, false
 	}
@@ -259,6 +257,18 @@ func (n *Node) Log(id engine.LogID, initial []int32) engine.ReplicatedLog {
 				}
 			}
 			return 0
+		},
+		member: func(node int32) bool {
+			g := group()
+			return g == nil || g.hasMember(node)
+		},
+		leads: func() int32 {
+			g := group()
+			if g == nil {
+				return -1
+			}
+			leader, _ := g.Leader()
+			return leader
 		},
 		left: func(node int32) {
 			if g := group(); g != nil {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/x/embedlog/internal/engine"
@@ -53,6 +54,8 @@ type transportConfig struct {
 	adopt func(cluster engine.TopicID) error
 	// directory is the directory id that is registered of a node, if any is.
 	directory func(node int32) (engine.TopicID, bool)
+	// standing is what a directory may do that says to be a node's. Nil is that all may do all.
+	standing func(node int32, directory engine.TopicID) engine.Standing
 	// learned is told what a peer says of where it is.
 	learned func(node int32, address string)
 	serve   func(ctx context.Context, from int32, service string, request []byte) ([]byte, error)
@@ -82,6 +85,9 @@ type transport struct {
 	strangers map[net.Conn]struct{} // before the handshake is over
 
 	refusals sayings // of those that dialled
+
+	rejudged  chan struct{} // what nodes may do has changed
+	removedBy atomic.Int32  // a peer that has said that this node was removed
 }
 
 // newTransport listens, and dials when something is to be sent.
@@ -96,7 +102,7 @@ func makeTransport(c transportConfig) *transport {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
 	t := &transport{transportConfig: c, instance: rand.Uint64(), peers: map[int32]*peer{},
-		groups: map[engine.LogID]*groupTransport{}, strangers: map[net.Conn]struct{}{}}
+		groups: map[engine.LogID]*groupTransport{}, strangers: map[net.Conn]struct{}{}, rejudged: make(chan struct{}, 1)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -110,6 +116,7 @@ func (t *transport) begin() error {
 	}
 	t.listener = ln
 	t.run(t.accept)
+	t.run(t.rejudge)
 	return nil
 }
 
@@ -305,11 +312,16 @@ func (t *transport) judge(h *hello, named int32) *welcome {
 	case h.to != 0 && h.to != t.self:
 		return no(RefusedNode, "it wants node %d, this is node %d", h.to, t.self)
 	}
+	stands := t.standingOf(h.from, h.directory)
+	if stands == engine.StandsRemoved && !t.memberOfAny(h.from) {
+		return no(RefusedRemoved, "%s", stands.Why(h.from))
+	}
 	registered, known := t.directory(h.from)
 	if !known && t.token != "" && subtle.ConstantTimeCompare([]byte(t.token), []byte(h.token)) != 1 {
 		return no(RefusedToken, "node %d was not here before, and its token is not this node's", h.from)
 	}
-	if _, ok := t.address(h.from); !ok && t.token == "" && t.tls == nil {
+	// Whoever is of this cluster already may have been added while this node was away.
+	if _, ok := t.address(h.from); !ok && t.token == "" && t.tls == nil && (h.cluster.IsZero() || t.standing == nil) {
 		return no(RefusedNode, "node %d is not known", h.from) // else it may knock, to be put into the registry
 	}
 	if known && registered != h.directory {
@@ -407,6 +419,9 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 	case t.tls != nil && named != w.node:
 		return no(RefusedCertificate, "it says to be node %d, its certificate is of node %d", w.node, named)
 	case w.reason != 0:
+		if w.reason == RefusedRemoved && w.cluster == own.cluster {
+			t.removedBy.Store(w.node)
+		}
 		return nil, nil, &PeerRefusedError{Node: w.node, Address: address, Reason: w.reason, Detail: w.words, ByPeer: true}
 	case w.version != protocolVersion:
 		return no(RefusedVersion, "it chose version %d, this node speaks %d", w.version, protocolVersion)
@@ -414,6 +429,9 @@ func (t *transport) introduce(raw net.Conn, address string, node int32, f flavou
 		return no(RefusedNode, "it is node %d", w.node)
 	case !own.cluster.IsZero() && w.cluster != own.cluster:
 		return no(RefusedCluster, "its directory is of cluster %s, this node's of %s: a node that joins begins with an empty one", w.cluster, own.cluster)
+	}
+	if s := t.standingOf(w.node, w.directory); s == engine.StandsRemoved && !t.memberOfAny(w.node) {
+		return no(RefusedRemoved, "%s", s.Why(w.node))
 	}
 	if d, ok := t.directory(w.node); ok && d != w.directory {
 		return no(RefusedDirectory, "it is registered with directory %s, this one is %s: it is a copy or was restored", d, w.directory)

@@ -77,7 +77,7 @@ func (t *transport) call(ctx context.Context, node int32, service string, reques
 		case a.err != nil:
 			return nil, fmt.Errorf("call %s of node %d: %w: %w", service, node, ErrCallLost, a.err)
 		}
-		if err := a.errOf(node); err != nil {
+		if err := l.heardOf(a.errOf(node)); err != nil {
 			return nil, fmt.Errorf("call %s: %w", service, err)
 		}
 		return a.body, nil
@@ -98,6 +98,10 @@ func (l *wire) serveCall(id uint64, d *decoder, size int) error {
 	request := d.b
 	if d.err != nil {
 		return d.err
+	}
+	if s := l.standing(); !s.MayCall(service) {
+		l.urgent(encodeRefusal(id, s, l.peer.node))
+		return nil
 	}
 	if left > math.MaxInt32 {
 		left = math.MaxInt32

@@ -58,6 +58,7 @@ const (
 	statusClosing
 	statusUnknown // a kind of request that this version does not know
 	statusReplica // it was for another replica: the text is the name of the one that is here
+	statusRefused // who asks may not: a byte says why, as in a handshake, and then the text
 	statuses
 )
 

@@ -48,6 +48,10 @@ type groupHooks struct {
 	// they did not fit, upon which a leader goes back in its log: what it answers when the count has
 	// moved since the request came is sent as an error. Nil is none.
 	storeFailures func() uint64
+	// member says whether a node is a member of the group, as far as this replica's log says; leads is who leads it, as far
+	// as is known here, and -1 without one. Nil member is that all are.
+	member func(node int32) bool
+	leads  func() int32
 	// left is told when a node's process has ended, met when there is a connection with one. They do not wait.
 	left, met func(node int32)
 }
@@ -186,7 +190,7 @@ func (g *groupTransport) ask(to raft.ServerID, ln lane, timeout time.Duration, b
 func (g *groupTransport) wait(ctx context.Context, l *wire, p *pending, response any) error {
 	select {
 	case a := <-p.answer:
-		if err := a.errOf(l.peer.node); err != nil {
+		if err := l.heardOf(a.errOf(l.peer.node)); err != nil {
 			return err
 		}
 		return decodeAnswer(a.body, response)
@@ -304,9 +308,9 @@ func (l *wire) raftRequest(k kind, id uint64, d *decoder, size int, reply, later
 	if err := d.end(); err != nil {
 		return err
 	}
-	g, st, why := l.receiver(route)
+	g, failure := l.receiver(id, route)
 	if g == nil {
-		reply(encodeFailure(id, st, why))
+		reply(failure)
 		return nil
 	}
 	if g.bytes.Add(int64(size)) > maxGroupBytes && g.bytes.Load() > int64(size) {
@@ -384,21 +388,25 @@ func (l *wire) header(r route) raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raftProtocol, ID: []byte(r.from), Addr: []byte(peerName(l.peer.node))}
 }
 
-// receiver is the group that a message is for, or why there is none.
-func (l *wire) receiver(r route) (*groupTransport, status, string) {
+// receiver is the group that a message is for; nil, and what is answered, when there is none, or it does not take
+// messages of who sent it.
+func (l *wire) receiver(id uint64, r route) (*groupTransport, []byte) {
 	if node, err := peerNumber(r.from); err != nil || node != l.peer.node {
-		return nil, statusNoGroup, fmt.Sprintf("it says to be of server %q and comes from node %d", r.from, l.peer.node)
+		return nil, encodeFailure(id, statusNoGroup, fmt.Sprintf("it says to be of server %q and comes from node %d", r.from, l.peer.node))
 	}
 	g := l.t.find(r.group)
 	if g == nil {
-		return nil, statusNoGroup, "the group is not here"
+		return nil, encodeFailure(id, statusNoGroup, "the group is not here")
+	}
+	if s := l.standing(); s != engine.StandsRegistered && !g.takesFrom(l.peer.node, s) {
+		return nil, encodeRefusal(id, s, l.peer.node)
 	}
 	if g.hooks.server != nil {
 		if here := g.hooks.server(); here != "" && here != r.to {
-			return nil, statusReplica, string(here)
+			return nil, encodeFailure(id, statusReplica, string(here))
 		}
 	}
-	return g, statusOK, ""
+	return g, nil
 }
 
 func (t *transport) find(id engine.LogID) *groupTransport {

@@ -82,11 +82,12 @@ const (
 	RefusedToken                                // it wants to join, with a wrong token
 	RefusedDuplicate                            // there is a connection already
 	RefusedClosing                              // the node leaves
+	RefusedRemoved                              // it was removed from the cluster
 	refusalReasons
 )
 
 func (r RefusalReason) String() string {
-	names := [...]string{"welcome", "protocol", "version", "cluster", "certificate", "node", "directory", "token", "duplicate", "closing"}
+	names := [...]string{"welcome", "protocol", "version", "cluster", "certificate", "node", "directory", "token", "duplicate", "closing", "removed"}
 	if int(r) < len(names) {
 		return names[r]
 	}
@@ -107,14 +108,20 @@ func (e *PeerRefusedError) Error() string {
 	if e.Node > 0 {
 		who = fmt.Sprintf("node %d", e.Node)
 	}
-	if e.ByPeer {
-		return fmt.Sprintf("%s at %s refuses (%s): %s", who, e.Address, e.Reason, e.Detail)
+	if e.Address != "" {
+		who += " at " + e.Address
 	}
-	return fmt.Sprintf("%s at %s is refused (%s): %s", who, e.Address, e.Reason, e.Detail)
+	if e.ByPeer {
+		return fmt.Sprintf("%s refuses (%s): %s", who, e.Reason, e.Detail)
+	}
+	return fmt.Sprintf("%s is refused (%s): %s", who, e.Reason, e.Detail)
 }
 
-// Is matches engine.ErrPeerUnreachable: nothing was sent to it.
-func (e *PeerRefusedError) Is(target error) bool { return target == engine.ErrPeerUnreachable }
+// Is matches engine.ErrPeerUnreachable: nothing was sent to it, or what was sent was not looked at. Of a node that was
+// removed, to itself, it matches engine.ErrNodeRemoved, too.
+func (e *PeerRefusedError) Is(target error) bool {
+	return target == engine.ErrPeerUnreachable || target == engine.ErrNodeRemoved && e.ByPeer && e.Reason == RefusedRemoved
+}
 
 func (h *hello) encode() []byte {
 	b := append(make([]byte, 2, 256), helloMagic...)

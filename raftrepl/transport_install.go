@@ -125,7 +125,7 @@ func (g *groupTransport) InstallSnapshot(to raft.ServerID, _ raft.ServerAddress,
 		l.urgentUnlessFailed(appendFlag(appendHead(nil, kindEnd, p.id), false))
 		return err
 	}
-	if err := a.errOf(node); err != nil {
+	if err := l.heardOf(a.errOf(node)); err != nil {
 		return err
 	}
 	return decodeAnswer(a.body, resp)
@@ -251,9 +251,9 @@ func (l *wire) beginInstall(id uint64, d *decoder) error {
 	from := l.peer.node
 	r.RPCHeader = l.header(route)
 	r.Leader = r.RPCHeader.Addr
-	g, st, why := l.receiver(route)
+	g, failure := l.receiver(id, route)
 	if g == nil {
-		l.urgent(encodeFailure(id, st, why))
+		l.urgent(failure)
 		return nil
 	}
 	s := &receiveStream{l: l, id: id, more: make(chan struct{}, 1)}

@@ -471,6 +471,8 @@ func (a *answer) errOf(node int32) error {
 		return a.err
 	case a.status == statusOK:
 		return nil
+	case a.status == statusRefused && len(a.body) > 0:
+		return &PeerRefusedError{Node: node, Reason: RefusalReason(a.body[0]), Detail: string(a.body[1:min(len(a.body), maxTextBytes)]), ByPeer: true}
 	case a.status == statusReplica:
 		here := raft.ServerID(a.body[:min(len(a.body), maxServerBytes)])
 		if number, _, ok := parseReplica(here); ok && number == node {

@@ -81,13 +81,14 @@ func (a *app) showCluster(st sock.Cluster, internal bool) error {
 	if err := errors.Join(a.say(""), a.show(logs)); err != nil {
 		return err
 	}
+	// Who was removed hears it from each of the others; it is said once, below.
 	for _, n := range st.Nodes {
 		if text := certificateText(n.CertificateEnds, time.Now()); text != "" {
 			if err := a.say("%s: its certificate %s; another one is taken as soon as it is in the files", a.paint(a.stdout, red, fmt.Sprint("node ", n.Node)), text); err != nil {
 				return err
 			}
 		}
-		if n.Trouble != "" {
+		if n.Trouble != "" && !st.Removed {
 			if err := a.say("%s cannot be reached: %s", a.paint(a.stdout, red, fmt.Sprint("node ", n.Node)), n.Trouble); err != nil {
 				return err
 			}

@@ -77,7 +77,7 @@ func TestClusterJoinAndLeave(t *testing.T) {
 	run(0, second, "cluster leave --yes", "node 2 has left")
 	soon(t, "who was removed says so", func() bool {
 		r := runHere(t, "", "cluster", "status", "--data", second.data)
-		return strings.Contains(r.stdout, "node 2 is not registered: it was removed")
+		return strings.Contains(r.stdout, "node 2 was removed from the cluster")
 	})
 	second.stop()
 	soon(t, "the first node is alone", func() bool {

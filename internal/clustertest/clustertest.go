@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/log"
@@ -253,9 +254,14 @@ type Node struct {
 	host engine.Host
 	down bool
 	lose func(service string) bool
+
+	removedBy atomic.Int32
 }
 
 var _ engine.Cluster = (*Node)(nil)
+
+// RemovedBy is a node that has refused this one because it was removed; 0 is none.
+func (n *Node) RemovedBy() int32 { return n.removedBy.Load() }
 
 func (n *Node) Self() int32 { return n.id }
 
@@ -300,6 +306,15 @@ func (n *Node) Call(ctx context.Context, node int32, service string, request []b
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	_, directory := n.host.Identity()
+	if r, ok := peer.host.(engine.Registry); ok {
+		if s := r.Standing(n.id, directory); !s.MayCall(service) {
+			if s == engine.StandsRemoved {
+				n.removedBy.Store(node)
+			}
+			return nil, fmt.Errorf("node %d: %w: %s", node, engine.ErrPeerUnreachable, s.Why(n.id))
+		}
 	}
 	answer, err := peer.host.Serve(ctx, n.id, service, slices.Clone(request))
 	peer.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -66,6 +67,9 @@ func (e *Engine) AddNode(ctx context.Context, id int32, address string) error {
 func (e *Engine) RemoveNode(ctx context.Context, id int32) error {
 	return e.administer(ctx, fmt.Sprint("remove node ", id), func() error {
 		err := e.mayRemove(id)
+		if err == nil {
+			err = e.stillMember(ctx, id)
+		}
 		if err != nil {
 			return err
 		}
@@ -98,6 +102,29 @@ func (e *Engine) mayRemove(id int32) error {
 		return &InvalidNodeError{id, fmt.Sprintf("without it %d of %d nodes would be there, which is no majority: nothing could be decided any more. Remove a node first that is gone for good (node %d is not heard of), or have it come back", there, left, gone)}
 	}
 	return nil
+}
+
+// stillMember says of which groups a node is a member that has nothing assigned any more: they let it go when the others have
+// all records, and until then may need its vote. Who leads them is asked; of a group that nobody leads nothing is known.
+func (e *Engine) stillMember(ctx context.Context, id int32) error {
+	var of []string
+	for _, s := range e.AskClusterStatus(ctx) {
+		if s.Topic == "" || s.InSync == nil || slices.Contains(s.Replicas, id) { // what is assigned is refused by the command
+			continue
+		}
+		if slices.ContainsFunc(s.Members, func(m MemberStatus) bool { return m.Node == id }) {
+			of = append(of, fmt.Sprintf("%s/%d", s.Topic, s.Partition))
+		}
+	}
+	if len(of) == 0 {
+		return nil
+	}
+	more := ""
+	if n := len(of) - 3; n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	return &InvalidNodeError{id, fmt.Sprintf("it is still a member of %s%s, until those that take its replicas over have all records: see `embedlog cluster status`, and remove it then",
+		strings.Join(of[:min(len(of), 3)], ", "), more)}
 }
 
 // neverThere says of nodes that are to have replicas which of them was never there: it would be waited for, and
@@ -308,6 +335,9 @@ func (e *Engine) noPart(nodes []int32) string {
 	e.meta.group.mu.Lock()
 	failed := e.meta.group.failed
 	e.meta.group.mu.Unlock()
+	if err := e.Removed(); err != nil {
+		return err.Error()
+	}
 	if len(nodes) > 0 && !slices.Contains(nodes, e.identity.node) {
 		return fmt.Sprintf("node %d is not registered: it was removed, or is to be added", e.identity.node)
 	}

@@ -77,6 +77,9 @@ func (r *route) run(ctx context.Context, here func(context.Context) error, there
 			}
 			return err
 		}
+		if removed := e.Removed(); removed != nil {
+			return r.ends(lost, fmt.Errorf("%s: %w", r.what, removed)) // nobody serves it any more
+		}
 		if e.closed.Load() {
 			return r.ends(lost, fmt.Errorf("%s: %w", r.what, log.ErrClosed))
 		}

@@ -102,10 +102,19 @@ type Adopter interface {
 }
 
 // Registry is what a Host is, too: it knows which directory speaks for a node. ok is
-// false while the metadata, as far as it is known here, has none.
+// false while the metadata, as far as it is known here, has none. Standing is what a directory may do that says to be a
+// node's: a Cluster has only those served who may, and cuts off who may not any more.
 type Registry interface {
 	Directory(node int32) (id TopicID, ok bool)
+	Standing(node int32, directory TopicID) Standing
 }
+
+// NodesWatcher is what a Cluster may be, too: NodesChanged is called when the metadata says something else of nodes. It does
+// not wait.
+type NodesWatcher interface{ NodesChanged() }
+
+// Removable is what a Cluster may be, too: RemovedBy is a peer that has refused this node because it was removed; 0 is none.
+type Removable interface{ RemovedBy() int32 }
 
 // Host is what a Cluster knows of its engine.
 type Host interface {

@@ -442,10 +442,24 @@ func testFromOneToThree(t *testing.T) {
 	if _, err := at.Partitions()[0].Append(ctx, []log.Record{{Value: []byte("v")}}, o); !errors.As(err, &other) || other.LogEnd != 5 {
 		t.Errorf("append where there is no replica: %v", err)
 	}
-	if err := first.RemoveNode(ctx, 1); err != nil {
-		t.Fatal(err)
-	}
+	p.until("node 1 is removed", func() bool { // as soon as the groups say that they have let it go
+		err := first.RemoveNode(ctx, 1)
+		if err != nil && !strings.Contains(err.Error(), "still a member") {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	time.Sleep(10 * time.Second) // it does not come back by itself
+	// What it asks others for is refused, in a read as in a write.
+	if _, err := at.Partitions()[0].Append(ctx, []log.Record{{Value: []byte("v")}}, nil); !errors.Is(err, ErrNodeRemoved) {
+		t.Errorf("append at a node that was removed: %v", err)
+	}
+	if _, err := at.Partitions()[0].ReadIndex(ctx); !errors.Is(err, ErrNodeRemoved) {
+		t.Errorf("read at a node that was removed: %v", err)
+	}
+	if why := first.ClusterStatus()[0].Reason; !strings.Contains(why, "node 1 was removed from the cluster") {
+		t.Errorf("its status says %q", why)
+	}
 	if nodes := p.open[2].Nodes(); len(nodes) != 2 {
 		t.Errorf("after one was removed there are %+v", nodes)
 	}

@@ -47,7 +47,7 @@ const (
 	addReplicatedCommand        commandKind = 17 // id, uvarint total, uvarint count, nodes of each partition that is added
 	assignCommand               commandKind = 18 // id, uvarint replication factor (0: as it is), uvarint count, uvarint partition, uvarint epoch and nodes of each, ascending
 	topicGoneCommand            commandKind = 19 // id, uvarint node id
-	clusterSnapshotCommand      commandKind = 20 // 1 flags (2: last part), uvarint count, nodes, uvarint count, placements, uvarint count, of deleted topics id and nodes
+	clusterSnapshotCommand      commandKind = 20 // 1 flags (2: last part, 4: removed nodes follow), uvarint count, nodes, uvarint count, placements, uvarint count, of deleted topics id and nodes, uvarint count, uvarint node id and directory id of each
 	lastCommandKind                         = clusterSnapshotCommand
 	snapshotFirst, snapshotLast             = 1, 2
 )
@@ -90,6 +90,7 @@ type command struct {
 	nodes      []*nodeMeta // clusterSnapshot
 	placements []placement // clusterSnapshot
 	waiting    []waiting   // clusterSnapshot
+	removed    []removed   // clusterSnapshot
 }
 
 // topicMeta is what the metadata says of a topic. It is never changed: an altered

@@ -117,18 +117,18 @@ type Engine struct {
 	shares *Shares
 	txns   *Txns
 
-	cluster     Cluster // nil alone
-	services    services
-	peers       atomic.Pointer[map[int32]string]  // addresses of the nodes
-	directories atomic.Pointer[map[int32]TopicID] // those that are registered
-	adopting    sync.Mutex                        // guards identity.cluster while the engine is open
-	started     bool                              // cluster.Start was called
-	initial     []int32                           // the nodes that begin the cluster
-	address     string                            // where peers find this node
-	changes     chan struct{}                     // in a cluster: holds a token while topics are being changed by this node
-	replicas    replicas
-	calling     calling // what asks peers in the background
-	handlers    peerHandlers
+	cluster   Cluster // nil alone
+	services  services
+	peers     atomic.Pointer[map[int32]string] // addresses of the nodes
+	standings atomic.Pointer[standings]        // who may ask what of this node
+	adopting  sync.Mutex                       // guards identity.cluster while the engine is open
+	started   bool                             // cluster.Start was called
+	initial   []int32                          // the nodes that begin the cluster
+	address   string                           // where peers find this node
+	changes   chan struct{}                    // in a cluster: holds a token while topics are being changed by this node
+	replicas  replicas
+	calling   calling // what asks peers in the background
+	handlers  peerHandlers
 
 	coordinators coordinators
 

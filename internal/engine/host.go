@@ -120,10 +120,10 @@ var (
 
 // Directory is the one that is registered for a node.
 func (h host) Directory(node int32) (id TopicID, ok bool) {
-	if d := h.e.directories.Load(); d != nil {
-		id, ok = (*d)[node]
+	if r := h.e.standings.Load(); r != nil {
+		id = r.directories[node]
 	}
-	return id, ok
+	return id, !id.IsZero()
 }
 
 // Adopt makes a directory that is of no cluster yet one of this cluster. Of a

@@ -17,6 +17,7 @@ type metadata struct {
 	deleting map[TopicID]*topicMeta
 	nextID   int64 // the next producer id that is given to nobody
 	nodes    map[int32]*nodeMeta
+	removed  []removed // directories of nodes that were removed, the last ones, in order
 	security security
 	// bytes is about what the topics take in a snapshot.
 	bytes int

@@ -51,6 +51,7 @@ const (
 	maxReplicas  = 15
 	maxAddress   = 255
 	maxEndpoints = 16
+	maxRemoved   = 1000 // the last ones are remembered
 )
 
 var (
@@ -71,6 +72,30 @@ func (e *UnknownNodeError) Error() string { return fmt.Sprintf("node %d is not r
 
 // Is matches ErrUnknownNode.
 func (e *UnknownNodeError) Is(target error) bool { return target == ErrUnknownNode }
+
+// ErrNodeRemoved is matched by *NodeRemovedError.
+var ErrNodeRemoved = errors.New("embedlog: the node was removed from the cluster")
+
+// NodeRemovedError is a node that was removed from the cluster: it has no part any more, whatever its directory, its
+// certificate or the token say. It matches ErrInvalidNode, too.
+type NodeRemovedError struct {
+	Node int32
+	By   int32 // the node that says so; 0 when the metadata of this one does
+}
+
+func (e *NodeRemovedError) Error() string {
+	says := ""
+	if e.By > 0 {
+		says = fmt.Sprintf(", as node %d says", e.By)
+	}
+	return fmt.Sprintf("node %d was removed from the cluster%s: it has no part in anything, and its directory does not get in again. "+
+		"Stop it. To have it as a node again, start it with an empty directory and add it (`embedlog cluster add`)", e.Node, says)
+}
+
+// Is matches ErrNodeRemoved and ErrInvalidNode.
+func (e *NodeRemovedError) Is(target error) bool {
+	return target == ErrNodeRemoved || target == ErrInvalidNode
+}
 
 // InvalidNodeError says why a node cannot be registered, removed, or take part.
 type InvalidNodeError struct {

@@ -9,6 +9,9 @@ import "encoding/binary"
 //	nodes     uvarint count, uvarint id of each, in order of preference
 const nodeDraining = 1
 
+// snapshotRemoved is a flag of a part of a snapshot of a cluster: directories of removed nodes follow, one or more.
+const snapshotRemoved = 4
+
 // placed gives one partition its replicas.
 type placed struct {
 	partition int
@@ -29,6 +32,12 @@ type placement struct {
 type waiting struct {
 	topic TopicID
 	nodes []int32
+}
+
+// removed is the directory of a node that was removed: it does not get in again.
+type removed struct {
+	node      int32
+	directory TopicID
 }
 
 func appendNodes(b []byte, nodes []int32) []byte {
@@ -85,7 +94,11 @@ func (c *command) encodeCluster(b []byte) []byte {
 	case topicGoneCommand:
 		return binary.AppendUvarint(append(b, c.topic.id[:]...), uint64(c.node.id))
 	case clusterSnapshotCommand:
-		b = binary.AppendUvarint(append(b, c.flags), uint64(len(c.nodes)))
+		flags := c.flags
+		if len(c.removed) > 0 {
+			flags |= snapshotRemoved
+		}
+		b = binary.AppendUvarint(append(b, flags), uint64(len(c.nodes)))
 		for _, n := range c.nodes {
 			b = n.appendTo(b)
 		}
@@ -101,6 +114,12 @@ func (c *command) encodeCluster(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(len(c.waiting)))
 		for _, w := range c.waiting {
 			b = appendNodes(append(b, w.topic[:]...), w.nodes)
+		}
+		if len(c.removed) > 0 {
+			b = binary.AppendUvarint(b, uint64(len(c.removed)))
+			for _, r := range c.removed {
+				b = append(binary.AppendUvarint(b, uint64(r.node)), r.directory[:]...)
+			}
 		}
 	}
 	return b
@@ -146,7 +165,7 @@ func (d *decoder) cluster(c *command) {
 		c.topic.id, c.node.id = d.id(), d.nodeID()
 	case clusterSnapshotCommand:
 		c.flags = d.byte()
-		d.check(c.flags&^snapshotLast == 0)
+		d.check(c.flags&^(snapshotLast|snapshotRemoved) == 0)
 		d.clusterSnapshot(c)
 	}
 }
@@ -175,6 +194,19 @@ func (d *decoder) clusterSnapshot(c *command) {
 			return
 		}
 		c.waiting = append(c.waiting, w)
+	}
+	if c.flags&snapshotRemoved == 0 {
+		return
+	}
+	c.flags &^= snapshotRemoved
+	n := d.number(maxRemoved)
+	d.check(n > 0)
+	for range n {
+		r := removed{d.nodeID(), d.id()}
+		if d.failed {
+			return
+		}
+		c.removed = append(c.removed, r)
 	}
 }
 

@@ -34,6 +34,8 @@ func init() {
 		{"snapshot of a cluster", command{kind: clusterSnapshotCommand, flags: snapshotLast, nodes: []*nodeMeta{{id: 1, draining: true}},
 			placements: []placement{{testID('A'), 2, 4, []assignment{{3, []int32{1, 2}}}}}, waiting: []waiting{{testID('B'), []int32{1}}}},
 			"\x01\x14\x02\x01\x01" + strings.Repeat("\x00", 16) + "\x00\x00\x01\x01" + id + "\x02\x04\x01\x03\x02\x01\x02\x01" + string(testID('B').bytes()) + "\x01\x01"},
+		{"snapshot of a cluster, of which nodes were removed", command{kind: clusterSnapshotCommand, removed: []removed{{3, testID('A')}, {300, testID('B')}}},
+			"\x01\x14\x04\x00\x00\x00\x02\x03" + id + "\xac\x02" + string(testID('B').bytes())},
 	}...)
 }
 
@@ -53,6 +55,9 @@ func TestClusterCommandRefuses(t *testing.T) {
 		{"more assigned than there are", "\x01\x12" + id + "\x01\xa0\x8d\x06"},
 		{"a first part", "\x01\x14\x01\x00\x00\x00"},
 		{"more nodes than there are", "\x01\x14\x00\x20"},
+		{"removed nodes that are none", "\x01\x14\x04\x00\x00\x00\x00"},
+		{"more removed nodes than there are", "\x01\x14\x04\x00\x00\x00\x02\x03" + id},
+		{"too many removed nodes", "\x01\x14\x04\x00\x00\x00\xe9\x07"},
 	} {
 		if c, err := decodeCommand([]byte(row.b)); !errors.Is(err, errCommand) {
 			t.Errorf("%s: got %+v, %v", row.name, c, err)
@@ -62,6 +67,7 @@ func TestClusterCommandRefuses(t *testing.T) {
 
 // naiveCluster is nodes and replicas as one would say it.
 type naiveCluster struct {
+	removed  map[TopicID]bool
 	nodes    map[int32]nodeMeta
 	topics   map[TopicID]*naiveReplicas
 	deleting map[TopicID][]int32
@@ -114,8 +120,8 @@ func (n *naiveCluster) apply(c *command) (ok bool) {
 		if c.node.id < 1 || known && !has.directory.IsZero() && !c.node.directory.IsZero() && has.directory != c.node.directory {
 			return false
 		}
-		if begun && !known && !c.node.directory.IsZero() {
-			return false // it has to be added first
+		if begun && !known && !c.node.directory.IsZero() || n.removed[c.node.directory] {
+			return false // it has to be added first, and what was removed does not come back
 		}
 		now := c.node
 		now.draining = has.draining
@@ -135,6 +141,9 @@ func (n *naiveCluster) apply(c *command) (ok bool) {
 			}
 		}
 		delete(n.nodes, c.node.id)
+		if !has.directory.IsZero() {
+			n.removed[has.directory] = true
+		}
 		n.leave(c.node.id)
 	case drainNodeCommand:
 		if !known {
@@ -212,7 +221,7 @@ func (n *naiveCluster) describe() string {
 
 // naiveOf is the state in the other one's words.
 func naiveOf(m *metadata) *naiveCluster {
-	n := &naiveCluster{map[int32]nodeMeta{}, map[TopicID]*naiveReplicas{}, map[TopicID][]int32{}}
+	n := &naiveCluster{map[TopicID]bool{}, map[int32]nodeMeta{}, map[TopicID]*naiveReplicas{}, map[TopicID][]int32{}}
 	for id, node := range m.nodes {
 		n.nodes[id] = *node
 	}

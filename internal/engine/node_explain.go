@@ -45,7 +45,11 @@ func explainCluster(c *command) (any, bool) {
 		for _, w := range c.waiting {
 			deleting = append(deleting, explained{"topic_id": w.topic.String(), "nodes": w.nodes})
 		}
-		return explained{"type": "snapshot of a cluster", "last": c.flags&snapshotLast != 0, "nodes": nodes, "topics": topics, "deleting": deleting}, true
+		gone := []explained{}
+		for _, r := range c.removed {
+			gone = append(gone, explained{"node": r.node, "directory": r.directory.String()})
+		}
+		return explained{"type": "snapshot of a cluster", "last": c.flags&snapshotLast != 0, "nodes": nodes, "topics": topics, "deleting": deleting, "removed": gone}, true
 	}
 	return nil, false
 }

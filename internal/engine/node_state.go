@@ -60,6 +60,8 @@ func (m *metadata) checkNode(n *nodeMeta) error {
 		return &InvalidNodeError{n.id, "its number must be 1 or more"}
 	case len(n.address) > maxAddress || len(n.endpoints) > maxEndpoints:
 		return &InvalidNodeError{n.id, "its addresses are too long"}
+	case m.wasRemoved(n.directory):
+		return &NodeRemovedError{Node: n.id}
 	case has == nil && len(m.nodes) >= maxNodes:
 		return &InvalidNodeError{n.id, fmt.Sprintf("there are %d nodes, no more can be registered", maxNodes)}
 	case has == nil && !n.directory.IsZero() && m.begun():
@@ -81,6 +83,11 @@ func (m *metadata) checkNode(n *nodeMeta) error {
 		}
 	}
 	return nil
+}
+
+// wasRemoved says that a directory was a node's that was removed.
+func (m *metadata) wasRemoved(directory TopicID) bool {
+	return !directory.IsZero() && slices.ContainsFunc(m.removed, func(r removed) bool { return r.directory == directory })
 }
 
 // begun says that the nodes that begin the cluster are registered: the first one that was
@@ -166,6 +173,9 @@ func (m *metadata) checkClusterPart(c *command) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: snapshot: "+format, append([]any{errCommand}, args...)...)
 	}
+	if len(m.removed)+len(c.removed) > maxRemoved {
+		return bad("%d removed nodes", len(m.removed)+len(c.removed))
+	}
 	seen := map[int32]bool{}
 	for _, n := range c.nodes {
 		if n.id < 1 || m.nodes[n.id] != nil || seen[n.id] || len(m.nodes)+len(c.nodes) > maxNodes {
@@ -201,8 +211,12 @@ func (m *metadata) applyCluster(c *command) {
 	case registerNodeCommand:
 		m.register(c.node)
 	case removeNodeCommand:
-		m.bytes -= m.nodes[c.node.id].bytes()
-		delete(m.nodes, c.node.id)
+		n := m.nodes[c.node.id]
+		m.bytes -= n.bytes()
+		delete(m.nodes, n.id)
+		if !n.directory.IsZero() {
+			m.removed = append(slices.Clone(m.removed[max(0, len(m.removed)+1-maxRemoved):]), removed{n.id, n.directory})
+		}
 		for _, t := range inOrder(m.deleting) {
 			m.gone(t, c.node.id)
 		}
@@ -327,6 +341,8 @@ func (m *metadata) clusterSnapshot() (parts []*command) {
 			c.waiting = append(c.waiting, waiting{t.id, t.waiting})
 		}
 	}
+	room(18 * len(m.removed))
+	c.removed = m.removed
 	return append(parts, c)
 }
 
@@ -343,6 +359,7 @@ func (m *metadata) addClusterPart(c *command) {
 		t.replicas = append(slices.Clip(t.replicas), p.replicas...)
 		m.add(&t)
 	}
+	m.removed = append(slices.Clip(m.removed), c.removed...)
 	for _, w := range c.waiting {
 		t := *m.deleting[w.topic]
 		m.bytes -= t.bytes()

@@ -77,19 +77,21 @@ func (e *Engine) caughtUp() {
 	e.replicas.look()
 }
 
-// nodesChanged publishes the addresses and directories of the nodes.
+// nodesChanged publishes the addresses of the nodes, and who may ask what.
 func (e *Engine) nodesChanged() {
-	peers, directories := make(map[int32]string), make(map[int32]TopicID)
+	peers := make(map[int32]string)
+	var r *standings
 	e.meta.view(func(m *metadata) {
 		for id, n := range m.nodes {
 			peers[id] = n.address
-			if !n.directory.IsZero() {
-				directories[id] = n.directory
-			}
 		}
+		r = m.standings()
 	})
 	e.peers.Store(&peers)
-	e.directories.Store(&directories)
+	e.standings.Store(r)
+	if w, ok := e.cluster.(NodesWatcher); ok {
+		w.NodesChanged()
+	}
 }
 
 func sameTopic(a, b *topicMeta) bool {

@@ -45,6 +45,7 @@ var peerErrors = func() *codec.Errors {
 		"ErrInvalidQuota": ErrInvalidQuota,
 
 		"ErrUnknownNode": ErrUnknownNode, "ErrInvalidNode": ErrInvalidNode, "ErrNotRecoverable": ErrNotRecoverable, "ErrNoReassignment": ErrNoReassignment, "ErrReplicaLost": ErrReplicaLost,
+		"ErrNodeRemoved":              ErrNodeRemoved,
 		"ErrInvalidReplicationFactor": ErrInvalidReplicationFactor, "ErrInvalidAssignment": ErrInvalidAssignment,
 
 		"ErrUnknownMember": ErrUnknownMember, "ErrRebalance": ErrRebalance, "ErrUnknownGroup": ErrUnknownGroup,
@@ -78,7 +79,7 @@ var peerErrors = func() *codec.Errors {
 		&UnknownTopicError{}, &UnknownPartitionError{}, &TopicExistsError{}, &InvalidTopicError{}, &WrongDirectoryError{},
 		&InvalidSettingError{}, &NotEmptyError{}, &UnknownUserError{}, &InvalidUserError{}, &InvalidACLError{}, &InvalidQuotaError{},
 
-		&UnknownNodeError{}, &InvalidNodeError{}, &ReplicationFactorError{}, &InvalidAssignmentError{},
+		&UnknownNodeError{}, &InvalidNodeError{}, &NodeRemovedError{}, &ReplicationFactorError{}, &InvalidAssignmentError{},
 
 		&MemberEpochError{}, &NotOwnerError{}, &InvalidMemberError{}, &InvalidRegexError{}, &PositionLostError{},
 		&CommitError{}, &InvalidCommitError{}, &InvalidResetError{},

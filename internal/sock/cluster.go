@@ -4,6 +4,7 @@ package sock
 type Cluster struct {
 	Node      int32         `json:"node"` // the one that was asked; 0: the database is not in a cluster
 	ClusterID string        `json:"cluster_id"`
+	Removed   bool          `json:"removed,omitempty"` // the node was removed from the cluster
 	Nodes     []ClusterNode `json:"nodes"`
 	Logs      []ClusterLog  `json:"logs"` // the metadata's first
 }

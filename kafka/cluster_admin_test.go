@@ -342,10 +342,24 @@ func TestShareGroupWithoutAReplicaAtItsCoordinator(t *testing.T) {
 	earliest := func(map[string]string) (map[string]string, error) {
 		return map[string]string{"share.auto.offset.reset": "earliest"}, nil
 	}
-	c.until("the group begins where records begin", func() bool { // whoever coordinates it
-		return slices.ContainsFunc(c.dbs, func(db *embedlog.DB) bool {
-			return db.Engine().Shares().AlterSettings(ctx, "q", false, earliest) == nil
-		})
+	c.each(func(node int32, _ *kadm.Client, w *raw) { // whoever coordinates it
+		q := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		set := kmsg.NewIncrementalAlterConfigsRequestResource()
+		set.ResourceType, set.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "q"
+		value := fmt.Sprint(20_000 + node)
+		set.Configs = []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: "share.record.lock.duration.ms", Value: &value}}
+		q.Resources = append(q.Resources, set)
+		if got := newest[*kmsg.IncrementalAlterConfigsResponse](w, q).Resources[0]; got.ErrorCode != 0 {
+			t.Errorf("node %d: set %s: code %d %s", node, value, got.ErrorCode, said(got.ErrorMessage))
+		}
+		for i := range c.dbs {
+			if is, err := c.dbs[i].Engine().Shares().Settings(ctx, "q"); err != nil || is["share.record.lock.duration.ms"] != value {
+				t.Errorf("node %d set %s, node %d says %v, %v", node, value, i+1, is, err)
+			}
+		}
+		if err := c.dbs[node-1].Engine().Shares().AlterSettings(ctx, "q", false, earliest); err != nil {
+			t.Errorf("node %d: %v", node, err)
+		}
 	})
 	c.everywhere("__share_group_state", 1)
 	beat := engine.ShareHeartbeatRequest{Group: "q", MemberID: "m", MemberEpoch: engine.JoinEpoch, Topics: []string{"jobs"}}

@@ -42,19 +42,23 @@ func (s *Shares) LockTimeout(ctx context.Context, group string) (millis int32, e
 }
 
 // Settings returns what was set for a group, which there need not be.
-func (s *Shares) Settings(ctx context.Context, group string) (map[string]string, error) {
-	settings, err := s.settings(ctx, group)
+func (s *Shares) Settings(ctx context.Context, group string) (set map[string]string, err error) {
+	err = s.patiently(ctx, func() (err error) {
+		set, err = s.explicit(ctx, group)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("settings of group %q: %w", group, err)
 	}
-	return maps.Clone(settings.explicit), nil
+	return set, nil
 }
 
 // AlterSettings changes settings of a group, which there need not be: change is told what is set, and
 // returns what is to be. They are on the disk, and in force, when it returns nil. With dry it only
 // says whether it would. Bad ones are *InvalidSettingError, joined.
 func (s *Shares) AlterSettings(ctx context.Context, group string, dry bool, change func(set map[string]string) (map[string]string, error)) error {
-	if err := s.alterSettings(ctx, group, dry, change); err != nil {
+	err := s.patiently(ctx, func() error { return s.alterAnywhere(ctx, group, dry, change) })
+	if err != nil {
 		return fmt.Errorf("settings of group %q: %w", group, err)
 	}
 	return nil

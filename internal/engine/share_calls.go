@@ -71,6 +71,7 @@ func (e *Engine) handleShares() {
 	e.handle(s.askAwait().name, s.askAwait().handler())
 	e.handle(s.askRelease().name, s.askRelease().handler())
 	e.handle(s.askLock().name, s.askLock().handler())
+	e.handle(s.askSettings().name, s.askSettings().handler())
 }
 
 // of has the coordinator of a share group answer. Where it cannot be found the error

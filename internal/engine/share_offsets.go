@@ -110,7 +110,8 @@ func (s *Shares) alone(ctx context.Context, group string, create bool) (*group, 
 // SetOffset sets where a share group without members goes on, and makes the group if there is
 // none. What was said of records of the partition is forgotten. The offset is brought into what the log has.
 func (s *Shares) SetOffset(ctx context.Context, group string, topic TopicID, index int32, start int64) error {
-	if err := s.setOffset(ctx, group, topicPart{topic, index}, start); err != nil {
+	err := s.patiently(ctx, func() error { return s.setOffset(ctx, group, topicPart{topic, index}, start) })
+	if err != nil {
 		return fmt.Errorf("set offset of share group %q: %w", group, err)
 	}
 	return nil

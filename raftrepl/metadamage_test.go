@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
 )
 
@@ -209,4 +214,116 @@ func metadataIsDamaged(t *testing.T, damage metaDamage, leads bool) {
 			t.Error(err)
 		}
 	}
+}
+
+// The directory of a node that does not run is looked at by a repair that writes nothing: what is whole is said to be, what is
+// damaged is listed with what becomes of it, and what other nodes have is not missed.
+func TestLookAtTheDirectoryOfANode(t *testing.T) {
+	for name, test := range map[string]struct {
+		do   func(t *testing.T, n *dbNode, topic string)
+		logs []string // those that are said not to be whole
+		say  string
+	}{
+		"whole": {do: func(*testing.T, *dbNode, string) {}},
+		"a bit of a partition": {
+			do: func(t *testing.T, n *dbNode, topic string) {
+				fsys := vfs.Sub(n.disk, topic+"/0")
+				flip(t, fsys, segments(t, fsys)[1], 0.5)
+			},
+			logs: []string{"orders/0"}, say: "fetched again",
+		},
+		"a lost partition": {
+			do: func(t *testing.T, n *dbNode, topic string) {
+				fsys := vfs.Sub(n.disk, topic+"/0")
+				remove(t, fsys, named(t, fsys, "")...)
+			},
+			logs: []string{"orders/0"}, say: "it is missing",
+		},
+		"a bit of the metadata": {
+			do: func(t *testing.T, n *dbNode, _ string) {
+				turnBit(t, vfs.Sub(n.disk, "meta"), named(t, vfs.Sub(n.disk, "meta"), ".log")[0], segmentHeader+9)
+			},
+			logs: []string{"metadata"}, say: "embedlog cluster drain",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := context.Background()
+				c := newDBCluster(t, 3)
+				c.maintenance = -1
+				defer c.net.Close()
+				for _, n := range c.nodes {
+					c.start(n)
+				}
+				c.until("make a topic", func() error {
+					_, err := c.nodes[0].db.CreateTopic(ctx, "orders", &embedlog.TopicConfig{Partitions: 2, ReplicationFactor: 3, SegmentBytes: 4 << 10})
+					return err
+				})
+				c.until("fill it", func() error { return fillOrders(c.nodes[0].db, 0, 60) })
+				c.until("all have all", func() error { return c.well("orders", 60) })
+				c.until("one goes", func() error { return c.nodes[0].db.Cluster().Reassign(ctx, "orders", 1, []int32{1, 2}) })
+				n := c.nodes[2]
+				_, dir := partitionFS(t, n, "orders", 1)
+				c.until("it is gone", func() error {
+					if _, err := n.disk.Stat(dir); err == nil {
+						return errors.New("it is there")
+					}
+					return nil
+				})
+				for _, n := range c.nodes {
+					if err := n.db.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+				test.do(t, n, strings.TrimSuffix(dir, "/1"))
+				before := contents(t, n.disk, ".")
+				r, err := engine.Repair(ctx, n.disk, &engine.RepairOptions{DryRun: true})
+				if err != nil {
+					t.Errorf("it ends with %v", err)
+				}
+				var logs []string
+				for _, d := range r.Damaged {
+					logs = append(logs, d.Name)
+				}
+				text := r.String()
+				if !slices.Equal(logs, test.logs) || !strings.Contains(text, test.say) || r.Node != 3 {
+					t.Errorf("not whole are %v of node %d, want %v; it says\n%s", logs, r.Node, test.logs, text)
+				}
+				if strings.Contains(text, "set aside") || strings.Contains(text, "it holds") {
+					t.Errorf("it says that something was done:\n%s", text)
+				}
+				if after := contents(t, n.disk, "."); !maps.Equal(after, before) {
+					t.Error("it has changed the directory")
+				}
+			})
+		})
+	}
+}
+
+// contents are the files below a directory.
+func contents(t *testing.T, fsys vfs.FS, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	infos, err := fsys.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range infos {
+		name := path.Join(dir, info.Name)
+		if info.Dir {
+			maps.Copy(all, contents(t, fsys, name))
+			continue
+		}
+		f, err := fsys.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, info.Size)
+		if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		f.Close()
+		all[name] = string(b)
+	}
+	return all
 }

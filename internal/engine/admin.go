@@ -413,6 +413,8 @@ func replicaStatus(topic string, n int32, replicas []int32, l LogStatus, self in
 			s.Reason = fmt.Sprintf("node %d is assigned and is no member yet", node)
 		case l.Members[at].Contact < 0:
 			s.Reason = fmt.Sprintf("node %d has not been heard of by the leader, since that leads", node)
+		case !l.Members[at].InSync && l.Members[at].Lag == 0:
+			s.Reason = fmt.Sprintf("node %d was up to date, and has not been heard of for %v", node, l.Members[at].Contact.Round(100*time.Millisecond))
 		case !l.Members[at].InSync:
 			s.Reason = fmt.Sprintf("node %d is %d entries behind; the leader heard of it %v ago", node, l.Members[at].Lag, l.Members[at].Contact.Round(100*time.Millisecond))
 		case !l.Members[at].Voter:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // RepairOptions say how to repair. Nil is all defaults.
@@ -52,6 +53,11 @@ type RepairReport struct {
 	// Identity says that FORMAT was damaged or missing and made anew: as a member of a
 	// cluster this directory is a stranger now.
 	Identity bool
+	// Node is the number of the node of a cluster whose directory it is; 0 for one that is alone. The damage of a node's is
+	// listed, in a dry run, and never repaired.
+	Node int32
+	// DryRun says that nothing was written.
+	DryRun bool
 	// File is the name of the report that was written into the database's directory;
 	// empty when nothing was found.
 	File string
@@ -72,6 +78,7 @@ func Repair(ctx context.Context, fsys vfs.FS, o *RepairOptions) (RepairReport, e
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
+	r.report.DryRun = r.DryRun
 	if err := r.run(); err != nil {
 		return r.report, fmt.Errorf("repair: %w", err)
 	}
@@ -134,7 +141,7 @@ func (r *repairer) identify() (*identity, error) {
 		return nil, nil
 	}
 	if err == nil && found {
-		if r.DryRun {
+		if r.report.Node = id.node; r.DryRun {
 			return nil, nil
 		}
 		return nil, &InvalidNodeError{id.node, nodesAreNotRepaired}
@@ -200,7 +207,7 @@ func (r *repairer) directory(path string) (vfs.FS, error) {
 
 // metadata repairs the metadata's log and reads it.
 func (r *repairer) metadata() error {
-	dir, err := r.log("metadata", metaName)
+	dir, err := r.log(metadataLog, metaName)
 	if err != nil {
 		return err
 	}
@@ -212,7 +219,14 @@ func (r *repairer) metadata() error {
 			return err
 		}
 	}
-	m, err := openMetaLog(dir, true, log.NewFileCache(8), r.Logger, r.Now, nil)
+	var group partition.Replicator
+	if r.report.Node > 0 {
+		group = onlyLooks{}
+	}
+	m, err := openMetaLog(dir, true, log.NewFileCache(8), r.Logger, r.Now, group)
+	if err != nil && r.report.Node > 0 {
+		return fmt.Errorf("the metadata cannot be read, and without it the rest of this node's directory cannot be looked at: %w. %s", err, ReplaceNode)
+	}
 	if err != nil {
 		// What is left of the commands does not fit together: which topics there were, the
 		// directories tell a person, and nothing is guessed.
@@ -221,6 +235,18 @@ func (r *repairer) metadata() error {
 	defer m.close()
 	r.state = m.state
 	return nil
+}
+
+// onlyLooks is the group of a log that is looked at and takes part in nothing.
+type onlyLooks struct{}
+
+func (onlyLooks) LeaderEpoch() (int32, error) {
+	return 0, &partition.NotLeaderError{Leader: -1, LeaderEpoch: -1}
+}
+
+func (o onlyLooks) Propose(context.Context, int32, int64, [][]byte) (partition.Proposal, error) {
+	_, err := o.LeaderEpoch()
+	return nil, err
 }
 
 func (r *repairer) partitions() error {
@@ -232,6 +258,9 @@ func (r *repairer) partitions() error {
 	slices.SortFunc(topics, func(a, b *topicMeta) int { return strings.Compare(a.name, b.name) })
 	for _, t := range topics {
 		for n := range t.partitions {
+			if a := t.replicasOf(n); r.report.Node > 0 && a.epoch > 0 && !a.has(r.report.Node) {
+				continue // other nodes have it
+			}
 			all = append(all, place{fmt.Sprintf("%s/%d", t.name, n), partitionDir(t.id, n)})
 		}
 	}
@@ -385,12 +414,22 @@ func (r *RepairReport) String() string {
 	for i := range r.Damaged {
 		d := &r.Damaged[i]
 		fmt.Fprintf(&b, "\n%s, in %s\n", d.Name, d.Path)
-		if d.Missing {
+		switch {
+		case d.Missing && r.Node > 0:
+			b.WriteString("  it is missing\n")
+			continue
+		case d.Missing && r.DryRun:
+			b.WriteString("  it is missing: it would be made anew, empty; all its records are lost\n")
+			continue
+		case d.Missing:
 			b.WriteString("  it was missing: made anew, empty; all its records are lost\n")
 			continue
 		}
 		for _, c := range d.Damage {
 			fmt.Fprintf(&b, "  damage: %v\n", c)
+		}
+		if r.Node > 0 {
+			continue
 		}
 		for _, name := range d.SetAside {
 			fmt.Fprintf(&b, "  set aside: %s\n", name)
@@ -403,12 +442,23 @@ func (r *RepairReport) String() string {
 		} else {
 			fmt.Fprintf(&b, "  it holds offsets %d to %d now\n", d.Start, d.End)
 		}
-		if d.File != "" {
+		if d.File != "" && !r.DryRun {
 			fmt.Fprintf(&b, "  more in %s/%s\n", d.Path, d.File)
 		}
 	}
 	for _, o := range r.Orphans {
 		fmt.Fprintf(&b, "\nnot known to the metadata, left as it is: %s, topic %q, %d bytes\n", o.Path, o.Topic, o.Bytes)
 	}
+	if r.Node > 0 && len(r.Damaged) > 0 {
+		fmt.Fprintf(&b, "\nThis is the directory of node %d of a cluster, and is not repaired: what would be cut others count on.\n", r.Node)
+		if r.Damaged[0].Name == metadataLog {
+			fmt.Fprintf(&b, "Damaged metadata keeps it from starting. %s\n", ReplaceNode)
+		} else {
+			b.WriteString("Start the node: damaged replicas are fetched again from the others by themselves, as soon as one of them leads with a majority.\n")
+		}
+	}
 	return b.String()
 }
+
+// metadataLog is the name of the metadata's log in a report.
+const metadataLog = "metadata"

@@ -43,6 +43,7 @@ func newGate(g *Group, t raft.Transport) *gate {
 var (
 	errCutOff   = errors.New("this replica has failed")
 	errDoubtful = errors.New("this replica may have lost records, and has no vote before it is up to date")
+	errYields   = errors.New("this node is to lead nothing now")
 	errHung     = errors.New("this replica's disk hangs")
 	errNotUp    = errors.New("the replica does not take part now")
 	errBusy     = errors.New("too many requests wait for the group")
@@ -127,6 +128,9 @@ func (l *gate) take(rpc raft.RPC) answering {
 	case *raft.TimeoutNowRequest:
 		if l.g.doubt.is() {
 			return at(nil, errDoubtful)
+		}
+		if l.g.yields.Load() {
+			return at(nil, errYields)
 		}
 	case *raft.InstallSnapshotRequest:
 		return func() (any, error) {

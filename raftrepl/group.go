@@ -92,6 +92,8 @@ type Group struct {
 	notes      notes
 	campaign   campaign
 
+	yields atomic.Bool // see Yield
+
 	pipelineFrom int // pipelineBytes; tests lower it
 
 	stall func() // tests only: see staller
@@ -106,6 +108,7 @@ var (
 	_ engine.ReplicatedLog = (*Group)(nil)
 	_ partition.Commander  = (*Group)(nil)
 	_ partition.Confirmer  = (*Group)(nil)
+	_ engine.Yielder       = (*Group)(nil)
 )
 
 // NewGroup is a group that does not take part before Run.
@@ -546,6 +549,9 @@ func (i *instance) shut() {
 	i.raft.Shutdown().Error()
 	i.store.sync.end()
 }
+
+// Yield implements engine.Yielder.
+func (g *Group) Yield() { g.yields.Store(true) }
 
 // Stop implements engine.ReplicatedLog.
 func (g *Group) Stop() {

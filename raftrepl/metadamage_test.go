@@ -179,6 +179,17 @@ func metadataIsDamaged(t *testing.T, damage metaDamage, leads bool) {
 			}
 			return nil
 		})
+		// Nobody gives it back, though it is the preferred leader.
+		epochs := func() (list []int32) {
+			for _, s := range well[0].db.Cluster().Status()[1:] {
+				list = append(list, s.Epoch)
+			}
+			return list
+		}
+		led := epochs()
+		if time.Sleep(2 * time.Minute); !slices.Equal(epochs(), led) {
+			t.Errorf("leaders have changed: epochs %v were %v", epochs(), led)
+		}
 		c.until("records go on there", func() error { return produce(sick, "topic-3") })
 	}
 	for _, n := range well {

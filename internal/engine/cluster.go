@@ -87,6 +87,10 @@ type Renewer interface{ Renew(id LogID) error }
 // and is to be fetched again, nil when it is well or that would not help.
 type Damageable interface{ Damaged() error }
 
+// Yielder is what a ReplicatedLog may be, too: Yield has it refuse the lead from then on where another node offers it. It
+// may still be elected when nobody else can be.
+type Yielder interface{ Yield() }
+
 // PeerTroubles is what a Cluster may be, too: PeerTrouble says in words why a peer cannot be reached, or with node 0
 // why the cluster that is to be joined was not found; empty when nothing is wrong, or nothing was tried.
 type PeerTroubles interface{ PeerTrouble(node int32) string }

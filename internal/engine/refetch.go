@@ -46,6 +46,9 @@ func (g *metaGroup) damaged() error {
 func (r *replicas) giveAllAway() {
 	for _, t := range r.e.view.Load().byID {
 		for _, p := range t.partitions {
+			if y, ok := p.repl.(Yielder); ok {
+				y.Yield() // or it would be given back, as to the preferred leader
+			}
 			if !p.Leads() || len(p.repl.Status().Members) < 2 {
 				continue
 			}

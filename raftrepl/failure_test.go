@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -250,6 +251,32 @@ func TestProposalForAnotherPlaceIsRefused(t *testing.T) {
 		c.same()
 		if got, want := c.node(l.id%3+1).values(), []string{"a", "b", "first", "second", "c"}; !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// What is committed is not taken back, whoever wants it, also where it holds no offset: the replica stops.
+func TestCommittedIsNotTakenBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.settle()
+		inst := l.g.instance()
+		st, _ := l.p.Group()
+		last, _ := l.p.LastEntry()
+		if st.Index != last || l.p.HighWatermark() != 0 {
+			t.Fatalf("%d of %d entries are committed, with %d records", st.Index, last, l.p.HighWatermark())
+		}
+		if err := inst.store.DeleteRange(last, last); !errors.Is(err, log.ErrCorrupt) {
+			t.Errorf("the last committed entry: %v", err)
+		}
+		<-inst.done
+		synctest.Wait()
+		if now, _ := l.p.LastEntry(); now != last {
+			t.Errorf("the log ends at entry %d, it ended at %d", now, last)
+		}
+		if err := l.g.Damaged(); !errors.Is(err, log.ErrCorrupt) {
+			t.Errorf("it goes on: %v", err)
 		}
 	})
 }

@@ -222,6 +222,37 @@ func (m *moveOn) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
+// A follower that has all up to the very place where the leader's log begins needs no install: the leader knows the term there.
+func TestFollowerAtTheBoundaryGetsEntries(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		l.mustAppend(numbered("before", 30)...)
+		c.settle()
+		away := c.node(l.id%3 + 1)
+		away.stop()
+		if err := l.p.Roll(ctx); err != nil {
+			t.Fatal(err)
+		}
+		last, _ := l.p.LastEntry()
+		if _, err := l.p.DeleteRecords(ctx, l.p.HighWatermark()); err != nil {
+			t.Fatal(err)
+		}
+		l.mustAppend(numbered("later", 10)...)
+		if first := l.p.Log().FirstCompleteIndex(); first != last+1 {
+			t.Fatalf("the log begins at entry %d, the follower has %d", first, last)
+		}
+		away.start()
+		c.settle()
+		c.same()
+		if c.net.installs != 0 {
+			t.Errorf("%d installs", c.net.installs)
+		}
+	})
+}
+
 // After an install nothing is compacted on the leader, so that the follower finds the entries behind it; but not for long, and
 // not after one that was given up.
 func TestCompactionWaitsForAnInstall(t *testing.T) {

@@ -2,12 +2,15 @@ package raftrepl
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/x/embedlog/log"
 )
 
 // gate stands between a group's transport and the instances of the library that use it
@@ -96,6 +99,10 @@ func (l *gate) take(rpc raft.RPC) answering {
 		}
 		if !onlyHeartbeat(m) {
 			has = m.PrevLogEntry + uint64(len(m.Entries))
+		}
+		if err := inst.parted(m); err != nil {
+			inst.fail(err)
+			return at(nil, errCutOff)
 		}
 		rpc.Command = inst.received(m)
 	case *raft.RequestVoteRequest:
@@ -195,6 +202,38 @@ func (i *instance) received(m *raft.AppendEntriesRequest) *raft.AppendEntriesReq
 		own.PrevLogEntry, own.PrevLogTerm = st.Index, st.Epoch
 	}
 	return &own
+}
+
+// parted says that the group has gone on without what is committed here, which only an operator's decision allows: see
+// engine.RecoverReplica. What received passes over would never be compared, and this replica would acknowledge
+// entries that it does not have. Such a log is damaged, and fetched again. Where the last entry that is in both is the same, all before
+// it are.
+func (i *instance) parted(m *raft.AppendEntriesRequest) error {
+	st, _ := i.store.p.Group()
+	if onlyHeartbeat(m) || m.PrevLogEntry >= st.Index || m.Term < i.raft.CurrentTerm() {
+		return nil // nothing is passed over, or the library refuses it
+	}
+	index, term := m.PrevLogEntry, m.PrevLogTerm
+	for _, e := range m.Entries {
+		if e.Index <= st.Index {
+			index, term = e.Index, e.Term
+		}
+	}
+	own := st.Epoch
+	if index < st.Index {
+		l := i.store.p.Log()
+		if index < l.FirstCompleteIndex() {
+			return nil // deleted or compacted: it was committed long ago
+		}
+		var err error
+		if own, err = l.EpochOf(index); err != nil {
+			return nil // who needs it finds out
+		}
+	}
+	if own == term {
+		return nil
+	}
+	return fmt.Errorf("entry %d of epoch %d is committed here, and the group has gone on without it: it has one of epoch %d: %w", index, own, term, log.ErrCorrupt)
 }
 
 // newer says whether a candidate is no voter here because this log is too old to know of it. The

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,9 @@ import (
 // A group of which no majority has a vote any more waits for a person. Two things
 // can be decided, and both may lose records that were acknowledged:
 //
-//	in doubt   a majority is there and stopped without order at a level below durable: each
-//	           goes on with what it has, and the longest log leads
+//	in doubt   a majority is there and stopped without order at a level below durable: so many get
+//	           their votes again that there is just a majority of votes, those with the longest logs
+//	           first. Who leads needs all of them, and so has the longest log; the others catch up
 //	lost       the disks of so many are gone that no majority is left: this replica becomes
 //	           the only member of its group, and the others are members again as they come
 
@@ -35,7 +37,8 @@ type Recoverable interface {
 
 // Recovery is what a recovery was decided on.
 type Recovery struct {
-	// Doubted are the nodes whose replicas were in doubt and have their votes again.
+	// Doubted are the nodes whose replicas were in doubt and have their votes again: those with
+	// the longest logs, as many as it takes for a majority.
 	Doubted []int32
 	// Alone says that this node's replica became the only member.
 	Alone bool
@@ -54,7 +57,7 @@ type tail struct {
 
 // RecoverReplica is a person's decision about the log of partition n of a topic, or about the metadata when
 // topic is empty, that has no leader and cannot get one. Without lost, the replicas that can be
-// reached, a majority, end their doubts. With lost, nodes whose disks are gone for good, this
+// reached, a majority, go on with what they have. With lost, nodes whose disks are gone for good, this
 // node's replica goes on without them; it must be the longest that is left. A node that is
 // named lost must not come back with its old directory.
 //
@@ -130,17 +133,18 @@ func (e *Engine) recoverReplica(ctx context.Context, topic string, n int32, lost
 		here = append(here, t)
 	}
 	if len(lost) == 0 {
-		doubts := slices.ContainsFunc(here, func(t tail) bool { return t.doubtful })
+		doubted := slices.DeleteFunc(slices.Clone(here), func(t tail) bool { return !t.doubtful })
+		slices.SortStableFunc(doubted, func(a, b tail) int {
+			return cmp.Or(cmp.Compare(b.epoch, a.epoch), cmp.Compare(b.index, a.index))
+		})
+		sure := len(here) - len(doubted)
 		switch {
 		case len(here) < majority:
 			return no("%d of %d replicas are there, and %d are needed: start the others, or name those whose disks are gone as lost (%s)", len(here), len(voters), majority, strings.Join(silent, "; "))
-		case !doubts:
-			return no("a majority is there, and none of it is in doubt: a leader is elected by itself")
+		case sure >= majority:
+			return no("%d of %d replicas are there and not in doubt, a majority: a leader is elected by itself", sure, len(voters))
 		}
-		for _, t := range here {
-			if !t.doubtful {
-				continue
-			}
+		for _, t := range doubted[:majority-sure] {
 			if t.node == self {
 				r.EndDoubt()
 			} else if _, err := e.askTail(ctx, t.node, id, true); err != nil {

@@ -317,5 +317,8 @@ func (p *Partition) appendAgain(ctx context.Context, err error, again func() (pa
 	if errors.Is(err, log.ErrNoSpace) {
 		e.cleaner.count(func(s *MaintenanceStats) { s.RefusedAppends++ })
 	}
+	if cause := ctx.Err(); cause != nil && errors.Is(err, partition.ErrNotLeader) && p.engine.cluster != nil {
+		err = fmt.Errorf("%w (%v)", cause, err) // there was no time left to look for the leader
+	}
 	return partition.Result{}, p.failed("append", err)
 }

@@ -161,6 +161,7 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 			"ElectPreferred":       func() error { return first(cluster.ElectPreferred(ctx)) },
 			"Node":                 quiet(func() { cluster.Node() }),
 			"Nodes":                quiet(func() { cluster.Nodes() }),
+			"CancelReassignment":   func() error { return cluster.CancelReassignment(ctx, "t", 0) },
 			"Reassign":             func() error { return cluster.Reassign(ctx, "t", 0, []int32{1}) },
 			"Recover":              func() error { return first(cluster.Recover(ctx, "t", 0)) },
 			"RemoveNode":           func() error { return cluster.RemoveNode(ctx, 1) },

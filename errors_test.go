@@ -32,6 +32,7 @@ var allErrors = map[string]struct {
 	"ErrGroupType":                {ErrGroupType, false},
 	"ErrInstanceInUse":            {ErrInstanceInUse, true},
 	"ErrInvalidAssignment":        {ErrInvalidAssignment, false},
+	"ErrNoReassignment":           {ErrNoReassignment, false},
 	"ErrNotRecoverable":           {ErrNotRecoverable, false},
 	"ErrInvalidNode":              {ErrInvalidNode, false},
 	"ErrNodeRemoved":              {ErrNodeRemoved, false},

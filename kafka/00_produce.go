@@ -417,7 +417,12 @@ func (p *producePart) verify(r *request, id string) {
 // a batch's epoch, not that of an id.
 func (p *producePart) codeOf(r *request, err error) int16 {
 	var state *engine.TxnStateError
+	var ended *partition.InvalidTxnStateError
 	switch code := codeOf(err); {
+	case errors.As(err, &ended) && p.verified != nil && r.engine.Cluster() != nil:
+		// A marker came while the batch was on its way. It may be one of the transaction before, which a coordinator
+		// that has just come to be it has written again: a client that sends the batch again has it verified again.
+		return codeNotEnoughReplicas
 	case code == codeProducerFenced:
 		return codeInvalidProducerEpoch
 	case code == codeCoordinatorLoadInProgress:

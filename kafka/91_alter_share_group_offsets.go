@@ -27,7 +27,7 @@ func alterShareGroupOffsets(r *request, q *kmsg.AlterShareGroupOffsetsRequest) (
 				err := r.engine.Shares().SetOffset(r.life, q.GroupID, topic.ID(), p.Partition, asked.Partitions[j].StartOffset)
 				p.ErrorCode, p.ErrorMessage = coordinatorCodeOf(err), message(err)
 				switch p.ErrorCode {
-				case codeNonEmptyGroup, codeGroupIDNotFound, codeInvalidGroupID:
+				case codeNonEmptyGroup, codeGroupIDNotFound, codeInvalidGroupID, codeNotCoordinator, codeCoordinatorNotAvailable, codeCoordinatorLoadInProgress:
 					// It is about the group, and so the answer to all of it.
 					resp.ErrorCode, resp.ErrorMessage, resp.Topics = p.ErrorCode, p.ErrorMessage, nil
 					return resp, nil

@@ -21,7 +21,7 @@ func deleteShareGroupOffsets(r *request, q *kmsg.DeleteShareGroupOffsetsRequest)
 			err := r.engine.Shares().DeleteOffsets(r.life, q.GroupID, topic.ID())
 			t.ErrorCode, t.ErrorMessage = coordinatorCodeOf(err), message(err)
 			switch t.ErrorCode {
-			case codeNonEmptyGroup, codeGroupIDNotFound, codeInvalidGroupID:
+			case codeNonEmptyGroup, codeGroupIDNotFound, codeInvalidGroupID, codeNotCoordinator, codeCoordinatorNotAvailable, codeCoordinatorLoadInProgress:
 				resp.ErrorCode, resp.ErrorMessage, resp.Topics = t.ErrorCode, t.ErrorMessage, nil
 				return resp, nil
 			}

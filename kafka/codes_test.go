@@ -43,6 +43,7 @@ var sentinels = map[string]error{
 	"ErrInvalidACL": embedlog.ErrInvalidACL, "ErrInvalidQuota": embedlog.ErrInvalidQuota, "ErrReentrant": embedlog.ErrReentrant,
 	"ErrInvalidReplicationFactor": embedlog.ErrInvalidReplicationFactor, "ErrInvalidAssignment": embedlog.ErrInvalidAssignment,
 	"ErrUnknownNode": embedlog.ErrUnknownNode, "ErrInvalidNode": embedlog.ErrInvalidNode, "ErrNodeRemoved": embedlog.ErrNodeRemoved, "ErrNotRecoverable": embedlog.ErrNotRecoverable, "ErrPeerUnreachable": embedlog.ErrPeerUnreachable,
+	"ErrNoReassignment":     embedlog.ErrNoReassignment,
 	"ErrCoordinatorLoading": embedlog.ErrCoordinatorLoading, "ErrReplicated": embedlog.ErrReplicated, "ErrNoHandler": embedlog.ErrNoHandler,
 }
 

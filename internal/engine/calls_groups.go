@@ -91,6 +91,9 @@ func (e *Engine) serveGroups() {
 		return nothing{}, e.groups.DeleteOffsets(ctx, r.Group, r.Partitions)
 	})
 	serveStruct(e, serviceGroupNews, func(ctx context.Context, r *groupNewsCall) (groupNews, error) { return e.groups.news(ctx, r) })
+	serveStruct(e, serviceShareOffset, func(ctx context.Context, r *shareOffsetCall) (nothing, error) {
+		return nothing{}, e.shares.setOffset(ctx, r.Group, topicPart{r.Topic, r.Partition}, r.Start)
+	})
 	serveStruct(e, serviceGroupReset, func(ctx context.Context, r *groupResetCall) (a resetAnswer, err error) {
 		a.Results, err = e.groups.Reset(ctx, r.Group, r.Reset)
 		return a, err

@@ -33,6 +33,16 @@ func (s *Shares) patiently(ctx context.Context, f func() error) error {
 	return err
 }
 
+const serviceShareOffset = "share-offset"
+
+// shareOffsetCall asks whoever coordinates a group's members to set where it goes on in a partition. It may be made twice.
+type shareOffsetCall struct {
+	Group     string
+	Topic     TopicID
+	Partition int32
+	Start     int64
+}
+
 // shareSettingsCall asks for the settings of a group; with Set they become After, if they are Before.
 type shareSettingsCall struct {
 	Group         string

@@ -110,7 +110,10 @@ func (s *Shares) alone(ctx context.Context, group string, create bool) (*group, 
 // SetOffset sets where a share group without members goes on, and makes the group if there is
 // none. What was said of records of the partition is forgotten. The offset is brought into what the log has.
 func (s *Shares) SetOffset(ctx context.Context, group string, topic TopicID, index int32, start int64) error {
-	err := s.patiently(ctx, func() error { return s.setOffset(ctx, group, topicPart{topic, index}, start) })
+	c := shareOffsetCall{group, topic, index, start}
+	_, err := askCoordinator(ctx, s.engine.groups, group, "set offset", serviceShareOffset, true, &c, func(ctx context.Context) (nothing, error) {
+		return nothing{}, s.setOffset(ctx, group, topicPart{topic, index}, start)
+	})
 	if err != nil {
 		return fmt.Errorf("set offset of share group %q: %w", group, err)
 	}

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +31,7 @@ const (
 	kgoPlain kgoMode = iota
 	kgoChaos
 	kgoSecure
+	kgoCluster
 )
 
 // The user that kgo's tests of SCRAM are.
@@ -58,7 +61,11 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 		return o, fmt.Errorf("find %s: %w", kgoPackage, err)
 	}
 	options := kafka.Options{Listeners: []kafka.Listener{{Address: "127.0.0.1:0"}}}
-	env := []string{"KGO_TEST_RF=1", fmt.Sprintf("KGO_TEST_RECORDS=%d", r.records), "KGO_LOG_LEVEL=none"}
+	replicas := 1
+	if mode == kgoCluster {
+		replicas = clusterNodes
+	}
+	env := []string{fmt.Sprintf("KGO_TEST_RF=%d", replicas), fmt.Sprintf("KGO_TEST_RECORDS=%d", r.records), "KGO_LOG_LEVEL=none"}
 	switch mode {
 	case kgoChaos:
 		env = append(env, "KGO_TEST_CHAOS=1")
@@ -72,6 +79,20 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 		options.Listeners = append(options.Listeners, kafka.Listener{Address: "127.0.0.1:0", SASL: &kafka.SASL{}})
 		env = append(env, "KGO_TEST_TLS=ca:"+ca, fmt.Sprintf("KGO_TEST_SCRAM=%s:%s:512", scramUser, scramPassword))
 	}
+	if mode == kgoCluster {
+		c, err := serveCluster(ctx, r, "kgo")
+		if err != nil {
+			return o, err
+		}
+		c.move(rand.Uint64())
+		o, err = runKgoCluster(ctx, r, c, binary, string(dir), env)
+		if n := c.moved.Load(); n == 0 && err == nil {
+			err = errors.New("no leader was moved")
+		} else {
+			fmt.Printf("%-11s %d times another node came to lead a partition\n", "kgo-cluster", n)
+		}
+		return o, errors.Join(err, c.stop())
+	}
 	s, err := serve(r, "kgo", options)
 	if err != nil {
 		return o, err
@@ -81,10 +102,10 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 			err = e
 		}
 	}()
-	args := []string{"-test.v", "-test.timeout", r.timeout.String(), "-test.run", r.pattern}
+	var more []string
 	if mode == kgoSecure {
 		leave := slices.Sorted(maps.Keys(kgoNotOverTLS))
-		args = append(args, "-test.skip", "^("+strings.Join(leave, "|")+")$")
+		more = append(more, "-test.skip", "^("+strings.Join(leave, "|")+")$")
 		defer func() {
 			for _, name := range leave {
 				o.skipped = append(o.skipped, name+": left out")
@@ -95,9 +116,34 @@ func kgo(ctx context.Context, r *run, mode kgoMode) (o outcome, err error) {
 		}
 		env = append(env, "KGO_TEST_SCRAM_SEEDS="+s.addr(1))
 	}
+	return runKgo(ctx, r, binary, string(dir), s.addr(0), env, more)
+}
+
+// lostToKgo is a test whose consumer passes over aborted transactions. Where the leader's epoch has changed before them,
+// kgo takes that for a loss of records: it holds its position against the epoch of the last record that it
+// returned. (docs/kafka.md)
+const lostToKgo = "TestTxnEtl"
+
+// runKgoCluster runs the tests while leaders move, and lostToKgo by itself while those of the coordinators do.
+func runKgoCluster(ctx context.Context, r *run, c *cluster, binary, dir string, env []string) (o outcome, err error) {
+	if o, err = runKgo(ctx, r, binary, dir, c.seeds(), env, []string{"-test.skip", "^" + lostToKgo + "$"}); err != nil || r.pattern != "" {
+		return o, err
+	}
+	c.coordinators.Store(true)
+	alone := *r
+	alone.pattern = "^" + lostToKgo + "$"
+	more, err := runKgo(ctx, &alone, binary, dir, c.seeds(), env, nil)
+	o.passed += more.passed
+	o.failed, o.skipped = append(o.failed, more.failed...), append(o.skipped, more.skipped...)
+	return o, err
+}
+
+// runKgo runs the tests in the binary against the servers at seeds.
+func runKgo(ctx context.Context, r *run, binary, dir, seeds string, env, more []string) (o outcome, err error) {
+	args := append([]string{"-test.v", "-test.timeout", r.timeout.String(), "-test.run", r.pattern}, more...)
 	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Dir = strings.TrimSpace(string(dir)) // one of its tests reads its source
-	cmd.Env = append(append(os.Environ(), env...), "KGO_SEEDS="+s.addr(0))
+	cmd.Dir = strings.TrimSpace(dir) // one of its tests reads its source
+	cmd.Env = append(append(os.Environ(), env...), "KGO_SEEDS="+seeds)
 	var out bytes.Buffer
 	cmd.Stdout = io.MultiWriter(&out, r.verbose)
 	cmd.Stderr = cmd.Stdout

@@ -53,6 +53,7 @@ var errMissing = errors.New("is not installed")
 var suites = []suite{
 	{"kgo", "franz-go's own tests of its client", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoPlain) }},
 	{"kgo-chaos", "the same while connections die at random", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoChaos) }},
+	{"kgo-cluster", "the same against three nodes whose partitions' leaders move", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoCluster) }},
 	{"kgo-secure", "the same over TLS, with SCRAM where it is tested", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoSecure) }},
 	{"kcat", "kcat and the librdkafka that it is linked with", kcat},
 	{"sarama", "rounds of IBM/sarama", saramaClient},

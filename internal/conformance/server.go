@@ -30,11 +30,17 @@ type server struct {
 // serve starts a server with these listeners. Records are acknowledged as a
 // suite's authors expect of Kafka's defaults: when the process may die, not the power.
 func serve(r *run, name string, o kafka.Options) (*server, error) {
+	return serveWith(r, name, o, embedlog.Options{})
+}
+
+// serveWith is serve with more options of the database.
+func serveWith(r *run, name string, o kafka.Options, d embedlog.Options) (*server, error) {
 	dir, err := os.MkdirTemp(r.scratch, name+"-")
 	if err != nil {
 		return nil, err
 	}
-	db, err := embedlog.Open(dir, &embedlog.Options{Durability: embedlog.OS, AutoCreateTopics: true})
+	d.Durability, d.AutoCreateTopics = embedlog.OS, true
+	db, err := embedlog.Open(dir, &d)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +61,15 @@ func (s *server) addr(i int) string { return s.kafka.Addrs()[i].String() }
 
 // stop ends the server, and says whether everything in the database is whole.
 func (s *server) stop() error {
+	err := s.shut()
+	if cerr := s.db.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// shut is stop that leaves the database open.
+func (s *server) shut() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	err := s.kafka.Shutdown(ctx)
@@ -64,9 +79,6 @@ func (s *server) stop() error {
 	}
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("verify found damage: %v", report.Problems)
-	}
-	if cerr := s.db.Close(); err == nil {
-		err = cerr
 	}
 	return err
 }

@@ -222,6 +222,123 @@ func (m *moveOn) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
+// What producers have sent, and which transactions are open, comes with an install: a replica that got one leads as any other does.
+func TestInstallBringsProducersAndTransactions(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		l.mustAppend("first")
+		c.settle()
+		away := c.node(l.id%3 + 1)
+		away.stop()
+		l = c.leader()
+		for i := range 60 {
+			l.mustAppend(fmt.Sprintf("%d %s", i, strings.Repeat("x", 300)))
+		}
+		send := func(n *testNode, sequence int32) (partition.Result, error) {
+			return n.p.Append(ctx, record(fmt.Sprint(sequence)), &partition.AppendOptions{Producer: &partition.Producer{ID: 9, Epoch: 1, Sequence: sequence}})
+		}
+		var offsets []int64
+		for i := range int32(3) {
+			r, err := send(l, i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			offsets = append(offsets, r.BaseOffset)
+		}
+		open, err := l.p.Append(ctx, record("undecided"), &partition.AppendOptions{Producer: &partition.Producer{ID: 8, Epoch: 0, Transactional: true, TxnV2: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.p.DeleteRecords(ctx, 50); err != nil {
+			t.Fatal(err)
+		}
+		away.start()
+		l = c.settle()
+		if c.net.installs != 1 {
+			t.Fatalf("%d installs", c.net.installs)
+		}
+		if got := away.p.LastStable(); got != open.BaseOffset {
+			t.Errorf("it is stable up to %d, a transaction is open from %d on", got, open.BaseOffset)
+		}
+		for range 20 {
+			if l = c.leader(); l == away {
+				break
+			}
+			wait, cancel := context.WithTimeout(ctx, 5*time.Second)
+			l.g.Transfer(wait, away.id)
+			cancel()
+		}
+		if l != away {
+			t.Fatalf("node %d leads", l.id)
+		}
+		for i, want := range offsets {
+			if r, err := send(l, int32(i)); err != nil || !r.Duplicate || r.BaseOffset != want {
+				t.Errorf("batch %d again: %+v, %v, want offset %d", i, r, err, want)
+			}
+		}
+		if r, err := send(l, 3); err != nil || r.Duplicate {
+			t.Errorf("the next one: %+v, %v", r, err)
+		}
+		if _, err := l.p.EndTransaction(ctx, 8, 1, true, 0, true); err != nil {
+			t.Errorf("the end of the transaction: %v", err)
+		}
+		c.settle()
+		for _, n := range c.nodes {
+			if n.p.LastStable() != n.p.HighWatermark() {
+				t.Errorf("node %d is stable up to %d of %d", n.id, n.p.LastStable(), n.p.HighWatermark())
+			}
+		}
+	})
+}
+
+// Retention is decided by the leader and replicated: a follower deletes nothing by its own policy, and all begin where the
+// leader's decision says, also after a restart.
+func TestFollowersRetainNothingByThemselves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		for i := range 60 {
+			l.mustAppend(fmt.Sprintf("%d %s", i, strings.Repeat("x", 300)))
+		}
+		c.settle()
+		policy := log.RetentionPolicy{Bytes: 8 << 10}
+		for _, n := range c.nodes {
+			if n == l {
+				continue
+			}
+			if _, _, err := n.p.Retain(ctx, policy); err != nil {
+				t.Errorf("node %d: %v", n.id, err)
+			}
+			if start := n.p.LogStart(); start != 0 || n.p.Log().StartOffset() != 0 {
+				t.Errorf("node %d, which does not lead, has its log begin at %d", n.id, start)
+			}
+		}
+		if _, _, err := l.p.Retain(ctx, policy); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		start := l.p.LogStart()
+		if start == 0 {
+			t.Fatal("the leader has retained all")
+		}
+		other := c.node(l.id%3 + 1)
+		other.stop()
+		other.start()
+		c.settle()
+		for _, n := range c.nodes {
+			if got := n.p.LogStart(); got != start {
+				t.Errorf("node %d begins at %d, the leader has decided %d", n.id, got, start)
+			}
+		}
+		c.same()
+	})
+}
+
 // A follower that has all up to the very place where the leader's log begins needs no install: the leader knows the term there.
 func TestFollowerAtTheBoundaryGetsEntries(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -240,7 +357,9 @@ func TestFollowerAtTheBoundaryGetsEntries(t *testing.T) {
 		if _, err := l.p.DeleteRecords(ctx, l.p.HighWatermark()); err != nil {
 			t.Fatal(err)
 		}
-		l.mustAppend(numbered("later", 10)...)
+		for range 10 {
+			l.mustAppend(strings.Repeat("x", 1000)) // more than the cache of entries holds
+		}
 		if first := l.p.Log().FirstCompleteIndex(); first != last+1 {
 			t.Fatalf("the log begins at entry %d, the follower has %d", first, last)
 		}

@@ -59,9 +59,16 @@ func (c *Cluster) AddNode(ctx context.Context, node int32, address string) error
 
 // DrainNode gives the replicas of a node to others, and no new ones to it. It returns when
 // that is decided: the records follow in the background, see Status. Where there is no
-// node left for a replica the partition has one less; its only one must have a place.
+// node left for a replica the partition has one less, and gets one as soon as there is one; its only one must have a place. What
+// it has begun goes on by itself when it is interrupted, and it may be called again.
 func (c *Cluster) DrainNode(ctx context.Context, node int32) error {
 	return c.db.engine.DrainNode(ctx, node)
+}
+
+// DrainLostNode is DrainNode of a node that is gone for good. Partitions of which it had the only replica, which
+// DrainNode refuses, are lost with it.
+func (c *Cluster) DrainLostNode(ctx context.Context, node int32) error {
+	return c.db.engine.DrainLostNode(ctx, node)
 }
 
 // UndrainNode lets a node that was drained have replicas again.

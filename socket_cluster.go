@@ -2,6 +2,7 @@ package embedlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +38,7 @@ func (s *session) cluster(ctx context.Context, _ none) (sock.Cluster, error) {
 	for _, l := range c.AskStatus(ctx) {
 		x := sock.ClusterLog{
 			Topic: l.Topic, Internal: internal[l.Topic], Partition: l.Partition, Replicas: append([]int32{}, l.Replicas...),
-			Leader: l.Leader, Epoch: l.Epoch, InSync: l.InSync, Members: []sock.ClusterMember{}, Reason: l.Reason,
+			Leader: l.Leader, Epoch: l.Epoch, InSync: l.InSync, Members: []sock.ClusterMember{}, Reason: l.Reason, Factor: l.Factor,
 		}
 		for _, m := range l.Members {
 			contact := int64(-1)
@@ -53,6 +54,7 @@ func (s *session) cluster(ctx context.Context, _ none) (sock.Cluster, error) {
 
 // changeCluster makes one change.
 func (s *session) changeCluster(ctx context.Context, q sock.ChangeCluster) (none, error) {
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
 	defer cancel()
 	c, err := s.db.Cluster(), error(nil)
@@ -62,7 +64,11 @@ func (s *session) changeCluster(ctx context.Context, q sock.ChangeCluster) (none
 	case sock.RemoveNode:
 		err = c.RemoveNode(ctx, q.Node)
 	case sock.DrainNode:
-		err = c.DrainNode(ctx, q.Node)
+		drain := c.DrainNode
+		if q.Lost {
+			drain = c.DrainLostNode
+		}
+		err = drain(ctx, q.Node)
 	case sock.UndrainNode:
 		err = c.UndrainNode(ctx, q.Node)
 	case sock.Reassign:
@@ -77,6 +83,9 @@ func (s *session) changeCluster(ctx context.Context, q sock.ChangeCluster) (none
 		_, err = c.ElectPreferred(ctx)
 	default:
 		err = &sock.Error{Code: sock.CodeInvalid, Message: fmt.Sprintf("the program does not know the change %q of a cluster", q.Do)}
+	}
+	if errors.Is(err, context.DeadlineExceeded) && asked.Err() == nil && !errors.Is(err, ErrUnknownOutcome) {
+		err = &sock.Error{Code: sock.CodeNotLeader, Message: fmt.Sprintf("nobody could decide it within %v: %v", clusterPatience, err)}
 	}
 	return none{}, err
 }

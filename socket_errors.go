@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/sock"
 )
 
@@ -24,6 +25,7 @@ var sessionCodes = []struct {
 	{ErrInvalidACL, sock.CodeInvalid},
 	{ErrUnknownNode, sock.CodeUnknownNode},
 	{ErrNotLeader, sock.CodeNotLeader},
+	{engine.ErrNotYet, sock.CodeNotYet},
 	{ErrInvalidNode, sock.CodeInvalid},
 	{ErrNotRecoverable, sock.CodeInvalid},
 	{ErrNoReassignment, sock.CodeInvalid},

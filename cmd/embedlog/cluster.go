@@ -64,7 +64,7 @@ func (a *app) showCluster(st sock.Cluster, internal bool) error {
 		for _, e := range n.Endpoints {
 			kafka = append(kafka, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
 		}
-		nodes.add(n.Node, orDash(n.Address), orDash(strings.Join(kafka, ",")), nodeState(n, st.Node))
+		nodes.add(n.Node, orDash(n.Address), orDash(strings.Join(kafka, ",")), nodeState(n, st))
 	}
 	if err := a.show(nodes); err != nil {
 		return err
@@ -94,7 +94,11 @@ func (a *app) showCluster(st sock.Cluster, internal bool) error {
 			}
 		}
 	}
-	for _, r := range reasons(st.Logs) {
+	list := reasons(st.Logs)
+	if st.Removed {
+		list = list[:min(len(list), 1)] // the metadata's is that of all
+	}
+	for _, r := range list {
 		if err := a.say("%s: %s", a.paint(a.stdout, red, logsText(r.logs)), r.text); err != nil {
 			return err
 		}
@@ -157,10 +161,10 @@ func logsText(logs []sock.ClusterLog) string {
 	return text
 }
 
-func nodeState(n sock.ClusterNode, self int32) string {
+func nodeState(n sock.ClusterNode, st sock.Cluster) string {
 	var words []string
 	switch {
-	case n.Node == self:
+	case n.Node == st.Node:
 		words = append(words, "this one")
 	case n.DirectoryID == "":
 		words = append(words, "was never there")
@@ -173,9 +177,24 @@ func nodeState(n sock.ClusterNode, self int32) string {
 		words = append(words, "leads the metadata")
 	}
 	if n.Draining {
-		words = append(words, "draining")
+		words = append(words, drainState(st, n.Node))
 	}
 	return strings.Join(words, ", ")
+}
+
+// drainState says how far a node is that gives its replicas away.
+func drainState(st sock.Cluster, node int32) string {
+	left := 0
+	for _, l := range st.Logs {
+		member := slices.ContainsFunc(l.Members, func(m sock.ClusterMember) bool { return m.Node == node })
+		if l.Topic != "" && (member || slices.Contains(l.Replicas, node)) {
+			left++
+		}
+	}
+	if left == 0 {
+		return fmt.Sprintf("drained: `embedlog cluster remove %d` forgets it", node)
+	}
+	return fmt.Sprintf("draining: %s to go", plural(left, "replica"))
 }
 
 func logText(l sock.ClusterLog) string {
@@ -246,11 +265,16 @@ in status that they have gone. Its directory does not get in again.`,
 }
 
 func (a *app) clusterDrain() *cobra.Command {
-	var undo bool
+	var undo, accept bool
 	cmd := &cobra.Command{
 		Use:   "drain NODE",
 		Short: "Give a node's replicas to others, and no new ones to it",
-		Args:  takes(1, 1, "a node's number"),
+		Long: `drain gives the replicas of a node to others, and no new ones to it. Where there
+is no other node for a replica, the partition has one less, and gets it back as
+soon as there is one. It goes on by itself when it is interrupted, and can be
+called again. Of a node that is not heard of and has the only replica of a
+partition it is refused: with --accept-loss what only that node has is lost.`,
+		Args: takes(1, 1, "a node's number"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node, err := parseNode(args[0])
 			if err != nil {
@@ -259,12 +283,34 @@ func (a *app) clusterDrain() *cobra.Command {
 			if undo {
 				return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.UndrainNode, Node: node}, "node %d may have replicas again", node)
 			}
-			return a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.DrainNode, Node: node},
-				"the replicas of node %d go to others; `embedlog cluster status` shows how far that is", node)
+			if err := a.changeCluster(cmd.Context(), sock.ChangeCluster{Do: sock.DrainNode, Node: node, Lost: accept},
+				"the replicas of node %d go to others; `embedlog cluster status` shows how far that is", node); err != nil {
+				return err
+			}
+			return a.noteFewer(cmd.Context())
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "let it have replicas again")
+	cmd.Flags().BoolVar(&accept, "accept-loss", false, "do it though the node is gone and has what no other node has, and lose that")
 	return cmd
+}
+
+// noteFewer says which partitions have fewer replicas than they are to have.
+func (a *app) noteFewer(ctx context.Context) error {
+	st, err := askNode[sock.Cluster](ctx, a, sock.OpCluster, struct{}{})
+	if err != nil {
+		return err
+	}
+	var few []sock.ClusterLog
+	for _, l := range st.Logs {
+		if len(l.Replicas) < l.Factor {
+			few = append(few, l)
+		}
+	}
+	if len(few) > 0 {
+		a.note("%s: fewer replicas than wanted, until there is another node that can have one", logsText(few))
+	}
+	return nil
 }
 
 func (a *app) clusterTransfer() *cobra.Command {

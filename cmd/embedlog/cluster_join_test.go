@@ -74,6 +74,19 @@ func TestClusterJoinAndLeave(t *testing.T) {
 		return runHere(t, "", "cluster", "transfer-leadership", "orders/0", "--to", "2", "--data", second.data).code == 0
 	})
 	run(2, first, "cluster remove 2 --yes", "drain it first")
+	// A leave that was interrupted has drained the node. It can be taken back, and called again.
+	run(0, second, "cluster drain 2", "fewer replicas than wanted")
+	soon(t, "status says how far that is", func() bool {
+		r := runHere(t, "", "cluster", "status", "--data", first.data)
+		return strings.Contains(r.stdout, "drained: `embedlog cluster remove 2` forgets it") && strings.Contains(r.stdout, "1 of 2 replicas")
+	})
+	run(0, first, "cluster drain 2 --undo", "may have replicas again")
+	soon(t, "the topic has both again, by itself", func() bool {
+		st := first.status(t)
+		return len(st.Logs[1].Replicas) == 2 && len(second.status(t).Logs[1].InSync) == 2
+	})
+	run(0, second, "cluster drain 2", "fewer replicas than wanted")
+	run(0, second, "cluster leave --yes", "node 2 has left")
 	run(0, second, "cluster leave --yes", "node 2 has left")
 	soon(t, "who was removed says so", func() bool {
 		r := runHere(t, "", "cluster", "status", "--data", second.data)

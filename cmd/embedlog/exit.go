@@ -70,7 +70,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	case sock.CodeCorrupt:
 		return exitDamage
-	case sock.CodeInvalid:
+	case sock.CodeInvalid, sock.CodeNotYet:
 		return exitUsage
 	case sock.CodeCancelled:
 		return exitInterrupted

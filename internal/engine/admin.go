@@ -2,10 +2,8 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -15,7 +13,7 @@ func (e *Engine) replicatedError() error {
 		return err
 	}
 	if e.cluster == nil {
-		return &InvalidNodeError{0, "the database is not replicated"}
+		return &InvalidNodeError{Node: 0, Reason: "the database is not replicated"}
 	}
 	return nil
 }
@@ -47,9 +45,12 @@ func (e *Engine) AddNode(ctx context.Context, id int32, address string) error {
 			if has := m.nodes[id]; has != nil {
 				n.directory, n.endpoints = has.directory, has.endpoints
 			}
+			if has := m.nodes[id]; has != nil && !has.directory.IsZero() && address != "" && has.address != address {
+				err = &InvalidNodeError{Node: id, Reason: fmt.Sprintf("it is there already, at %s, and says itself where it is: a new node takes a number of its own", has.address)}
+			}
 			for _, other := range m.nodes {
 				if address != "" && other.address == address && other.id != id {
-					err = &InvalidNodeError{id, fmt.Sprintf("%s is where node %d is", address, other.id)}
+					err = &InvalidNodeError{Node: id, Reason: fmt.Sprintf("%s is where node %d is", address, other.id)}
 				}
 			}
 		})
@@ -99,7 +100,7 @@ func (e *Engine) mayRemove(id int32) error {
 		}
 	}
 	if known && there < left/2+1 && left > 0 {
-		return &InvalidNodeError{id, fmt.Sprintf("without it %d of %d nodes would be there, which is no majority: nothing could be decided any more. Remove a node first that is gone for good (node %d is not heard of), or have it come back", there, left, gone)}
+		return &InvalidNodeError{Node: id, Reason: fmt.Sprintf("without it %d of %d nodes would be there, which is no majority: nothing could be decided any more. Remove a node first that is gone for good (node %d is not heard of), or have it come back", there, left, gone)}
 	}
 	return nil
 }
@@ -119,12 +120,8 @@ func (e *Engine) stillMember(ctx context.Context, id int32) error {
 	if len(of) == 0 {
 		return nil
 	}
-	more := ""
-	if n := len(of) - 3; n > 0 {
-		more = fmt.Sprintf(" and %d more", n)
-	}
-	return &InvalidNodeError{id, fmt.Sprintf("it is still a member of %s%s, until those that take its replicas over have all records: see `embedlog cluster status`, and remove it then",
-		strings.Join(of[:min(len(of), 3)], ", "), more)}
+	return &InvalidNodeError{Node: id, Reason: fmt.Sprintf("it is still a member of %s, until those that take its replicas over have all records: see `embedlog cluster status`, and remove it then",
+		few(of)), Later: true}
 }
 
 // neverThere says of nodes that are to have replicas which of them was never there: it would be waited for, and
@@ -141,21 +138,25 @@ func (e *Engine) neverThere(topic string, n int32, nodes []int32) (err error) {
 }
 
 // DrainNode gives the replicas of a node to others, and none to it from now on. Where
-// there is no other node for it, a partition has one replica less; the only one is moved, or
-// it fails with a *ReplicationFactorError. It returns when all is assigned: the data
-// follows in the background, see ClusterStatus. Undrain takes the node back.
-func (e *Engine) DrainNode(ctx context.Context, id int32) error {
-	return e.administer(ctx, fmt.Sprint("drain node ", id), func() error {
+// there is no other node for it, a partition has one replica less, until there is one: see place.go. The only one is moved, or
+// it fails with a *ReplicationFactorError and nothing was changed; so it does, with an *InvalidNodeError, where the node is not
+// heard of and has the only one. It returns when all is assigned: the data
+// follows in the background, see ClusterStatus. Undrain takes the node back. It may be called again.
+func (e *Engine) DrainNode(ctx context.Context, id int32) error { return e.drain(ctx, id, false) }
+
+// DrainLostNode is DrainNode of a node that is gone for good: what only it had is lost.
+func (e *Engine) DrainLostNode(ctx context.Context, id int32) error { return e.drain(ctx, id, true) }
+
+func (e *Engine) drain(ctx context.Context, id int32, lost bool) error {
+	return e.administer(ctx, fmt.Sprint("drain node ", id), func() (err error) {
+		e.meta.view(func(m *metadata) { err = m.checkDrain(id, e.alive, lost) })
+		if err != nil {
+			return err
+		}
 		if _, err := e.meta.do(ctx, &command{kind: drainNodeCommand, node: nodeMeta{id: id}, flags: nodeDraining}); err != nil {
 			return err
 		}
-		list, err := e.drained(id)
-		for _, c := range list {
-			if _, failed := e.meta.do(ctx, c); failed != nil && !errors.Is(failed, ErrUnknownTopic) {
-				return failed
-			}
-		}
-		return err
+		return e.place(ctx, id)
 	})
 }
 
@@ -165,37 +166,6 @@ func (e *Engine) Undrain(ctx context.Context, id int32) error {
 		_, err := e.meta.do(ctx, &command{kind: drainNodeCommand, node: nodeMeta{id: id}})
 		return err
 	})
-}
-
-// drained are the commands that take a node's replicas away, a topic each.
-func (e *Engine) drained(id int32) (list []*command, err error) {
-	e.meta.view(func(m *metadata) {
-		load := m.load()
-		able := m.able()
-		for _, t := range inOrder(m.byID) {
-			c := &command{kind: assignCommand, topic: topicMeta{id: t.id}}
-			for n := range t.replicas {
-				a := t.replicas[n]
-				at := slices.Index(a.nodes, id)
-				if at < 0 {
-					continue
-				}
-				nodes := slices.Clone(a.nodes)
-				if other, ok := least(able, load, nodes); ok {
-					nodes[at] = other
-					load[other]++
-				} else if nodes = slices.Delete(nodes, at, at+1); len(nodes) == 0 {
-					err = m.tooFew(1)
-					continue
-				}
-				c.placed = append(c.placed, placed{n, assignment{a.epoch + 1, nodes}})
-			}
-			if len(c.placed) > 0 {
-				list = append(list, c)
-			}
-		}
-	})
-	return list, err
 }
 
 // load is how many replicas each node has.
@@ -236,6 +206,7 @@ func (e *Engine) Reassign(ctx context.Context, topic string, n int32, replicas [
 		a := t.meta.replicasOf(int(n))
 		c := &command{kind: assignCommand, topic: topicMeta{id: t.meta.id}}
 		c.placed = []placed{{int(n), assignment{a.epoch + 1, slices.Clone(replicas)}}}
+		c.factor = t.meta.factorWith(c.placed)
 		_, err = e.meta.do(ctx, c)
 		return err
 	})
@@ -294,6 +265,7 @@ type ReplicaStatus struct {
 	Topic         string // empty for the metadata
 	Partition     int32
 	Replicas      []int32 // those assigned, the preferred leader first
+	Factor        int     // how many there are to be; 0 for the metadata
 	Leader, Epoch int32   // -1 when nobody is known to lead
 	// Members are those of the group: while replicas are being moved, others than Replicas.
 	// It is empty where this node has no replica.
@@ -363,6 +335,15 @@ func (p *Partition) Status() ReplicaStatus {
 }
 
 func (e *Engine) partitionStatus(t *Topic, n int, p *Partition) ReplicaStatus {
+	s := e.ownStatus(t, n, p)
+	s.Factor = t.meta.factor
+	if few := len(s.Replicas); s.Reason == "" && few < t.meta.factor {
+		s.Reason = fmt.Sprintf("it has %d of %d replicas: there is no other node that can have one. It gets one as soon as there is", few, t.meta.factor)
+	}
+	return s
+}
+
+func (e *Engine) ownStatus(t *Topic, n int, p *Partition) ReplicaStatus {
 	replicas := t.meta.replicasOf(n).nodes
 	if p.repl != nil {
 		s := replicaStatus(t.meta.name, int32(n), replicas, p.repl.Status(), e.identity.node)

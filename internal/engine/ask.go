@@ -144,7 +144,13 @@ func (e *Engine) atMeta(ctx context.Context, q metaAsk) (a metaGiven, err error)
 	if leader >= 0 {
 		a, err = e.askMeta().atNode(ctx, e, leader, &q)
 	}
-	if leader < 0 || tryElsewhere(err) && ctx.Err() == nil {
+	if removed := e.Removed(); removed != nil {
+		return a, removed
+	}
+	if leader < 0 {
+		return a, fmt.Errorf("%w: the metadata: nobody is known to lead it", ErrCoordinatorLoading)
+	}
+	if tryElsewhere(err) && ctx.Err() == nil {
 		err = fmt.Errorf("%w: the metadata: node %d was asked: %v", ErrCoordinatorLoading, leader, err)
 	}
 	return a, err

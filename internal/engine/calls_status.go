@@ -176,7 +176,8 @@ func (s ReplicaStatus) with(leader ReplicaStatus) ReplicaStatus {
 	if leader.Members == nil || leader.Epoch < s.Epoch || s.InSync != nil {
 		return s
 	}
-	leader.Topic = s.Topic
+	// Who was asked has applied what it has answered; the leader may be a moment behind.
+	leader.Topic, leader.Replicas, leader.Factor = s.Topic, s.Replicas, s.Factor
 	if s.Reason != "" && s.Leader >= 0 {
 		leader.Reason = s.Reason
 	}

@@ -632,3 +632,97 @@ func testDrain(t *testing.T) {
 		t.Errorf("the last one drained: %v", err)
 	}
 }
+
+// What a drain has no room for is remembered, and made good when there is room: by a node that is added, by one that is
+// taken back, and after a drain of which nothing but the intention was written.
+func TestPlacesAreFoundLater(t *testing.T) { synctest.Test(t, testPlacesAreFoundLater) }
+
+func testPlacesAreFoundLater(t *testing.T) {
+	p := newPeers(t, 3)
+	p.create("three", 2, 3)
+	p.create("one", 3, 1)
+	lead := p.leader()
+	on := func(topic string, want func(nodes []int32) bool) func() bool {
+		return func() bool {
+			top, err := lead.Topic(topic)
+			if err != nil {
+				return false
+			}
+			for n := range top.Partitions() {
+				if !want(top.Replicas(int32(n))) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	without := func(node int32, many int) func([]int32) bool {
+		return func(nodes []int32) bool { return len(nodes) == many && !slices.Contains(nodes, node) }
+	}
+	gone := lead.NodeID()%3 + 1
+	// A node that is gone has what no other node has: that is not given up.
+	if err := lead.Reassign(ctx, "one", 0, []int32{gone}); err != nil {
+		t.Fatal(err)
+	}
+	p.until("it is there", func() bool {
+		part := p.open[gone].Topics()
+		return len(part) > 0 && on("one", func([]int32) bool { return true })()
+	})
+	time.Sleep(10 * time.Second)
+	p.stop(gone)
+	time.Sleep(time.Minute)
+	err := lead.DrainNode(ctx, gone)
+	if !errors.Is(err, ErrInvalidNode) || !strings.Contains(err.Error(), "one/0") || !strings.Contains(err.Error(), "--accept-loss") {
+		t.Errorf("the only replica of a node that is gone: %v", err)
+	}
+	if lead.Nodes()[gone-1].Draining {
+		t.Error("it is drained although that was refused")
+	}
+	if err := lead.DrainLostNode(ctx, gone); err != nil {
+		t.Fatal(err)
+	}
+	p.until("there is one replica less", on("three", without(gone, 2)))
+	top, _ := lead.Topic("three")
+	if why := top.Partitions()[0].Status().Reason; top.ReplicationFactor() != 3 || !strings.Contains(why, "2 of 3 replicas") {
+		t.Errorf("factor %d, status %q", top.ReplicationFactor(), why)
+	}
+	time.Sleep(time.Minute)
+	if !on("three", without(gone, 2))() {
+		t.Error("a replica went to a node that is drained or gone")
+	}
+	// The replacement.
+	p.files[4] = vfs.NewMem()
+	if err := lead.AddNode(ctx, 4, "node-4"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Minute)
+	if !on("three", without(4, 2))() {
+		t.Error("a replica went to a node that never came")
+	}
+	p.start(4)
+	p.until("the new node has the third", on("three", without(gone, 3)))
+	// Of a drain that was interrupted only the intention is written. Its leader, or the next one, goes on with it.
+	if err := lead.SetReplicationFactor(ctx, "three", 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := DrainOnly(ctx, lead, 4); err != nil {
+		t.Fatal(err)
+	}
+	p.until("node 4 has none", func() bool {
+		return on("three", without(4, 2))() && on("one", without(4, 1))()
+	})
+	// Chosen by hand, fewer are wanted from then on.
+	for n := range int32(2) {
+		if err := lead.Reassign(ctx, "three", n, []int32{lead.NodeID()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(time.Minute)
+	if !on("three", without(4, 1))() {
+		t.Error("replicas that were taken away by hand are there again")
+	}
+	if err := lead.Undrain(ctx, 4); err != nil {
+		t.Fatal(err)
+	}
+	p.agree()
+}

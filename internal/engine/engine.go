@@ -213,7 +213,7 @@ func (e *Engine) open() (err error) {
 		return e.openReplicated(found)
 	}
 	if found && e.identity.node != 0 {
-		return &InvalidNodeError{e.identity.node, "its directory is a part of a cluster, and was opened without one"}
+		return &InvalidNodeError{Node: e.identity.node, Reason: "its directory is a part of a cluster, and was opened without one"}
 	}
 	if found {
 		err = e.openMeta(true, nil)

@@ -20,3 +20,9 @@ func (e *Engine) HoldAdmin() (release func()) {
 func (e *Engine) PartitionAsked(ctx context.Context, topic TopicID, n int32) (*Partition, error) {
 	return e.partitionAsked(ctx, topic, n)
 }
+
+// DrainOnly writes that a node is to be drained, and nothing of what follows from that.
+func DrainOnly(ctx context.Context, e *Engine, id int32) error {
+	_, err := e.meta.do(ctx, &command{kind: drainNodeCommand, node: nodeMeta{id: id}, flags: nodeDraining})
+	return err
+}

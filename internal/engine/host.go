@@ -136,7 +136,7 @@ func (h host) Adopt(cluster TopicID) error {
 		return nil
 	}
 	if !e.identity.cluster.IsZero() || cluster.IsZero() {
-		return &InvalidNodeError{e.identity.node, fmt.Sprintf("its directory is of cluster %s, this is cluster %s", e.identity.cluster, cluster)}
+		return &InvalidNodeError{Node: e.identity.node, Reason: fmt.Sprintf("its directory is of cluster %s, this is cluster %s", e.identity.cluster, cluster)}
 	}
 	id := e.identity
 	id.cluster = cluster

@@ -150,6 +150,7 @@ func TestNodesThatMustStay(t *testing.T) {
 			{"the majority", e.RemoveNode(ctx, others[1]), ErrInvalidNode, "which is no majority"},
 			{"an address twice", e.AddNode(ctx, 4, "node-2"), ErrInvalidNode, "is where node 2 is"},
 			{"nobody", e.RemoveNode(ctx, 9), ErrUnknownNode, "9"},
+			{"a number twice", e.AddNode(ctx, others[1], "node-9"), ErrInvalidNode, "it is there already"},
 			{"a new one", e.AddNode(ctx, 4, "node-4"), nil, ""},
 			{"one that never came", e.Reassign(ctx, "orders", 0, []int32{4}), ErrInvalidAssignment, "node 4 was added and never came"},
 			{"the one that is gone", e.RemoveNode(ctx, others[0]), nil, ""},

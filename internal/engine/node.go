@@ -73,6 +73,9 @@ func (e *UnknownNodeError) Error() string { return fmt.Sprintf("node %d is not r
 // Is matches ErrUnknownNode.
 func (e *UnknownNodeError) Is(target error) bool { return target == ErrUnknownNode }
 
+// ErrNotYet says that the same call succeeds later, without anybody's doing.
+var ErrNotYet = errors.New("embedlog: not yet")
+
 // ErrNodeRemoved is matched by *NodeRemovedError.
 var ErrNodeRemoved = errors.New("embedlog: the node was removed from the cluster")
 
@@ -101,12 +104,16 @@ func (e *NodeRemovedError) Is(target error) bool {
 type InvalidNodeError struct {
 	Node   int32
 	Reason string
+	// Later says that the same call succeeds later, without anybody's doing. It matches ErrNotYet then.
+	Later bool
 }
 
 func (e *InvalidNodeError) Error() string { return fmt.Sprintf("node %d: %s", e.Node, e.Reason) }
 
 // Is matches ErrInvalidNode.
-func (e *InvalidNodeError) Is(target error) bool { return target == ErrInvalidNode }
+func (e *InvalidNodeError) Is(target error) bool {
+	return target == ErrInvalidNode || target == ErrNotYet && e.Later
+}
 
 // ReplicationFactorError is a number of replicas that there cannot be.
 type ReplicationFactorError struct {

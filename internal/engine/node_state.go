@@ -57,21 +57,21 @@ func (m *metadata) checkNode(n *nodeMeta) error {
 	has := m.nodes[n.id]
 	switch {
 	case n.id < 1:
-		return &InvalidNodeError{n.id, "its number must be 1 or more"}
+		return &InvalidNodeError{Node: n.id, Reason: "its number must be 1 or more"}
 	case len(n.address) > maxAddress || len(n.endpoints) > maxEndpoints:
-		return &InvalidNodeError{n.id, "its addresses are too long"}
+		return &InvalidNodeError{Node: n.id, Reason: "its addresses are too long"}
 	case m.wasRemoved(n.directory):
 		return &NodeRemovedError{Node: n.id}
 	case has == nil && len(m.nodes) >= maxNodes:
-		return &InvalidNodeError{n.id, fmt.Sprintf("there are %d nodes, no more can be registered", maxNodes)}
+		return &InvalidNodeError{Node: n.id, Reason: fmt.Sprintf("there are %d nodes, no more can be registered", maxNodes)}
 	case has == nil && !n.directory.IsZero() && m.begun():
-		return &InvalidNodeError{n.id, "it is not known: it was removed, or has to be added first"}
+		return &InvalidNodeError{Node: n.id, Reason: "it is not known: it was removed, or has to be added first"}
 	case has != nil && !has.directory.IsZero() && !n.directory.IsZero() && has.directory != n.directory:
-		return &InvalidNodeError{n.id, fmt.Sprintf("it is registered with directory %s, this is %s: two directories must not speak for one node. Remove the node first, or give this directory another number", has.directory, n.directory)}
+		return &InvalidNodeError{Node: n.id, Reason: fmt.Sprintf("it is registered with directory %s, this is %s: two directories must not speak for one node. Remove the node first, or give this directory another number", has.directory, n.directory)}
 	}
 	for _, p := range n.endpoints {
 		if len(p.Listener) > maxAddress || len(p.Host) > maxAddress {
-			return &InvalidNodeError{n.id, "its addresses are too long"}
+			return &InvalidNodeError{Node: n.id, Reason: "its addresses are too long"}
 		}
 	}
 	if n.directory.IsZero() {
@@ -79,7 +79,7 @@ func (m *metadata) checkNode(n *nodeMeta) error {
 	}
 	for _, other := range m.nodes {
 		if other.id != n.id && other.directory == n.directory {
-			return &InvalidNodeError{n.id, fmt.Sprintf("its directory %s is node %d's", n.directory, other.id)}
+			return &InvalidNodeError{Node: n.id, Reason: fmt.Sprintf("its directory %s is node %d's", n.directory, other.id)}
 		}
 	}
 	return nil
@@ -106,12 +106,12 @@ func (m *metadata) checkRemoveNode(id int32) error {
 		return &UnknownNodeError{id}
 	}
 	if len(m.nodes) == 1 {
-		return &InvalidNodeError{id, "it is the only node"}
+		return &InvalidNodeError{Node: id, Reason: "it is the only node"}
 	}
 	for _, t := range inOrder(m.byID) {
 		for n := range t.replicas {
 			if t.replicas[n].has(id) {
-				return &InvalidNodeError{id, fmt.Sprintf("it has a replica of %s/%d: drain it first", t.name, n)}
+				return &InvalidNodeError{Node: id, Reason: fmt.Sprintf("it has a replica of %s/%d: drain it first", t.name, n)}
 			}
 		}
 	}

@@ -139,7 +139,7 @@ func (e *Engine) tellLeader(ctx context.Context, c *command) error {
 	case len(answer) == 0 || answer[0] == 1:
 		return &partition.NotLeaderError{Leader: -1, LeaderEpoch: epoch}
 	case answer[0] == 2:
-		return &InvalidNodeError{e.identity.node, "node " + fmt.Sprint(leader) + " refuses: " + string(answer[1:])}
+		return &InvalidNodeError{Node: e.identity.node, Reason: "node " + fmt.Sprint(leader) + " refuses: " + string(answer[1:])}
 	}
 	e.heard(leader)
 	return nil

@@ -45,7 +45,7 @@ func (e *Engine) openReplicated(found bool) error {
 func (e *Engine) becomeNode(found bool) (initial []int32, err error) {
 	self := e.cluster.Self()
 	if self < 1 {
-		return nil, &InvalidNodeError{self, "its number must be 1 or more"}
+		return nil, &InvalidNodeError{Node: self, Reason: "its number must be 1 or more"}
 	}
 	var b Bootstrap
 	if has, ok := e.cluster.(Bootstrapper); ok {
@@ -73,10 +73,10 @@ func (e *Engine) becomeNode(found bool) (initial []int32, err error) {
 	case 0:
 		if !b.Cluster.IsZero() && e.identity.cluster != b.Cluster {
 			// What it holds cannot become a part of what another cluster has.
-			return nil, &InvalidNodeError{self, fmt.Sprintf("its directory was used alone, and is of cluster %s: cluster %s takes an empty one", e.identity.cluster, b.Cluster)}
+			return nil, &InvalidNodeError{Node: self, Reason: fmt.Sprintf("its directory was used alone, and is of cluster %s: cluster %s takes an empty one", e.identity.cluster, b.Cluster)}
 		}
 		if b.Joins {
-			return nil, &InvalidNodeError{self, "its directory was used alone, and cannot join a cluster with what it holds: join with an empty directory, " +
+			return nil, &InvalidNodeError{Node: self, Reason: "its directory was used alone, and cannot join a cluster with what it holds: join with an empty directory, " +
 				"or begin a cluster with this one, without joining"}
 		}
 		if err := e.settle(); err != nil {
@@ -90,5 +90,5 @@ func (e *Engine) becomeNode(found bool) (initial []int32, err error) {
 		e.identity = id
 		return []int32{self}, nil
 	}
-	return nil, &InvalidNodeError{self, fmt.Sprintf("its directory is node %d's", e.identity.node)}
+	return nil, &InvalidNodeError{Node: self, Reason: fmt.Sprintf("its directory is node %d's", e.identity.node)}
 }

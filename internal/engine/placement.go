@@ -169,6 +169,27 @@ func given(meta *topicMeta, spec TopicSpec) (list []placed, err error) {
 	return list, nil
 }
 
+// factorWith is how many replicas the topic wants when some are chosen by hand: as many as all partitions then have, or
+// not more than were chosen, so that none is added to them.
+func (t *topicMeta) factorWith(list []placed) int {
+	counts := make([]int, len(t.replicas))
+	for n := range t.replicas {
+		counts[n] = len(t.replicas[n].nodes)
+	}
+	fewest := max(t.factor, 1)
+	for _, p := range list {
+		if len(p.nodes) == 0 || p.partition >= len(counts) {
+			return 0 // it is refused
+		}
+		counts[p.partition] = len(p.nodes)
+		fewest = min(fewest, len(p.nodes))
+	}
+	if slices.Min(counts) == slices.Max(counts) {
+		return min(counts[0], maxReplicas)
+	}
+	return fewest
+}
+
 // givenMore are the replicas that the caller has chosen for partitions that are added.
 func (e *Engine) givenMore(t *Topic, total int, replicas [][]int32) (list []placed, err error) {
 	has, factor := t.meta.partitions, t.ReplicationFactor()

@@ -22,6 +22,7 @@ import (
 //	leads a log      -> its members are those of the assignment
 //	not assigned     -> asks whoever leads; when the group has let go, the files go
 //	not registered   -> tells the leader of the metadata
+//	leads the metadata -> assigns replicas that are wanted elsewhere, or more of, where there is a place
 //	no replica here  -> hears from peers who leads
 //	leads for another -> gives that back, when the preferred leader is well
 type replicas struct {
@@ -243,6 +244,7 @@ func (r *replicas) round() {
 		e.rehint(id)
 	}
 	r.askPeers()
+	r.places()
 	r.givesBack()
 }
 

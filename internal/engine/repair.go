@@ -144,7 +144,7 @@ func (r *repairer) identify() (*identity, error) {
 		if r.report.Node = id.node; r.DryRun {
 			return nil, nil
 		}
-		return nil, &InvalidNodeError{id.node, nodesAreNotRepaired}
+		return nil, &InvalidNodeError{Node: id.node, Reason: nodesAreNotRepaired}
 	}
 	if err != nil && !errors.Is(err, log.ErrCorrupt) {
 		return nil, err

@@ -45,7 +45,7 @@ var peerErrors = func() *codec.Errors {
 		"ErrInvalidQuota": ErrInvalidQuota,
 
 		"ErrUnknownNode": ErrUnknownNode, "ErrInvalidNode": ErrInvalidNode, "ErrNotRecoverable": ErrNotRecoverable, "ErrNoReassignment": ErrNoReassignment, "ErrReplicaLost": ErrReplicaLost,
-		"ErrNodeRemoved":              ErrNodeRemoved,
+		"ErrNotYet": ErrNotYet, "ErrNodeRemoved": ErrNodeRemoved,
 		"ErrInvalidReplicationFactor": ErrInvalidReplicationFactor, "ErrInvalidAssignment": ErrInvalidAssignment,
 
 		"ErrUnknownMember": ErrUnknownMember, "ErrRebalance": ErrRebalance, "ErrUnknownGroup": ErrUnknownGroup,

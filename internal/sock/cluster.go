@@ -40,7 +40,8 @@ type ClusterLog struct {
 	Epoch     int32           `json:"leader_epoch"`
 	InSync    []int32         `json:"in_sync,omitempty"`
 	Members   []ClusterMember `json:"members"`
-	Reason    string          `json:"reason,omitempty"` // what is not well
+	Reason    string          `json:"reason,omitempty"`             // what is not well
+	Factor    int             `json:"replication_factor,omitempty"` // how many replicas there are to be; 0 for the metadata
 }
 
 // ClusterMember is one replica of a log, as it is now; while replicas move there may be others than Replicas.
@@ -61,6 +62,7 @@ type ChangeCluster struct {
 	Partition int32         `json:"partition,omitempty"`
 	Replicas  []int32       `json:"replicas,omitempty"`
 	Factor    int           `json:"factor,omitempty"`
+	Lost      bool          `json:"lost,omitempty"` // DrainNode: what only the node has is lost
 }
 
 // ClusterChange is what is to be done.

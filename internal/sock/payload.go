@@ -27,6 +27,7 @@ const (
 	CodeUserExists     Code = "user_exists"
 	CodeUnknownNode    Code = "unknown_node"
 	CodeNotLeader      Code = "not_leader" // another node has to be asked, or none leads
+	CodeNotYet         Code = "not_yet"    // the same request succeeds later
 	CodeGroupNotEmpty  Code = "group_not_empty"
 	CodeOffsetRange    Code = "offset_out_of_range"
 	CodeTooLarge       Code = "record_too_large"

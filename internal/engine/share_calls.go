@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/x/embedlog/partition"
@@ -15,7 +16,7 @@ import (
 // for it: what is acquired is read there, from that node's replica.
 //
 //	member --ShareFetch--> leader of orders/3 --acquire--> coordinator: who has what, replica of orders/3
-//	                                          <--batches--
+//	                                          <--batches--        or, where it has none, the leader's
 
 // shareAwait is Shares.Await as it is sent.
 type shareAwait struct {
@@ -95,7 +96,8 @@ func (s *service[Q, A]) of(ctx context.Context, shares *Shares, group string, q 
 }
 
 // join gives the lead of a partition of __share_group_state to the node that leads the same
-// partition of __consumer_offsets, where the groups' members are.
+// partition of __consumer_offsets, where the groups' members are. Nodes that have the one are given the other first:
+// assignments of the two are chosen apart, by creation, drains and people, and a node without a replica cannot lead.
 func (s *Shares) join(ctx context.Context, i int, shard *shareShard) {
 	topic, err := s.engine.Topic(offsetsTopicName)
 	if err != nil {
@@ -105,7 +107,33 @@ func (s *Shares) join(ctx context.Context, i int, shard *shareShard) {
 	if err != nil {
 		return
 	}
-	if node, _ := groups.Leader(); node >= 0 && node != s.engine.cluster.Self() {
+	states, err := s.engine.Topic(shareTopicName)
+	if err != nil {
+		return
+	}
+	node, _ := groups.Leader()
+	if node < 0 {
+		return
+	}
+	have, want := states.meta.replicasOf(i).nodes, topic.meta.replicasOf(i).nodes
+	switch together := beside(have, want); {
+	case len(want) == 0 || len(have) == 0:
+	case have[0] != want[0] || !slices.Contains(have, node) && slices.Contains(together, node):
+		s.engine.coordinators.background("get the replicas of that of the group's members", groups, func() error {
+			return s.engine.Reassign(ctx, shareTopicName, int32(i), together)
+		})
+	case node != s.engine.cluster.Self():
 		s.engine.coordinators.background("join that of the group's members", groups, func() error { return shard.part.repl.Transfer(ctx, node) })
 	}
+}
+
+// beside is an assignment that has the nodes of another one, in its order, and as many as before.
+func beside(have, other []int32) []int32 {
+	list := slices.Clone(other)
+	for _, node := range have {
+		if len(list) < len(have) && !slices.Contains(list, node) {
+			list = append(list, node)
+		}
+	}
+	return list
 }

@@ -276,7 +276,7 @@ func TestVotesAfterAPowerCut(t *testing.T) {
 	}
 	check := func(what string, b []byte) {
 		t.Helper()
-		if turn++; turn%every != 0 {
+		if turn++; opened && turn%every != 0 {
 			return
 		}
 		states++
@@ -351,6 +351,7 @@ func TestVotesAfterAPowerCut(t *testing.T) {
 			check(name+", one alone", afterPowerCut(durable, pending, false, func(i int) bool { return i == only }))
 			check(name+", all but one", afterPowerCut(durable, pending, false, func(i int) bool { return i != only }))
 		}
+		check(name+", the first sector", afterPowerCut(durable, pending, true, func(i int) bool { return i == 0 }))
 		for range 6 {
 			of := 1 + rnd.IntN(9)
 			check(name+", some sectors", afterPowerCut(durable, pending, true, func(int) bool { return rnd.IntN(10) < of }))

@@ -17,10 +17,15 @@ func (s *sim) move() (name string) {
 		return ""
 	}
 	topic, part := s.topics[s.rng.IntN(len(s.topics))], int32(s.rng.IntN(s.parts))
-	if s.rng.IntN(4) == 0 {
-		topic, part = []string{"__consumer_offsets", "__transaction_state"}[s.rng.IntN(2)], 0
+	switch at := s.rng.IntN(12); {
+	case at < 3:
+		topic, part = []string{"__consumer_offsets", "__transaction_state", "__share_group_state"}[at], 0
+	case at < 6 && s.plan.weak:
+		k := s.weakKeys()[s.rng.IntN(len(s.weakKeys()))]
+		topic, part = k.Topic, k.Partition
 	}
-	node := s.machines[s.rng.IntN(len(s.machines))].id
+	staying := s.staying()
+	node := staying[s.rng.IntN(len(staying))].id
 	do := func(f func(ctx context.Context, c *embedlog.Cluster) error) {
 		s.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(p.life, 15*time.Second)
@@ -45,8 +50,8 @@ func (s *sim) move() (name string) {
 	case 3:
 		name = "reassign"
 		var replicas []int32
-		for _, i := range s.rng.Perm(len(s.machines))[:3] {
-			replicas = append(replicas, s.machines[i].id)
+		for _, i := range s.rng.Perm(len(staying))[:min(3, len(staying))] {
+			replicas = append(replicas, staying[i].id)
 		}
 		do(func(ctx context.Context, c *embedlog.Cluster) error { return c.Reassign(ctx, topic, part, replicas) })
 	case 5:
@@ -57,7 +62,7 @@ func (s *sim) move() (name string) {
 			return c.SetReplicationFactor(ctx, topic, factor)
 		})
 	case 4:
-		if len(s.machines) < 5 {
+		if s.drained == 0 && len(staying) < 5 {
 			return ""
 		}
 		if s.drained != 0 {
@@ -155,13 +160,13 @@ func (s *sim) administered(c *client) error {
 		if n.unknown {
 			continue
 		}
-		for _, m := range s.machines {
-			top, err := m.run.Load().db.Engine().Topic(name)
+		for _, p := range s.processes() {
+			top, err := p.db.Engine().Topic(name)
 			if (err == nil) != n.exists {
-				return fmt.Errorf("topic %s at node %d: %v, and the administrator knows %+v", name, m.id, err, *n)
+				return fmt.Errorf("topic %s at node %d: %v, and the administrator knows %+v", name, p.m.id, err, *n)
 			}
 			if err == nil && n.partitions > 0 && len(top.Partitions()) != n.partitions {
-				return fmt.Errorf("topic %s at node %d has %d partitions, and the administrator knows %+v", name, m.id, len(top.Partitions()), *n)
+				return fmt.Errorf("topic %s at node %d has %d partitions, and the administrator knows %+v", name, p.m.id, len(top.Partitions()), *n)
 			}
 		}
 	}
@@ -170,9 +175,9 @@ func (s *sim) administered(c *client) error {
 
 // placed says that the groups of all partitions have the members that the metadata assigns.
 func (s *sim) placed() error {
-	for _, m := range s.machines {
-		for _, st := range m.run.Load().db.Cluster().Status() {
-			if st.Leader != m.id {
+	for _, p := range s.processes() {
+		for _, st := range p.db.Cluster().Status() {
+			if st.Leader != p.m.id {
 				continue
 			}
 			var members []int32

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,18 @@ type machine struct {
 	join string
 	busy atomic.Bool // it is being stopped
 	run  atomic.Pointer[process]
+	// What it is in the cluster. A machine that is lost is still a node of it, until that is removed.
+	part    atomic.Int32
+	leaving atomic.Bool // its replicas are to go to others
+	lost    atomic.Bool // it never starts again
 }
+
+// What a machine is.
+const (
+	isNode  = iota
+	isSpare // not yet a node
+	wasNode // and is none any more
+)
 
 // process is a database that runs on a machine, with the clients in it.
 type process struct {
@@ -71,7 +83,7 @@ func newCluster(initial, more int, timing raftrepl.Timing) *cluster {
 	for i := range initial + more {
 		m := &machine{id: int32(i + 1), disk: vfs.NewMem()}
 		if i >= initial {
-			m.join = address(1)
+			m.part.Store(isSpare)
 		}
 		c.machines = append(c.machines, m)
 	}
@@ -193,10 +205,40 @@ func (c *cluster) close() (err error) {
 	return err
 }
 
+// nodes are the machines of the cluster.
+func (c *cluster) nodes() (list []*machine) {
+	for _, m := range c.machines {
+		if m.part.Load() == isNode {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// alive are those of them that run, or can be started again.
+func (c *cluster) alive() []*machine {
+	return slices.DeleteFunc(c.nodes(), func(m *machine) bool { return m.lost.Load() })
+}
+
+// staying are those of them that are to keep replicas.
+func (c *cluster) staying() []*machine {
+	return slices.DeleteFunc(c.alive(), func(m *machine) bool { return m.leaving.Load() })
+}
+
+// processes are those that run on nodes.
+func (c *cluster) processes() (list []*process) {
+	for _, m := range c.alive() {
+		if p := m.run.Load(); p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // running is a process that runs, at random; nil is none.
 func (c *cluster) running(rnd *rand.Rand) *process {
 	var list []*process
-	for _, m := range c.machines {
+	for _, m := range c.alive() {
 		if p := m.run.Load(); p != nil {
 			list = append(list, p)
 		}
@@ -208,7 +250,7 @@ func (c *cluster) running(rnd *rand.Rand) *process {
 }
 
 func (c *cluster) down() (count int) {
-	for _, m := range c.machines {
+	for _, m := range c.nodes() {
 		if p := m.run.Load(); p == nil || p.failed() {
 			count++
 		}

@@ -16,16 +16,17 @@ func (s *sim) harm(during time.Duration) {
 	}
 }
 
-func (s *sim) minority() int { return (len(s.machines) - 1) / 2 }
+func (s *sim) minority() int { return (len(s.nodes()) - 1) / 2 }
 
 // fault is one step. At most a minority of the nodes is down or has a bad disk at a time, but for
 // a power cut of all; the network may be as bad as it likes.
 func (s *sim) fault() {
-	m := s.machines[s.rng.IntN(len(s.machines))]
-	a, b := host(m.id), host(s.machines[s.rng.IntN(len(s.machines))].id)
+	alive := s.alive()
+	m := alive[s.rng.IntN(len(alive))]
+	a, b := host(m.id), host(alive[s.rng.IntN(len(alive))].id)
 	p := m.run.Load()
 	name := ""
-	switch s.rng.IntN(19) {
+	switch s.rng.IntN(22) {
 	case 0, 1:
 		if p != nil && s.down() < s.minority() {
 			power := s.rng.IntN(2) == 0
@@ -87,13 +88,21 @@ func (s *sim) fault() {
 			name = "disk hangs"
 			p.slow.set(during, during)
 		}
+	case 19:
+		if s.plan.weak {
+			name = s.recover(s.rng.IntN(4) == 0)
+		}
+	case 20, 21:
+		if s.plan.reshape {
+			name = s.reshape()
+		}
 	case 13, 14, 15, 16:
 		name = s.move()
 	case 12:
 		switch s.rng.IntN(4) {
 		case 0:
 			name = "power cut for all"
-			for _, m := range s.machines {
+			for _, m := range alive {
 				s.crash(m, true, s.rng.Uint64())
 			}
 			s.restart()
@@ -127,7 +136,7 @@ func (s *sim) note(what string, err error) {
 
 // restart starts what is down, and again what has failed.
 func (s *sim) restart() {
-	for _, m := range s.machines {
+	for _, m := range s.alive() {
 		if p := m.run.Load(); p != nil && p.failed() {
 			s.crash(m, s.rng.IntN(2) == 0, s.rng.Uint64())
 		}
@@ -136,6 +145,9 @@ func (s *sim) restart() {
 			if err := s.cluster.start(m); err != nil {
 				s.problem("node %d does not start: %v", m.id, err)
 			}
+		}
+		if m.lost.Load() { // it was decided meanwhile
+			s.stop(m)
 		}
 	}
 }

@@ -20,8 +20,7 @@ import (
 // judge looks at what is left when all is healed and nobody does anything any more.
 func (s *sim) judge(t *testing.T) {
 	s.restart() // a sync that failed at the very end
-	end := &client{sim: s, number: 1000, p: s.machines[0].run.Load()}
-	if err := s.until(120*time.Second, func() error { return errors.Join(s.settled(), s.placed(), s.administered(s.admin)) }); err != nil {
+	if err := s.until(120*time.Second, s.quiet); err != nil {
 		t.Errorf("after all was healed: %v", err)
 		s.describe(t)
 	} else if err := s.same(); err != nil {
@@ -35,16 +34,31 @@ func (s *sim) judge(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	there := s.processes()
+	end := &client{sim: s, number: 1000, p: there[0]}
 	last, err := end.final(ctx)
 	if err != nil {
 		t.Errorf("final read: %v", err)
 	}
-	member := &client{sim: s, number: 1001, rnd: s.rng, p: s.machines[1].run.Load()}
+	member := &client{sim: s, number: 1001, rnd: s.rng, p: there[1]}
 	if err := member.catchUp(last); err != nil {
 		t.Errorf("a member that joins when all others are gone: %v", err)
 	}
 	if err := end.positions(ctx, true); err != nil {
 		t.Errorf("final positions: %v", err)
+	}
+	if s.plan.weak {
+		if err := end.finalWeak(ctx); err != nil {
+			t.Errorf("final read below durable: %v", err)
+		}
+	}
+	if s.plan.shares {
+		if err := member.shareRest(); err != nil {
+			t.Errorf("share group in the end: %v", err)
+			s.describe(t)
+		} else if err := end.shared(ctx); err != nil {
+			t.Errorf("share group: %v", err)
+		}
 	}
 	report, err := history.Check(s.ops, nil)
 	if err != nil {
@@ -68,6 +82,14 @@ func (s *sim) judge(t *testing.T) {
 	}
 }
 
+// quiet says that nothing is left to be done. A partition below durable that waits for a person gets one.
+func (s *sim) quiet() error {
+	if s.plan.weak {
+		s.recover(true)
+	}
+	return errors.Join(s.settled(), s.placed(), s.administered(s.admin))
+}
+
 func (s *sim) until(most time.Duration, f func() error) (err error) {
 	for begun := time.Now(); time.Since(begun) < most; time.Sleep(200 * time.Millisecond) {
 		if err = f(); err == nil {
@@ -80,12 +102,11 @@ func (s *sim) until(most time.Duration, f func() error) (err error) {
 // settled says that every partition has a leader, that all its replicas are there and have the same, and that
 // no transaction is open.
 func (s *sim) settled() error {
-	for _, m := range s.machines {
-		p := m.run.Load()
+	for _, p := range s.processes() {
 		for _, topic := range p.db.Engine().Topics() {
 			for _, part := range topic.Partitions() {
 				if err := s.whole(part); err != nil {
-					return fmt.Errorf("%v at node %d: %w", part, m.id, err)
+					return fmt.Errorf("%v at node %d: %w", part, p.m.id, err)
 				}
 			}
 		}
@@ -119,7 +140,11 @@ func (s *sim) whole(part *engine.Partition) error {
 
 // replica is another node's replica of the same partition.
 func (s *sim) replica(node int32, part *engine.Partition) (*engine.Partition, error) {
-	topic, err := s.machines[node-1].run.Load().db.Engine().TopicByID(part.TopicID())
+	p := s.machines[node-1].run.Load()
+	if p == nil {
+		return nil, fmt.Errorf("node %d does not run", node)
+	}
+	topic, err := p.db.Engine().TopicByID(part.TopicID())
 	if err != nil {
 		return nil, fmt.Errorf("node %d: %w", node, err)
 	}
@@ -128,11 +153,11 @@ func (s *sim) replica(node int32, part *engine.Partition) (*engine.Partition, er
 
 // same compares all replicas with those of the leaders, byte by byte.
 func (s *sim) same() error {
-	for _, m := range s.machines {
-		for _, topic := range m.run.Load().db.Engine().Topics() {
+	for _, p := range s.processes() {
+		for _, topic := range p.db.Engine().Topics() {
 			for _, part := range topic.Partitions() {
 				leader, _ := part.Leader()
-				if part.Elsewhere() || leader == m.id {
+				if part.Elsewhere() || leader == p.m.id {
 					continue
 				}
 				l, err := s.replica(leader, part)
@@ -142,14 +167,14 @@ func (s *sim) same() error {
 				first := max(part.Log().FirstCompleteIndex(), l.Log().FirstCompleteIndex())
 				got, err := entries(part, first)
 				if err != nil {
-					return fmt.Errorf("%v at node %d: %w", part, m.id, err)
+					return fmt.Errorf("%v at node %d: %w", part, p.m.id, err)
 				}
 				want, err := entries(l, first)
 				if err != nil {
 					return fmt.Errorf("%v at node %d: %w", part, leader, err)
 				}
 				if !slices.Equal(got, want) {
-					return fmt.Errorf("%v: node %d has not what the leader %d has: %d entries from %d on, and %d", part, m.id, leader, len(got), first, len(want))
+					return fmt.Errorf("%v: node %d has not what the leader %d has: %d entries from %d on, and %d", part, p.m.id, leader, len(got), first, len(want))
 				}
 			}
 		}
@@ -173,8 +198,7 @@ func entries(part *engine.Partition, first uint64) (list []string, err error) {
 }
 
 func (s *sim) describe(t *testing.T) {
-	for _, m := range s.machines {
-		p := m.run.Load()
+	for _, p := range s.processes() {
 		var b bytes.Buffer
 		for _, st := range p.db.Cluster().Status() {
 			fmt.Fprintf(&b, "\n  %+v", st)
@@ -197,7 +221,7 @@ func (s *sim) describe(t *testing.T) {
 			}
 		}
 		cancel()
-		t.Logf("node %d: %v%s", m.id, err, &b)
+		t.Logf("node %d: %v%s", p.m.id, err, &b)
 	}
 }
 

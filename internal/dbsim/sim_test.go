@@ -5,9 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,15 +55,20 @@ func TestSimulation(t *testing.T) {
 // sim is one run.
 type sim struct {
 	*cluster
-	seed    uint64
-	rng     *rand.Rand // of what breaks
-	start   time.Time
-	topics  []string
-	parts   int
-	drained int32           // a node that was told to give its replicas away; 0 is none
-	admin   *client         // who makes and deletes topics
-	clients context.Context // ends when nobody is to begin anything any more
-	wg      sync.WaitGroup
+	seed      uint64
+	rng       *rand.Rand // of what breaks
+	plan      plan
+	start     time.Time
+	topics    []string
+	parts     int
+	drained   int32           // a node that was told to give its replicas away; 0 is none
+	admin     *client         // who makes and deletes topics
+	clients   context.Context // ends when nobody is to begin anything any more
+	wg        sync.WaitGroup
+	weak      weak           // topics below durable
+	shares    shares         // of the share group
+	reshaping atomic.Bool    // nodes come or go
+	changes   sync.WaitGroup // by that
 
 	mu       sync.Mutex
 	ops      history.History
@@ -77,6 +85,13 @@ const (
 	copiedTopic = "copied"
 )
 
+// plan is what a seed decides of a run as a whole.
+type plan struct {
+	weak    bool // there are topics below durable
+	reshape bool // nodes are added, removed and replaced
+	shares  bool // there is a share group
+}
+
 func simulate(t *testing.T, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0xdb))
@@ -88,7 +103,8 @@ func simulate(t *testing.T, seed uint64) {
 		if rng.IntN(2) == 0 {
 			timing = raftrepl.FastTiming
 		}
-		s := &sim{cluster: newCluster(nodes, 0, timing), seed: seed, rng: rng, start: time.Now(), parts: 2,
+		plan := plan{weak: rng.IntN(3) > 0, reshape: rng.IntN(2) == 0, shares: rng.IntN(2) == 0}
+		s := &sim{cluster: newCluster(nodes, 2, timing), plan: plan, seed: seed, rng: rng, start: time.Now(), parts: 2,
 			topics: []string{safeTopic, otherTopic, copiedTopic}, faults: map[string]int{}, notes: map[string]int{}}
 		defer func() {
 			if err := s.close(); err != nil {
@@ -104,7 +120,7 @@ func simulate(t *testing.T, seed uint64) {
 				}
 			}
 		}()
-		for _, m := range s.machines {
+		for _, m := range s.nodes() {
 			if err := s.cluster.start(m); err != nil {
 				t.Fatalf("node %d: %v", m.id, err)
 			}
@@ -118,6 +134,7 @@ func simulate(t *testing.T, seed uint64) {
 		s.begin()
 		s.harm(*dbTime)
 		s.heal()
+		s.reshaped()
 		time.Sleep(5 * time.Second) // clients go on for a while
 		stop()
 		s.wg.Wait()
@@ -129,8 +146,8 @@ func (s *sim) makeTopics(t *testing.T) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	err := s.until(30*time.Second, func() error {
-		for _, m := range s.machines {
-			if n := len(m.run.Load().db.Cluster().Nodes()); n < len(s.machines) {
+		for _, m := range s.nodes() {
+			if n := len(m.run.Load().db.Cluster().Nodes()); n < s.initial {
 				return fmt.Errorf("node %d knows %d nodes", m.id, n)
 			}
 		}
@@ -140,11 +157,20 @@ func (s *sim) makeTopics(t *testing.T) bool {
 		t.Error(err)
 		return false
 	}
-	for i, name := range s.topics {
-		db := s.machines[i%len(s.machines)].run.Load().db
+	all := map[string]*embedlog.TopicConfig{}
+	for _, name := range s.topics {
+		all[name] = &embedlog.TopicConfig{Partitions: s.parts, ReplicationFactor: 3}
+	}
+	if s.plan.weak {
+		for _, k := range s.weakKeys() {
+			all[k.Topic] = &embedlog.TopicConfig{ReplicationFactor: 3, Durability: weakTopics[k.Topic]}
+		}
+	}
+	for i, name := range slices.Sorted(maps.Keys(all)) {
+		db := s.machines[i%s.initial].run.Load().db
 		// Nodes are known before all of them have said where their directories are.
 		err := s.until(30*time.Second, func() error {
-			_, err := db.CreateTopic(ctx, name, &embedlog.TopicConfig{Partitions: s.parts, ReplicationFactor: 3})
+			_, err := db.CreateTopic(ctx, name, all[name])
 			if errors.Is(err, embedlog.ErrTopicExists) {
 				return nil
 			}
@@ -152,6 +178,12 @@ func (s *sim) makeTopics(t *testing.T) bool {
 		})
 		if err != nil {
 			t.Errorf("topic %s: %v", name, err)
+			return false
+		}
+	}
+	if s.plan.shares {
+		if err := s.beginShares(ctx); err != nil {
+			t.Errorf("share group: %v", err)
 			return false
 		}
 	}
@@ -170,6 +202,15 @@ func (s *sim) begin() {
 	s.client(51, func(c *client) { c.read(true) })
 	s.client(60, (*client).linearizable)
 	s.client(61, (*client).ask)
+	if s.plan.weak {
+		s.client(80, (*client).produceWeak)
+		s.client(81, (*client).produceWeak)
+		s.client(82, (*client).readWeak)
+	}
+	if s.plan.shares {
+		s.client(90, (*client).share)
+		s.client(91, (*client).share)
+	}
 	s.admin = s.client(70, (*client).administer)
 }
 

@@ -682,10 +682,10 @@ func testPlacesAreFoundLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.until("there is one replica less", on("three", without(gone, 2)))
-	top, _ := lead.Topic("three")
-	if why := top.Partitions()[0].Status().Reason; top.ReplicationFactor() != 3 || !strings.Contains(why, "2 of 3 replicas") {
-		t.Errorf("factor %d, status %q", top.ReplicationFactor(), why)
-	}
+	p.until("status says so", func() bool { // the member that goes is said before
+		top, err := lead.Topic("three")
+		return err == nil && top.ReplicationFactor() == 3 && strings.Contains(top.Partitions()[0].Status().Reason, "2 of 3 replicas")
+	})
 	time.Sleep(time.Minute)
 	if !on("three", without(gone, 2))() {
 		t.Error("a replica went to a node that is drained or gone")

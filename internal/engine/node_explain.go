@@ -49,7 +49,11 @@ func explainCluster(c *command) (any, bool) {
 		for _, r := range c.removed {
 			gone = append(gone, explained{"node": r.node, "directory": r.directory.String()})
 		}
-		return explained{"type": "snapshot of a cluster", "last": c.flags&snapshotLast != 0, "nodes": nodes, "topics": topics, "deleting": deleting, "removed": gone}, true
+		f := explained{"type": "snapshot of a cluster", "last": c.flags&snapshotLast != 0, "nodes": nodes, "topics": topics, "deleting": deleting}
+		if len(gone) > 0 {
+			f["removed"] = gone
+		}
+		return f, true
 	}
 	return nil, false
 }

@@ -80,7 +80,7 @@ type NotEmptyError = engine.NotEmptyError
 // with ErrNotEmpty. A complete backup there is replaced when the new one is
 // complete, and not before; what has not changed since is not copied again. After
 // an error, a kill or a power cut the earlier one still counts, and the next Backup
-// into dir goes on with what is there. See docs/backup.md.
+// into dir goes on with what is there. A node of a cluster needs a replica of each partition. See docs/backup.md.
 func (db *DB) Backup(ctx context.Context, dir string, o *BackupOptions) (BackupReport, error) {
 	report := BackupReport{Dir: dir}
 	if err := db.outside(dir); err != nil {
@@ -159,7 +159,7 @@ func VerifyBackup(ctx context.Context, dir string, o *RestoreOptions) (RestoreRe
 // Restore makes a database of the backup in backupDir in dir, which must be absent
 // or empty. The backup is verified before anything is written, and what was written
 // afterwards. The database belongs to the same cluster, and its directory has an id
-// of its own. A restore that was stopped leaves a directory that no database can be
+// of its own; a backup that a node made is restored as a database that is used alone, of a cluster of its own. A restore that was stopped leaves a directory that no database can be
 // opened in: remove it and restore again.
 func Restore(ctx context.Context, backupDir, dir string, o *RestoreOptions) (RestoreReport, error) {
 	src, err := existing(backupDir)

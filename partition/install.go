@@ -26,6 +26,23 @@ func (p *Partition) CaptureCommitted() (*log.Capture, GroupState, error) {
 	return c, g, err
 }
 
+// CaptureAlone describes the log up to what is committed here as one that is in no group, for a copy that is to be used
+// alone. The caller has called Log().Hold and holds on to it while it copies.
+func (p *Partition) CaptureAlone() (*log.Capture, error) {
+	p.log.Lock()
+	defer p.log.Unlock()
+	p.mu.Lock()
+	if p.base == nil || p.base.group == nil {
+		p.mu.Unlock()
+		return nil, errors.New("capture: the log is in no group")
+	}
+	s := p.base.clone()
+	index := p.base.group.Index
+	p.mu.Unlock()
+	s.group = nil
+	return p.log.CaptureAt(index, s.appendTo(nil))
+}
+
 // Install puts a received log, which ends with the entry index, in the place of this one.
 // The partition stays open, and the high watermark moves to the new end. It refuses a log
 // that ends before what is committed here. For the replicator, while nothing is stored.

@@ -79,6 +79,9 @@ func (e *Engine) Backup(ctx context.Context, dst vfs.FS, o *BackupOptions) (Back
 // backup takes a cut and copies it. With still, topics do not change meanwhile.
 func (e *Engine) backup(ctx context.Context, dst vfs.FS, o *BackupOptions, still bool) (BackupReport, error) {
 	var report BackupReport
+	if err := e.hasAll(); err != nil {
+		return report, err
+	}
 	// Most of what is not synced is synced before anybody has to wait for it.
 	parts := e.allPartitions()
 	errs := make([]error, len(parts))
@@ -143,6 +146,9 @@ func (e *Engine) cut(ctx context.Context, src *backup.Source) error {
 		}
 	}
 	for _, parts := range [][]*Partition{offsets, data, state} {
+		if err := e.bringUp(ctx, parts); err != nil {
+			return err
+		}
 		if err := captureAll(ctx, parts, src); err != nil {
 			return err
 		}
@@ -169,7 +175,7 @@ func captureAll(ctx context.Context, parts []*Partition, src *backup.Source) err
 			return
 		}
 		l := backup.Log{Path: partitionDir(p.topicID, int(p.id)), Name: p.String(), Release: p.Log().Hold()}
-		if l.Capture, errs[i] = p.Log().Capture(); errs[i] != nil {
+		if l.Capture, errs[i] = capture(p.Partition, p.repl != nil); errs[i] != nil {
 			l.Release()
 			errs[i] = fmt.Errorf("%s: %w", p, errs[i])
 			return
@@ -189,7 +195,7 @@ func captureAll(ctx context.Context, parts []*Partition, src *backup.Source) err
 func (m *metaLog) capture() (*backup.Log, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c, err := m.part.Log().Capture()
+	c, err := capture(m.part, m.group != nil)
 	if err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
@@ -230,7 +236,8 @@ var ErrNotEmpty = backup.ErrNotEmpty
 
 // Restore makes a database of the backup in src in dst, which must be empty. The
 // backup is verified before, and what was written afterwards. The database is of the
-// same cluster, and a directory of its own. dir names dst in messages.
+// same cluster, and a directory of its own. Of a backup of a node it is one that is used alone: see backup_node.go.
+// dir names dst in messages.
 func Restore(ctx context.Context, src, dst vfs.FS, dir string, o *BackupOptions) (*backup.Manifest, error) {
 	infos, err := dst.List(".")
 	if err != nil {
@@ -255,6 +262,10 @@ func Restore(ctx context.Context, src, dst vfs.FS, dir string, o *BackupOptions)
 		return m, damaged(formatName, err)
 	}
 	id.directory = newID()
+	node := id.node
+	if node != 0 {
+		id.node, id.cluster = 0, newID() // see backup_node.go
+	}
 	if err := replaceFile(dst, ".", restoringName, []byte("A backup is being restored into this directory.\n")); err != nil {
 		return m, err
 	}
@@ -265,6 +276,11 @@ func Restore(ctx context.Context, src, dst vfs.FS, dir string, o *BackupOptions)
 	}
 	if err := backup.Restore(ctx, src, dst, m, o, func(name string) bool { return name == formatName }); err != nil {
 		return m, err
+	}
+	if node != 0 {
+		if err := leaveCluster(dst); err != nil {
+			return m, fmt.Errorf("the metadata of node %d: %w", node, err)
+		}
 	}
 	if err := replaceFile(dst, ".", formatName, id.encode()); err != nil {
 		return m, err

@@ -79,7 +79,7 @@ var peerErrors = func() *codec.Errors {
 		&UnknownTopicError{}, &UnknownPartitionError{}, &TopicExistsError{}, &InvalidTopicError{}, &WrongDirectoryError{},
 		&InvalidSettingError{}, &NotEmptyError{}, &UnknownUserError{}, &InvalidUserError{}, &InvalidACLError{}, &InvalidQuotaError{},
 
-		&UnknownNodeError{}, &InvalidNodeError{}, &NodeRemovedError{}, &ReplicationFactorError{}, &InvalidAssignmentError{},
+		&UnknownNodeError{}, &InvalidNodeError{}, &NodeRemovedError{}, &ElsewhereError{}, &ReplicationFactorError{}, &InvalidAssignmentError{},
 
 		&MemberEpochError{}, &NotOwnerError{}, &InvalidMemberError{}, &InvalidRegexError{}, &PositionLostError{},
 		&CommitError{}, &InvalidCommitError{}, &InvalidResetError{},

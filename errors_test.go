@@ -87,7 +87,7 @@ var allErrors = map[string]struct {
 
 // hidden are sentinels below that no caller of this package meets.
 var hidden = map[string]string{
-	"ErrNotYet":              "engine: of an *InvalidNodeError, whose Later says it; the command line asks again",
+	"ErrNotYet":               "engine: of an *InvalidNodeError, whose Later says it; the command line asks again",
 	"ErrGone":                 "log: answered by package backup",
 	"ErrReplicaLost":          "engine: the replica is fetched again, and calls go to the others meanwhile",
 	"ErrGroupFull":            "log: partition writes the group and begins another",

@@ -187,7 +187,7 @@ func metadataIsDamaged(t *testing.T, damage metaDamage, leads bool) {
 			return list
 		}
 		led := epochs()
-		if time.Sleep(2 * time.Minute); !slices.Equal(epochs(), led) {
+		if time.Sleep(70 * time.Second); !slices.Equal(epochs(), led) {
 			t.Errorf("leaders have changed: epochs %v were %v", epochs(), led)
 		}
 		c.until("records go on there", func() error { return produce(sick, "topic-3") })

@@ -269,6 +269,11 @@ func (p *Partition) Commit(index uint64) error {
 	if p.base.group == nil {
 		p.base.group = &GroupState{}
 	}
+	if seed.Is(seed.WatermarkFollows) && index < p.base.group.Index {
+		if f, err := p.log.Entry(index + 1); err == nil {
+			p.highWatermark.Store(f.Offset)
+		}
+	}
 	next, n := p.highWatermark.Load(), 0
 	var err error
 	for ; n < len(p.stored) && p.stored[n].index <= index && err == nil; n++ {

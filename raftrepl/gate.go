@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -104,7 +105,11 @@ func (l *gate) take(rpc raft.RPC) answering {
 			inst.fail(err)
 			return at(nil, errCutOff)
 		}
-		rpc.Command = inst.received(m)
+		own := inst.received(m)
+		rpc.Command = own
+		if st, _ := inst.store.p.Group(); seed.Is(seed.WatermarkFollows) && !onlyHeartbeat(m) && own.LeaderCommitIndex < st.Index {
+			inst.store.p.Commit(own.LeaderCommitIndex)
+		}
 	case *raft.RequestVoteRequest:
 		if l.g.doubt.is() {
 			return at(&raft.RequestVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)

@@ -94,7 +94,8 @@ type Group struct {
 
 	yields atomic.Bool // see Yield
 
-	pipelineFrom int // pipelineBytes; tests lower it
+	pipelineFrom   int // pipelineBytes; tests lower it
+	messageEntries int // maxEntries; tests lower it
 
 	stall func() // tests only: see staller
 }
@@ -122,7 +123,7 @@ func NewGroup(cfg GroupConfig) *Group {
 	if cfg.Timing == (Timing{}) {
 		cfg.Timing = DefaultTiming
 	}
-	g := &Group{cfg: cfg, watchers: make(map[int]func()), stopping: make(chan struct{}), changes: make(chan struct{}, 1), pipelineFrom: pipelineBytes, reason: "it does not take part yet"}
+	g := &Group{cfg: cfg, watchers: make(map[int]func()), stopping: make(chan struct{}), changes: make(chan struct{}, 1), pipelineFrom: pipelineBytes, messageEntries: maxEntries, reason: "it does not take part yet"}
 	g.name = "metadata"
 	if !cfg.ID.IsMeta() {
 		g.name = fmt.Sprintf("%s/%d", cfg.ID.Topic, cfg.ID.Partition)
@@ -338,7 +339,7 @@ func (g *Group) raftConfig(inst *instance) *raft.Config {
 	return &raft.Config{
 		ProtocolVersion: raft.ProtocolVersionMax, LocalID: g.self,
 		HeartbeatTimeout: t.patience(), ElectionTimeout: max(t.Election, t.patience()), LeaderLeaseTimeout: t.LeaderLease, CommitTimeout: t.CommitTimeout,
-		MaxAppendEntries: maxAppendEntries, BatchApplyCh: true,
+		MaxAppendEntries: min(maxAppendEntries, g.messageEntries), BatchApplyCh: true,
 		// The library's own snapshots are never made: the log is the snapshot.
 		SnapshotInterval: never, SnapshotThreshold: 1 << 62, TrailingLogs: 1 << 62, NoSnapshotRestoreOnStart: true,
 		NoLegacyTelemetry: true,

@@ -35,7 +35,7 @@ func (s *logStore) fill(m *raft.AppendEntriesRequest, last uint64) error {
 		}
 		term = e.Term
 	}
-	for next := m.PrevLogEntry + uint64(len(m.Entries)) + 1; next <= last && len(m.Entries) < maxEntries; next++ {
+	for next := m.PrevLogEntry + uint64(len(m.Entries)) + 1; next <= last && len(m.Entries) < s.inst.g.messageEntries; next++ {
 		e := new(raft.Log)
 		if !s.window.get(next, e) {
 			if err := s.read(next, e); err != nil {

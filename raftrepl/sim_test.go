@@ -33,15 +33,16 @@ import (
 //	simnode_test.go     machines and processes    simcheck_test.go    what must hold
 //	simwire_test.go     messages                  simtotals_test.go   what many runs come to
 var (
-	simSeed = flag.Uint64("sim.seed", 0, "run one seed of the simulation")
-	simFrom = flag.Uint64("sim.from", 0, "the first seed; 0 is 1, or the next one of the results")
-	simRuns = flag.Int("sim.runs", 0, "how many seeds; 0 is a few")
-	simFor  = flag.Duration("sim.for", 0, "begin no seed after so long, whatever -sim.runs says")
-	simTime = flag.Duration("sim.time", 10*time.Second, "how long faults go on, in virtual time at the fast timing")
-	simShow = flag.Bool("sim.trace", false, "say what happened in a run that failed")
-	simMore = flag.String("sim.more", "", "a fault that happens as often as all others together")
-	simOnly = flag.String("sim.level", "", "the level of all runs: durable, interval or os")
-	simReal = flag.Bool("sim.real", false, "in real time")
+	simSeed  = flag.Uint64("sim.seed", 0, "run one seed of the simulation")
+	simFrom  = flag.Uint64("sim.from", 0, "the first seed; 0 is 1, or the next one of the results")
+	simRuns  = flag.Int("sim.runs", 0, "how many seeds; 0 is a few")
+	simFor   = flag.Duration("sim.for", 0, "begin no seed after so long, whatever -sim.runs says")
+	simTime  = flag.Duration("sim.time", 10*time.Second, "how long faults go on, in virtual time at the fast timing")
+	simShow  = flag.Bool("sim.trace", false, "say what happened in a run that failed")
+	simMore  = flag.String("sim.more", "", "a fault that happens as often as all others together")
+	simOnly  = flag.String("sim.level", "", "the level of all runs: durable, interval or os")
+	simShort = flag.Bool("sim.short", false, "messages of a few entries in three runs of four")
+	simReal  = flag.Bool("sim.real", false, "in real time")
 )
 
 func TestSimulation(t *testing.T) {
@@ -176,6 +177,9 @@ func (s *sim) prepare(r *simRun) {
 	r.g.gate.trans = w
 	r.g.stall = r.slow.wait
 	r.g.pipelineFrom = 1 // there is little to send
+	if s.plan.short > 0 {
+		r.g.messageEntries = s.plan.short
+	}
 }
 
 // scaled is a time as it would be at the fast timing.

@@ -116,7 +116,7 @@ func (s *sim) minority() int { return (len(s.initial) - 1) / 2 }
 // lost records.
 func (s *sim) down() (count int) {
 	for _, n := range s.nodes {
-		if r := n.run.Load(); r == nil || r.failed() || s.weak() && r.doubts() {
+		if r := n.run.Load(); r == nil || r.failed() || s.weak() && (r.condemned.Load() || r.doubts()) {
 			count++
 		}
 	}
@@ -209,7 +209,7 @@ func (s *sim) crashAll(*simNode) bool {
 // restart starts what is down, and again what has failed.
 func (s *sim) restart() {
 	for _, n := range s.nodes {
-		if r := n.run.Load(); r != nil && r.failed() {
+		if r := n.run.Load(); r != nil && (r.failed() || r.condemned.Load() && s.rng.IntN(3) == 0) {
 			n.crash(s.rng.IntN(2) == 0, s.rng.Uint64())
 		}
 		s.begin(n)
@@ -302,8 +302,18 @@ func (s *sim) later(after time.Duration, f func()) {
 
 func (s *sim) failSync(n *simNode, op vfs.Op, glob string) bool {
 	r := n.run.Load()
-	if r == nil || s.weak() || s.down() >= s.minority() {
-		return false // at a weak level it may take what was acknowledged, at a time that is not chosen here
+	if r == nil || s.down() >= s.minority() {
+		return false
+	}
+	if s.weak() {
+		// It takes what was acknowledged, at a time that is not chosen here: from now on the replica counts as one
+		// that has lost something.
+		s.dying.Lock()
+		defer s.dying.Unlock()
+		if s.down() >= s.minority() {
+			return false
+		}
+		r.condemned.Store(true)
 	}
 	r.fault.Add(vfs.Rule{Op: op, Glob: glob, Effect: vfs.FailSync()})
 	return true
@@ -390,7 +400,7 @@ func (s *sim) jump(n *simNode) bool {
 // changeMembers asks the leader for other members, of which most are those that were.
 func (s *sim) changeMembers(*simNode) bool {
 	l := s.leader()
-	if l == nil || s.plan.spare == 0 {
+	if l == nil || s.weak() && s.plan.spare == 0 { // of two, one in doubt would wait for a person
 		return false
 	}
 	var want []int32

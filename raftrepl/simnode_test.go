@@ -48,14 +48,16 @@ type simNode struct {
 
 // simRun is a process on it.
 type simRun struct {
-	n     *simNode
-	dead  atomic.Bool // what it says and does from then on never happened
-	fault *vfs.Fault
-	node  *Node
-	slow  slowDisk
-	wire  *simWire // nil outside of the simulation
-	g     *Group
-	p     *partition.Partition
+	n    *simNode
+	dead atomic.Bool // what it says and does from then on never happened
+	// condemned says that a sync is to fail, which takes what was acknowledged at a weak level.
+	condemned atomic.Bool
+	fault     *vfs.Fault
+	node      *Node
+	slow      slowDisk
+	wire      *simWire // nil outside of the simulation
+	g         *Group
+	p         *partition.Partition
 }
 
 var simLog = engine.LogID{Topic: engine.TopicID{'s', 'i', 'm'}, Partition: 1}

@@ -22,6 +22,7 @@ type simPlan struct {
 	compact bool // there are records that compaction drops, and it runs
 	txns    bool
 	behind  bool // followers often miss more than the leader keeps
+	short   int  // entries in a message at most; 0 is as many as ever
 }
 
 // patientTiming is far slower than what anybody would use: much virtual time for little work.
@@ -54,6 +55,9 @@ func planOf(rng *rand.Rand) simPlan {
 	p.compact = rng.IntN(3) == 0
 	p.txns = rng.IntN(3) == 0
 	p.behind = rng.IntN(4) == 0
+	if *simShort {
+		p.short = rng.IntN(4)
+	}
 	return p
 }
 
@@ -62,7 +66,7 @@ func (p simPlan) String() string {
 	for _, is := range []struct {
 		on   bool
 		text string
-	}{{p.odd, "odd messages"}, {p.compact, "compaction"}, {p.txns, "transactions"}, {p.behind, "installs"}} {
+	}{{p.odd, "odd messages"}, {p.compact, "compaction"}, {p.txns, "transactions"}, {p.behind, "installs"}, {p.short > 0, "short messages"}} {
 		if is.on {
 			text += ", " + is.text
 		}

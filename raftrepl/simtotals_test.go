@@ -55,7 +55,7 @@ func (a *simTotals) add(s *sim) {
 	}
 	p := s.plan
 	for name, is := range map[string]bool{fmt.Sprintf("%d members", p.members): true, p.level.String(): true, "odd messages": p.odd, "compaction": p.compact,
-		"transactions": p.txns, "installs": p.behind, "spare node": p.spare > 0} {
+		"transactions": p.txns, "installs": p.behind, "short messages": p.short > 0, "spare node": p.spare > 0} {
 		if is {
 			a.Plans[name]++
 		}

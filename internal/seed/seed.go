@@ -40,6 +40,7 @@ var All = []Bug{
 	{LeaderAlone, "raftrepl", "TestSimulation"},
 	{FollowerShowsAll, "raftrepl", "TestSimulation"},
 	{VoteForgotten, "raftrepl", "TestSimulation"},
+	{WatermarkFollows, "raftrepl", "TestSimulation"},
 	{DoubtIgnored, "raftrepl", "TestSimulation"},
 	{DoubtEndsEarly, "raftrepl", "TestSimulation"},
 	{StaleRead, "raftrepl", "TestSimulation"},
@@ -89,4 +90,5 @@ const (
 	DeposedAcks      = "deposed-leader-acknowledges"
 	CutForgotten     = "truncation-not-synced"
 	CacheKeepsCut    = "cache-keeps-truncated"
+	WatermarkFollows = "watermark-follows-the-leader"
 )

@@ -52,7 +52,6 @@ type shareMember struct {
 	id    string
 	epoch int32
 	topic engine.TopicID
-	end   map[int32]int64 // how far the group is, as it says
 }
 
 func (c *client) shareMember() (*shareMember, error) {

@@ -20,6 +20,24 @@ type modelTopic struct {
 	partitions, factor int
 	retention          string
 	replicas           map[int][]int32 // of partitions that were reassigned
+	counts             []int           // of replicas of each partition
+}
+
+// grow adds partitions with as many replicas as the topic wants.
+func (m *modelTopic) grow(total int) {
+	m.partitions = total
+	for len(m.counts) < total {
+		m.counts = append(m.counts, m.factor)
+	}
+}
+
+// chosen is a partition whose replicas were chosen by hand. The topic wants as many as all partitions have, and where they
+// differ no more than that.
+func (m *modelTopic) chosen(n int, nodes []int32) {
+	m.replicas[n], m.counts[n] = nodes, len(nodes)
+	if m.factor = min(m.factor, len(nodes)); slices.Min(m.counts) == slices.Max(m.counts) {
+		m.factor = len(nodes)
+	}
 }
 
 // Random changes at whoever leads, while leaders move and nodes are closed and opened:
@@ -54,7 +72,9 @@ func randomChanges(t *testing.T, r *rand.Rand) {
 		what := ""
 		switch op := r.IntN(12); op {
 		case 0, 1, 2:
-			m := &modelTopic{1 + r.IntN(4), 1 + r.IntN(3), "604800000", map[int][]int32{}}
+			partitions := 1 + r.IntN(4)
+			m := &modelTopic{factor: 1 + r.IntN(3), retention: "604800000", replicas: map[int][]int32{}}
+			m.grow(partitions)
 			what = fmt.Sprintf("create %s %+v", name, m)
 			_, err = lead.CreateTopic(ctx, TopicSpec{Name: name, Partitions: m.partitions, ReplicationFactor: m.factor})
 			if has != nil {
@@ -80,7 +100,7 @@ func randomChanges(t *testing.T, r *rand.Rand) {
 			if has != nil && total <= has.partitions {
 				want = ErrInvalidTopic
 			} else if has != nil {
-				has.partitions = total
+				has.grow(total)
 			}
 		case 7, 8:
 			n := r.IntN(4)
@@ -93,7 +113,7 @@ func randomChanges(t *testing.T, r *rand.Rand) {
 			if has != nil && n >= has.partitions {
 				want = ErrUnknownPartition
 			} else if has != nil {
-				has.replicas[n] = nodes
+				has.chosen(n, nodes)
 			}
 		case 9:
 			factor := 1 + r.IntN(4)
@@ -102,7 +122,8 @@ func randomChanges(t *testing.T, r *rand.Rand) {
 			if has != nil && factor > 3 {
 				want = ErrInvalidReplicationFactor
 			} else if has != nil {
-				has.factor, has.replicas = factor, map[int][]int32{}
+				has.factor, has.replicas, has.counts = factor, map[int][]int32{}, nil
+				has.grow(has.partitions)
 			}
 		case 10:
 			if to := int32(1 + r.IntN(3)); p.open[to] != nil {
@@ -184,8 +205,8 @@ func checkModel(t *testing.T, step int, e *Engine, model map[string]*modelTopic)
 		}
 		for n := range top.Partitions() {
 			got := top.Replicas(int32(n))
-			if want, ok := m.replicas[n]; ok && !slices.Equal(got, want) || !ok && len(got) != m.factor {
-				t.Fatalf("step %d: %s/%d is on %v; want %v of %d", step, top.Name(), n, got, want, m.factor)
+			if want, ok := m.replicas[n]; ok && !slices.Equal(got, want) || !ok && len(got) != m.counts[n] {
+				t.Fatalf("step %d: %s/%d is on %v; want %v of %d", step, top.Name(), n, got, want, m.counts[n])
 			}
 		}
 	}

@@ -55,9 +55,13 @@ func (s *sim) move() (name string) {
 		}
 		do(func(ctx context.Context, c *embedlog.Cluster) error { return c.Reassign(ctx, topic, part, replicas) })
 	case 5:
+		if s.reshaping.Load() {
+			return "" // what is left may be on the node that is gone
+		}
 		// One replica of the internal topics would make all wait for its node.
 		topic, factor := s.topics[s.rng.IntN(len(s.topics))], 1+s.rng.IntN(3)
 		name = fmt.Sprint("replication factor ", factor)
+		s.few = s.few || factor < 3
 		do(func(ctx context.Context, c *embedlog.Cluster) error {
 			return c.SetReplicationFactor(ctx, topic, factor)
 		})

@@ -38,7 +38,7 @@ func (s *sim) reshape() (name string) {
 		})
 	}
 	switch kind := s.rng.IntN(4); {
-	case kind < 2 && spare != nil && s.down() < s.minority():
+	case kind < 2 && spare != nil && s.down() < s.minority() && !s.few: // else a majority may be lost with it
 		name = fmt.Sprintf("node %d is gone for good, and replaced by %d", victim.id, spare.id)
 		victim.lost.Store(true)
 		s.crash(victim, true, s.rng.Uint64())

@@ -69,6 +69,7 @@ type sim struct {
 	weak      weak           // topics below durable
 	shares    shares         // of the share group
 	reshaping atomic.Bool    // nodes come or go
+	few       bool           // topics may have, or have had, fewer than three replicas
 	changes   sync.WaitGroup // by that
 
 	mu       sync.Mutex

@@ -222,7 +222,7 @@ func (e *Engine) SetReplicationFactor(ctx context.Context, topic string, factor 
 			return err
 		}
 		c := &command{kind: assignCommand, topic: topicMeta{id: t.meta.id}, factor: factor}
-		e.meta.view(func(m *metadata) { c.placed, err = m.resized(m.byID[t.meta.id], factor) })
+		e.meta.view(func(m *metadata) { c.placed, err = m.resized(m.byID[t.meta.id], factor, e.alive) })
 		if err != nil {
 			return err
 		}
@@ -232,8 +232,8 @@ func (e *Engine) SetReplicationFactor(ctx context.Context, topic string, factor 
 }
 
 // resized are the assignments of a topic with another number of replicas.
-func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) {
-	able := m.able()
+func (m *metadata) resized(t *topicMeta, factor int, alive func(int32) bool) (list []placed, err error) {
+	able, room := m.able(), m.room(alive)
 	if t == nil {
 		return nil, &UnknownTopicError{}
 	}
@@ -246,9 +246,22 @@ func (m *metadata) resized(t *topicMeta, factor int) (list []placed, err error) 
 		if len(a.nodes) == factor {
 			continue
 		}
-		nodes := slices.Clone(a.nodes[:min(factor, len(a.nodes))])
+		nodes := slices.Clone(a.nodes)
+		for len(nodes) > factor {
+			last := len(nodes) - 1
+			for i, node := range slices.Backward(nodes) {
+				if !slices.Contains(room, node) {
+					last = i
+					break
+				}
+			}
+			nodes = slices.Delete(nodes, last, last+1)
+		}
 		for len(nodes) < factor {
-			other, ok := least(able, load, nodes)
+			other, ok := least(room, load, nodes)
+			if !ok {
+				other, ok = least(able, load, nodes)
+			}
 			if !ok {
 				return nil, m.tooFew(factor)
 			}

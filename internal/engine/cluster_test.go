@@ -633,6 +633,43 @@ func testDrain(t *testing.T) {
 	}
 }
 
+// Fewer replicas are first those that are not there, and more are first on nodes that are: else the records of a topic
+// that goes from three replicas to two may depend on a node that is gone.
+func TestFactorLooksAtWhoIsThere(t *testing.T) { synctest.Test(t, testFactorLooksAtWhoIsThere) }
+
+func testFactorLooksAtWhoIsThere(t *testing.T) {
+	p := newPeers(t, 4)
+	p.create("down", 8, 3)
+	p.create("up", 8, 1)
+	lead := p.leader()
+	gone := lead.NodeID()%4 + 1
+	time.Sleep(10 * time.Second)
+	p.stop(gone)
+	time.Sleep(time.Minute)
+	for _, topic := range []string{"down", "up"} {
+		if err := lead.SetReplicationFactor(ctx, topic, 2); err != nil {
+			t.Fatal(err)
+		}
+		top, err := lead.Topic(topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := 0
+		for n := range top.Partitions() {
+			nodes := top.Replicas(int32(n))
+			if slices.Contains(nodes, gone) {
+				was++
+			}
+			if len(nodes) != 2 || topic == "down" && slices.Contains(nodes, gone) {
+				t.Errorf("%s/%d is on %v, node %d is gone", topic, n, nodes, gone)
+			}
+		}
+		if topic == "up" && was != 2 { // those whose only replica is there
+			t.Errorf("%d partitions of %s are on node %d, which is gone", was, topic, gone)
+		}
+	}
+}
+
 // What a drain has no room for is remembered, and made good when there is room: by a node that is added, by one that is
 // taken back, and after a drain of which nothing but the intention was written.
 func TestPlacesAreFoundLater(t *testing.T) { synctest.Test(t, testPlacesAreFoundLater) }

@@ -196,6 +196,52 @@ func TestCopiedDirectories(t *testing.T) {
 	}
 }
 
+// A copy that is made while the node runs, and then started beside it, counts one start more. It is refused as long as the node
+// is heard, and the node is not. One that was killed, or whose machine has lost power, is let in when it is back.
+func TestCopyOfARunningNode(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		inWorld(t, func(t *testing.T, w *world) {
+			w.answering(w.group(w.node(2), groupA, groupHooks{}), nil)
+			run := func(boot uint64, host string) (*transport, func() error) {
+				c := w.config(1)
+				c.boot, c.listen, c.network = boot, host+":1", w.net.Host(host)
+				tr := w.start(c)
+				g := w.group(tr, groupA, groupHooks{})
+				return tr, func() error { return g.TimeoutNow("2", "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}) }
+			}
+			node, ask := run(5, "n1")
+			defer node.Close()
+			if err := ask(); err != nil {
+				t.Fatal(err)
+			}
+			copied, askCopied := run(6, "copied")
+			for range 10 { // idle, too
+				time.Sleep(time.Second)
+				var refused *PeerRefusedError
+				if err := askCopied(); !errors.As(err, &refused) || refused.Reason != RefusedDirectory || !strings.Contains(err.Error(), "a copy of its directory") {
+					t.Fatalf("a copy beside the node: %v", err)
+				}
+			}
+			if err := ask(); err != nil {
+				t.Errorf("the node itself: %v", err)
+			}
+			copied.Close()
+			if killed {
+				node.Close()
+				synctest.Wait()
+			} else {
+				w.net.CutBoth("n1", "n2")
+				time.Sleep(node.election)
+			}
+			again, askAgain := run(6, "again")
+			defer again.Close()
+			if err := askAgain(); err != nil {
+				t.Errorf("killed %t, the node, started again: %v", killed, err)
+			}
+		})
+	}
+}
+
 // Whatever a stranger sends, its connection is closed within a time, and peers are served meanwhile.
 func TestStrangersDoNoHarm(t *testing.T) {
 	good := hello{low: 1, high: 1, cluster: theCluster, from: 1, to: 2, directory: engine.TopicID{'d', 1}, instance: 1, nonce: 1}

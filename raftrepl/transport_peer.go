@@ -233,6 +233,16 @@ func (p *peer) remember(directory engine.TopicID, boot, instance uint64) string 
 	if boot == p.boot && boot > 0 && instance != p.instance {
 		return fmt.Sprintf("node %d runs twice: one of the two is a copy", p.node)
 	}
+	// A copy of a running node's directory counts one start more than the node. Who has just been heard lives, and its directory is
+	// locked. The connections of a process that was killed end with it; those of a machine that lost power do not, but are silent,
+	// and the node is let in when it dials again.
+	if boot > p.boot && p.boot > 0 && directory == p.directory {
+		for f := range p.slots {
+			if old := p.slots[f].wire; old != nil && old.instance == p.instance && old.silence() < p.t.election {
+				return fmt.Sprintf("node %d runs, and was heard %v ago: this is a copy of its directory", p.node, old.silence().Round(time.Millisecond))
+			}
+		}
+	}
 	p.directory, p.boot, p.instance = directory, boot, instance
 	return ""
 }

@@ -58,6 +58,7 @@ type wire struct {
 
 	lastID       atomic.Uint64
 	servingBytes atomic.Int64
+	heardAfter   atomic.Int64 // nanoseconds from made to when the last bytes came
 }
 
 // pending is a request whose answer is waited for.
@@ -390,7 +391,16 @@ type heard struct{ l *wire }
 
 func (h heard) Read(b []byte) (int, error) {
 	h.l.conn.SetReadDeadline(time.Now().Add(h.l.t.deadAfter()))
-	return h.l.conn.Read(b)
+	n, err := h.l.conn.Read(b)
+	if n > 0 {
+		h.l.heardAfter.Store(int64(time.Since(h.l.made)))
+	}
+	return n, err
+}
+
+// silence is how long ago the peer has said something.
+func (l *wire) silence() time.Duration {
+	return time.Since(l.made) - time.Duration(l.heardAfter.Load())
 }
 
 func (l *wire) read() error {

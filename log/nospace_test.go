@@ -94,6 +94,41 @@ func TestTruncationOnAFullDisk(t *testing.T) {
 	wantContents(t, openTest(t, fs.AfterKill(), Config{SegmentBytes: 2048}), 0, 10)
 }
 
+// Not one block is left but what is kept back for checkpoints: a truncation to each place, also to one that frees no block, has
+// the reserve for the file that it begins.
+func TestTruncationWithoutABlock(t *testing.T) {
+	const records = 40
+	for index := uint64(2); index <= records; index++ {
+		mem := vfs.NewMem()
+		quota, err := vfs.NewQuota(mem, 0, 0, Essential)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{SegmentBytes: 2048, NoZeroing: true, ReserveBytes: 16 << 10}
+		l := openTest(t, quota.View(vfs.QuotaOrdinary), cfg)
+		for i := range records {
+			appendTest(t, l, 1, fmt.Sprint("v", i))
+		}
+		quota.SetLimit(quota.Used()+16<<10, 16<<10)
+		if quota.Room(vfs.QuotaOrdinary) != 0 {
+			t.Fatalf("%d bytes are left", quota.Room(vfs.QuotaOrdinary))
+		}
+		l.Lock()
+		err = l.TruncateFrom(index)
+		l.Unlock()
+		if err != nil {
+			t.Fatalf("truncate at %d: %v", index, err)
+		}
+		wantContents(t, l, 0, int(index)-1)
+		quota.SetLimit(0, 0)
+		appendTest(t, l, 1, fmt.Sprint("v", index-1))
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantContents(t, openTest(t, mem.AfterKill(), cfg), 0, int(index))
+	}
+}
+
 // What was laid ahead of need is given back, and the log goes on as if nothing had
 // been, also after a crash.
 func TestGiveBack(t *testing.T) {

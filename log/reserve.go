@@ -22,6 +22,16 @@ func (l *Log) takeReserve() bool {
 	return l.fs.Remove(reserveName) == nil
 }
 
+// withReserve calls f once more, with the room of the reserve, when there was none for it. What f could not
+// write it has taken back.
+func (l *Log) withReserve(f func() error) error {
+	err := f()
+	if errors.Is(err, ErrNoSpace) && l.takeReserve() {
+		err = f()
+	}
+	return err
+}
+
 // SpendReserve lets what is written until SaveReserve go into half of the reserve:
 // for the small appends that have to go on when the disk is full, offset commits
 // and the ends of transactions. It is false when there is no reserve. Writer.

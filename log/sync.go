@@ -202,11 +202,7 @@ func (l *Log) settleState() error {
 // writeCheckpoint makes c the checkpoint. On a full disk it takes the reserve.
 func (l *Log) writeCheckpoint(c *checkpoint) error {
 	l.found.Store(nil)
-	err := writeCheckpoint(l.fs, c)
-	if errors.Is(err, ErrNoSpace) && l.takeReserve() {
-		err = writeCheckpoint(l.fs, c)
-	}
-	if err != nil {
+	if err := l.withReserve(func() error { return writeCheckpoint(l.fs, c) }); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	l.checkpointBytes.Store(2 * int64(c.len()))

@@ -130,7 +130,7 @@ func (l *Log) cutTail(segs []*segment, i int, pos int64, at place) error {
 	seg.durable.Store(pos)
 	seg.maxTimestamp.Store(unknownTimestamp)
 	w.seg, w.pos, w.at = seg, pos, at
-	if err := l.begin(); err != nil { // on a full disk, too, in the room that was freed
+	if err := l.withReserve(l.begin); err != nil { // on a full disk, too, where what was cut may have freed no block
 		return err
 	}
 	return l.syncCreated()
@@ -163,7 +163,7 @@ func (l *Log) replaceTail(kept []*segment, pos int64, at place) error {
 		b = append(b, frame...)
 		putFrame(b[fh.pos:], &fh)
 	}
-	if err := replaceFile(l.fs, old.name, b); err != nil {
+	if err := l.withReserve(func() error { return replaceFile(l.fs, old.name, b) }); err != nil {
 		return err
 	}
 	old.handle.forget()

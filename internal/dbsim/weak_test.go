@@ -149,13 +149,13 @@ func (c *client) sendWeak(producer *embedlog.Producer, k history.Key) bool {
 	var at embedlog.Position
 	var err error
 	if producer != nil {
-		done := make(chan struct{})
+		done := make(chan error, 1)
 		err = producer.Send(ctx, rec, func(p embedlog.Position, e error) {
-			at, err = p, e
-			close(done)
+			at = p
+			done <- e
 		})
 		if err == nil {
-			<-done
+			err = <-done
 		}
 	} else {
 		var topic *embedlog.Topic

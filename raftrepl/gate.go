@@ -122,7 +122,7 @@ func (l *gate) take(rpc raft.RPC) answering {
 			rpc.Command = &own
 		}
 	case *raft.RequestPreVoteRequest:
-		if l.g.doubt.is() {
+		if l.g.doubt.is() || l.g.starvedBy(m.LastLogIndex) {
 			return at(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 		}
 		if inst.newer(m.ID, m.LastLogIndex, m.LastLogTerm) {

@@ -94,6 +94,9 @@ type Group struct {
 
 	yields atomic.Bool // see Yield
 
+	starved     atomic.Uint64 // index of the first entry that found no room: see starvedBy
+	starvedTill atomic.Int64  // Unix nanoseconds
+
 	pipelineFrom   int // pipelineBytes; tests lower it
 	messageEntries int // maxEntries; tests lower it
 

@@ -216,7 +216,8 @@ func TestSetAgainstAList(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
 	decisions := map[Decision]int{}
-	for range testcount.N(150) {
+	rounds := max(testcount.N(150), 50) // fewer do not meet every decision
+	for range rounds {
 		s, list := &Set{}, []*ACL{}
 		for range 1 + r.IntN(30) {
 			a := randomACL(r)
@@ -252,7 +253,7 @@ func TestSetAgainstAList(t *testing.T) {
 		}
 	}
 	for d := Unknown; d <= Denied; d++ {
-		if decisions[d] < testcount.N(50) {
+		if decisions[d] < rounds/10 {
 			t.Errorf("decision %d came %d times only", d, decisions[d])
 		}
 	}

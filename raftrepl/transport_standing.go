@@ -86,11 +86,12 @@ func (t *transport) nodesChanged() {
 	}
 }
 
-// rejudge ends the connections of who has no part any more. One that was removed is given the time of two looks, so that it
-// has the answer to what it asked, and as long as it is a member of a group.
+// rejudge ends the connections of who has no part any more. One that was removed keeps its own as long as it is a member of
+// a group, and then half an election timeout, so that it has the answer to what it asked.
 func (t *transport) rejudge() {
 	var again <-chan time.Time
-	seen := map[*wire]bool{}
+	grace := t.election / 2
+	partless := map[*wire]time.Time{} // when a removed node was first seen without a part; zero while it has one
 	for {
 		select {
 		case <-t.rejudged:
@@ -99,15 +100,23 @@ func (t *transport) rejudge() {
 			return
 		}
 		again = nil
-		next := map[*wire]bool{}
+		next := map[*wire]time.Time{}
 		for _, l := range t.wires() {
 			s := l.standing()
 			if s != engine.StandsRemoved && s != engine.StandsOther {
 				continue
 			}
-			if s == engine.StandsRemoved && (!seen[l] || t.memberOfAny(l.peer.node)) {
-				next[l] = true
-				continue
+			if s == engine.StandsRemoved {
+				since := partless[l]
+				if t.memberOfAny(l.peer.node) {
+					since = time.Time{}
+				} else if since.IsZero() {
+					since = time.Now()
+				}
+				if since.IsZero() || time.Since(since) < grace {
+					next[l] = since
+					continue
+				}
 			}
 			reason := RefusedRemoved
 			if s == engine.StandsOther {
@@ -115,8 +124,8 @@ func (t *transport) rejudge() {
 			}
 			l.fail(&PeerRefusedError{Node: l.peer.node, Address: l.address, Reason: reason, Detail: s.Why(l.peer.node)})
 		}
-		if seen = next; len(seen) > 0 {
-			again = time.After(t.election / 2)
+		if partless = next; len(partless) > 0 {
+			again = time.After(grace)
 		}
 	}
 }

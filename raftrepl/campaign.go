@@ -76,7 +76,7 @@ func (c *campaign) lookAgain() {
 // nodeGone is told that a node's process has ended.
 func (g *Group) nodeGone(node int32) {
 	if inst := g.instance(); inst != nil {
-		if _, id := inst.raft.LeaderWithID(); memberNode(id) == node {
+		if memberNode(inst.leader()) == node {
 			g.campaign.lookAgain()
 		}
 	}
@@ -152,7 +152,7 @@ func (i *instance) dueIn() time.Duration {
 
 // rank is the place of this replica among the voters that may be there, and whether it is one.
 func (i *instance) rank() (rank int, votes bool) {
-	_, leader := i.raft.LeaderWithID()
+	leader := i.leader()
 	for _, s := range i.raft.GetConfiguration().Configuration().Servers {
 		switch {
 		case s.Suffrage != raft.Voter:
@@ -170,7 +170,7 @@ func (g *Group) gone(id raft.ServerID) bool { return g.cfg.Gone != nil && g.cfg.
 
 // leaderGone says whether the leader's process is known to have ended.
 func (i *instance) leaderGone() bool {
-	_, id := i.raft.LeaderWithID()
+	id := i.leader()
 	return id != "" && id != i.g.self && i.g.gone(id)
 }
 
@@ -195,8 +195,7 @@ func (i *instance) round() {
 	}
 	candidate := i.raft.State() == raft.Candidate
 	rank, _ := i.rank()
-	_, leader := i.raft.LeaderWithID()
-	wanted := leader == "" || i.missed()
+	wanted := i.leader() == "" || i.missed()
 	c.mu.Lock()
 	won := wanted && b.majority() && !c.yielded
 	learn := !won && b.ahead > term
@@ -292,9 +291,7 @@ func (i *instance) follow(as raft.Server, term uint64) {
 // answers says how a pre-vote is answered where the library's answer would not do: it refuses whom this
 // replica's own timer has not found to be silent yet, and grants it to several at a time.
 func (i *instance) answers(m *raft.RequestPreVoteRequest) (granted, decided bool) {
-	_, leader := i.raft.LeaderWithID()
-	state := i.raft.State()
-	silent := leader == "" && state != raft.Leader || i.missed()
+	silent := i.leader() == "" && i.raft.State() != raft.Leader || i.missed()
 	if !silent || m.Term <= i.raft.CurrentTerm() || !i.votes(m.ID) {
 		return false, m.Term <= i.raft.CurrentTerm()
 	}

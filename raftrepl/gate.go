@@ -126,7 +126,7 @@ func (l *gate) take(rpc raft.RPC) answering {
 			return at(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: inst.raft.CurrentTerm()}, nil)
 		}
 		if inst.newer(m.ID, m.LastLogIndex, m.LastLogTerm) {
-			if _, led := inst.raft.LeaderWithID(); led == "" && m.Term >= inst.raft.CurrentTerm() {
+			if inst.leader() == "" && m.Term >= inst.raft.CurrentTerm() {
 				return at(&raft.RequestPreVoteResponse{RPCHeader: l.header(), Term: m.Term, Granted: true}, nil)
 			}
 		}

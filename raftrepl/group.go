@@ -201,7 +201,7 @@ func (g *Group) hasten(inst *instance) {
 			t.Stop()
 			return
 		}
-		if _, id := inst.raft.LeaderWithID(); id != "" || inst.raft.State() == raft.Leader {
+		if inst.leader() != "" || inst.raft.State() == raft.Leader {
 			return
 		}
 		if last, _ := inst.store.LastIndex(); last > 1 {

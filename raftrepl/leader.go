@@ -32,8 +32,7 @@ func (g *Group) leaderOf(inst *instance) (node, epoch int32) {
 		return -1, -1
 	}
 	epoch = int32(min(inst.raft.CurrentTerm(), math.MaxInt32))
-	_, id := inst.raft.LeaderWithID()
-	return memberNode(id), epoch
+	return memberNode(inst.leader()), epoch
 }
 
 func (g *Group) notLeader() error { return g.notLeaderAs(g.instance()) }

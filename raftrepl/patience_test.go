@@ -2,6 +2,7 @@ package raftrepl
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -103,4 +104,56 @@ func TestFollowersKeepALeaderThatTheyHear(t *testing.T) {
 			t.Error("no vote, though the leader is silent")
 		}
 	})
+}
+
+// A candidate that was told to ask for votes while it asked for pre-votes, and then has the last message of its leader, is a candidate
+// that knows a leader, for the library; it votes for others all the same, and looks for votes itself.
+func TestCandidatesHaveNoLeader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.settle()
+		l.mustAppend("a")
+		c.settle()
+		n, other := c.node(l.id%3+1), c.node((l.id+1)%3+1)
+		inst := n.g.instance()
+		last := heartbeatOf(l.g.instance())
+		for _, n := range c.nodes {
+			c.net.isolate(n.id, true)
+		}
+		for inst.raft.State() != raft.Candidate {
+			time.Sleep(time.Millisecond)
+		}
+		inst.inject(&raft.TimeoutNowRequest{RPCHeader: n.g.gate.header()})
+		inst.inject(last)
+		synctest.Wait()
+		if _, id := inst.raft.LeaderWithID(); inst.raft.State() != raft.Candidate || id == "" {
+			t.Fatalf("the library is a %v that knows %q as leader", inst.raft.State(), id)
+		}
+		if node, _ := n.g.Leader(); node != -1 {
+			t.Errorf("node %d is said to lead", node)
+		}
+		// Only this one and the other are left: each needs the other one's vote.
+		c.net.isolate(n.id, false)
+		c.net.isolate(other.id, false)
+		for began := time.Now(); ; time.Sleep(time.Millisecond) {
+			_, err1 := n.g.LeaderEpoch()
+			_, err2 := other.g.LeaderEpoch()
+			if err1 == nil || err2 == nil {
+				break
+			}
+			if time.Since(began) > 10*FastTiming.Election {
+				t.Fatalf("nobody leads: %v and %v", err1, err2)
+			}
+		}
+		c.net.isolate(l.id, false)
+		c.settle()
+		c.same()
+	})
+}
+
+// heartbeatOf is a leader's message that carries nothing.
+func heartbeatOf(i *instance) *raft.AppendEntriesRequest {
+	h := i.g.gate.header()
+	return &raft.AppendEntriesRequest{RPCHeader: h, Term: i.raft.CurrentTerm(), Leader: h.Addr}
 }

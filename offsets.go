@@ -12,7 +12,7 @@ import (
 )
 
 // OffsetSpec names an offset of a partition by what lies there: Earliest, Latest,
-// MaxTimestamp, AtTime or AtOffset. The zero value is the natural end where it is
+// LastStable, MaxTimestamp, AtTime or AtOffset. The zero value is the natural end where it is
 // used: see ScanOptions.
 type OffsetSpec struct {
 	kind  specKind
@@ -26,6 +26,7 @@ const (
 	specEarliest
 	specLatest
 	specMaxTimestamp
+	specLastStable
 	specTime
 	specOffset
 )
@@ -36,6 +37,9 @@ var (
 	// Latest is the offset behind the last record that can be read: the high
 	// watermark, or, for who reads committed records only, the last stable offset.
 	Latest = OffsetSpec{kind: specLatest}
+	// LastStable is the last stable offset, below which no transaction is open: what readers of committed records see ends here,
+	// whoever asks.
+	LastStable = OffsetSpec{kind: specLastStable}
 	// MaxTimestamp is the first record with the largest timestamp.
 	MaxTimestamp = OffsetSpec{kind: specMaxTimestamp}
 )
@@ -62,6 +66,8 @@ func (s OffsetSpec) String() string {
 		return "latest"
 	case specMaxTimestamp:
 		return "max-timestamp"
+	case specLastStable:
+		return "last-stable"
 	case specTime:
 		return time.UnixMilli(s.value).UTC().Format(time.RFC3339Nano)
 	case specOffset:
@@ -98,6 +104,8 @@ func findOffset(ctx context.Context, v engine.View, at OffsetSpec, isolation par
 	var found log.TimePosition
 	ok := false
 	switch at.kind {
+	case specLastStable:
+		isolation = partition.ReadCommitted
 	case specMaxTimestamp:
 		found, ok, err = v.MaxTimestamp(ctx)
 	case specTime:

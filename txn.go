@@ -64,6 +64,7 @@ const defaultTxnTimeout = time.Minute
 type Txn struct {
 	db      *DB
 	session *txnSession
+	of      *Transactor   // whose it is; nil of the database's own
 	turn    chan struct{} // holds a token while nobody uses the transaction
 
 	// Below: whoever has the turn.
@@ -296,6 +297,9 @@ func (t *Txn) abort(ctx context.Context) error {
 // is known.
 func (t *Txn) end(committed, reuse bool) {
 	t.ended = true
+	if t.of != nil {
+		defer t.of.ended(reuse)
+	}
 	for _, done := range t.consumers {
 		done(committed)
 	}

@@ -34,6 +34,7 @@ var rank = map[string]int{
 	module + "/codec":              6,
 	module + "/kafka":              6,
 	module + "/raftrepl":           6,
+	module + "/query":              7, // its defaults are package codec's
 }
 
 // allowed are the modules that a program takes on with embedlog.
@@ -47,6 +48,7 @@ var allowed = []string{
 // only are modules that arrive with one package alone.
 var only = map[string][]string{
 	module + "/kafka": {"github.com/twmb/franz-go/pkg/kmsg"},
+	module + "/query": {"github.com/tidwall/btree"},
 	module + "/raftrepl": {
 		"github.com/hashicorp/raft", "github.com/hashicorp/raft-boltdb/v2", "go.etcd.io/bbolt", "github.com/boltdb/bolt",
 		"github.com/hashicorp/go-hclog", "github.com/hashicorp/go-metrics", "github.com/armon/go-metrics", "github.com/hashicorp/go-msgpack/v2",

@@ -1,0 +1,429 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog"
+)
+
+// Options are the settings of a graph; nil is the defaults.
+type Options struct {
+	// CommitInterval is how often what has changed is committed: what has not been is computed again after a restart. Each commit
+	// waits for the disk. Zero means 100 ms.
+	CommitInterval time.Duration
+	// OneTask has one task read all partitions, whatever the graph is. It is for topics whose records are not where their keys belong.
+	OneTask bool
+	// Logger is told when a task is started again, and why. Nil is silent.
+	Logger *slog.Logger
+}
+
+const defaultCommitInterval = 100 * time.Millisecond
+
+// Graph is views and sinks that are computed together: what their descriptions have in common is computed once, and their rows are of one
+// version. It runs from Start until Close, or until its database is closed.
+//
+//	g := query.NewGraph(db, "shop", nil)
+//	spent := query.Add(g, "spent", query.Sum(orders, cents))
+//	query.To(g, large, alerts)
+//	err := g.Start(ctx)
+//
+// All methods may be called from several goroutines.
+type Graph struct {
+	db   *embedlog.DB
+	name string
+	opts Options
+
+	mu         sync.Mutex
+	outputs    []output
+	started    bool
+	names      map[string]bool
+	storeNames *storeNames
+	detach     []func()
+
+	// Set by Start.
+	sources     map[string]*embedlog.Topic
+	sourceNames []string
+	tasks       int
+	keyed       bool // there are stores: keys must be where they belong
+	weak        bool // a source may lose records in a power cut
+	definition  string
+	slots       []slot
+	ctx         context.Context
+	cancel      context.CancelFunc
+	running     sync.WaitGroup
+
+	closing     atomic.Bool
+	closeOnce   sync.Once
+	deadLetters atomic.Int64
+	restarts    atomic.Int64
+}
+
+// output is a view or a sink.
+type output struct {
+	kind, name string
+	n          *node
+	build      func(b *builder)
+}
+
+// slot is where the task of an index is found.
+type slot struct {
+	mu      sync.Mutex
+	task    *task
+	changed chan struct{} // closed when task or err is another
+	err     error         // for good
+}
+
+func (s *slot) set(t *task, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	s.task, s.err = t, err
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// get waits until a task has its rows.
+func (s *slot) get(ctx context.Context) (*task, error) {
+	for {
+		s.mu.Lock()
+		t, err, changed := s.task, s.err, s.changed
+		s.mu.Unlock()
+		if t != nil || err != nil {
+			return t, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// NewGraph makes a graph. What it keeps is in topics that begin with its name.
+func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
+	g := &Graph{db: db, name: name, names: map[string]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}}
+	if o != nil {
+		g.opts = *o
+	}
+	if g.opts.CommitInterval <= 0 {
+		g.opts.CommitInterval = defaultCommitInterval
+	}
+	return g
+}
+
+const changelogSuffix = "-changelog"
+
+func (g *Graph) changelogName(store string) string {
+	if store == g.name {
+		return g.name + changelogSuffix
+	}
+	return g.name + "-" + store + changelogSuffix
+}
+func (g *Graph) progressName() string { return g.name + "-progress" }
+func (g *Graph) deadName() string     { return g.name + "-dead-letter" }
+
+// Name is the graph's name.
+func (g *Graph) Name() string { return g.name }
+
+// add takes an output, before the graph is started.
+func (g *Graph) add(o output) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.started {
+		panic(fmt.Sprintf("query: %s %s is added to graph %s, which has been started", o.kind, o.name, g.name))
+	}
+	g.outputs = append(g.outputs, o)
+}
+
+// Add has a table kept as a view, whose name is one in the graph. It is read after Start.
+func Add[K, V any](g *Graph, name string, t *Table[K, V]) *View[K, V] {
+	v := &View[K, V]{g: g, name: name, t: t}
+	g.storeNames.take(t.n, name)
+	g.add(output{"view", name, t.n, func(b *builder) { tableRows(b, t, name) }})
+	return v
+}
+
+// To has each row of a stream appended to a topic, in the transaction that its sources' positions are in: once, whatever happens. The topic's
+// partition is its key's.
+func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
+	n := &node{kind: "sink", label: t.Name(), inputs: []*node{s.n}}
+	if !s.n.appends {
+		n.err = fmt.Errorf("sink %s: %w", t.Name(), ErrNotReversible)
+	}
+	g.add(output{"sink", t.Name(), n, func(b *builder) {
+		k := &keyer[K]{codec: s.key}
+		b.task.keyers(&k.err)
+		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
+			for i := range ds {
+				d := &ds[i]
+				rec := embedlog.Record{Topic: t.Name(), Timestamp: time.UnixMilli(d.time)}
+				if !d.null {
+					rec.Key = append([]byte{}, keyOf(k, d)...)
+				}
+				var err error
+				if rec.Value, err = s.value.Append(nil, d.val); err != nil {
+					b.task.fail(fmt.Errorf("encode a value for %s: %w", t.Name(), err))
+					return
+				}
+				if rec.Value == nil {
+					rec.Value = []byte{}
+				}
+				for range d.weight {
+					b.task.out = append(b.task.out, rec)
+				}
+			}
+		})
+	}})
+}
+
+// Materialize starts a graph of one view, which both have the name.
+func Materialize[K, V any](name string, t *Table[K, V]) (*View[K, V], error) {
+	var db *embedlog.DB
+	t.n.walk(func(n *node) {
+		if n.source != nil {
+			db = n.source.topic.DB()
+		}
+	})
+	g := NewGraph(db, name, nil)
+	v := Add(g, name, t)
+	return v, g.Start(context.Background())
+}
+
+// Start makes the topics that the graph needs, and has it run. It returns before the views have caught up: reads wait for that. ctx is for
+// the call alone.
+func (g *Graph) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start view graph %s: %w", g.name, err)
+		}
+	}()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.started {
+		return ErrRunning
+	}
+	if err := g.check(); err != nil {
+		return err
+	}
+	g.plan()
+	if err := g.makeTopics(ctx); err != nil {
+		return err
+	}
+	unregister, err := g.db.Peers().Handle("embedlog/query/"+g.name, g.answer)
+	if err != nil {
+		return fmt.Errorf("%w (%w)", ErrRunning, err)
+	}
+	uncall, err := g.db.BeforeClose(func() { g.Close() })
+	if err != nil {
+		unregister()
+		return err
+	}
+	g.detach = []func(){unregister, uncall}
+	g.started = true
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.slots = make([]slot, g.tasks)
+	for i := range g.slots {
+		g.slots[i].changed = make(chan struct{})
+		g.running.Go(func() { g.run(i) })
+	}
+	return nil
+}
+
+// answer is what other nodes ask. They ask nothing yet.
+func (g *Graph) answer(context.Context, int32, []byte) ([]byte, error) {
+	return nil, errors.New("query: not a request that this version knows")
+}
+
+// check says what is wrong with the descriptions, all of it.
+func (g *Graph) check() error {
+	var bad []error
+	if len(g.outputs) == 0 {
+		bad = append(bad, errors.New("it has neither views nor sinks"))
+	}
+	seen := map[*node]bool{}
+	views := map[string]bool{}
+	for _, o := range g.outputs {
+		if o.kind == "view" {
+			if views[o.name] {
+				bad = append(bad, fmt.Errorf("two views are named %s", o.name))
+			}
+			views[o.name] = true
+		}
+		o.n.walk(func(n *node) {
+			if seen[n] {
+				return
+			}
+			seen[n] = true
+			if n.err != nil {
+				bad = append(bad, n.err)
+			}
+			if n.source != nil && n.source.topic.DB() != g.db {
+				bad = append(bad, fmt.Errorf("topic %s is of another database", n.label))
+			}
+		})
+	}
+	return errors.Join(bad...)
+}
+
+// walk calls f for a node and all that it is made of, these first, each once.
+func (n *node) walk(f func(*node)) { n.walkNew(map[*node]bool{}, f) }
+
+func (n *node) walkNew(seen map[*node]bool, f func(*node)) {
+	if seen[n] {
+		return
+	}
+	seen[n] = true
+	for _, in := range n.inputs {
+		in.walkNew(seen, f)
+	}
+	f(n)
+}
+
+// plan decides on tasks.
+func (g *Graph) plan() {
+	g.sources = map[string]*embedlog.Topic{}
+	rekeyed := false
+	for _, o := range g.outputs {
+		o.n.walk(func(n *node) {
+			rekeyed = rekeyed || n.rekeys
+			if n.source != nil && g.sources[n.label] == nil {
+				g.sources[n.label] = n.source.topic
+				g.sourceNames = append(g.sourceNames, n.label)
+			}
+		})
+	}
+	g.definition = g.Describe()
+	g.tasks = 1
+	counts := map[int]bool{}
+	for _, t := range g.sources {
+		counts[t.Partitions()] = true
+		g.tasks = t.Partitions()
+		if info, err := t.Describe(); err == nil {
+			for _, s := range info.Settings {
+				g.weak = g.weak || s.Name == "embedlog.durability" && s.Value != "durable"
+			}
+		}
+	}
+	if rekeyed || len(counts) != 1 || g.opts.OneTask || g.tasks < 1 {
+		g.tasks = 1
+	}
+}
+
+// makeTopics makes what the graph writes to.
+func (g *Graph) makeTopics(ctx context.Context) error {
+	t := g.newTask(0) // to see what stores it has
+	g.keyed = len(t.stores) > 0
+	names := map[string]int{g.progressName(): 1}
+	for _, s := range t.stores {
+		names[g.changelogName(s.label())] = g.tasks
+	}
+	for name, partitions := range names {
+		if _, err := g.db.EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: partitions, Cleanup: embedlog.Compact}); err != nil {
+			var differs *embedlog.TopicDiffersError
+			if errors.As(err, &differs) {
+				return &DefinitionError{Graph: g.name, Was: g.definition, Now: g.definition, Tasks: g.tasks}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// run has a task live again and again, until the graph is closed or something is wrong for good.
+func (g *Graph) run(index int) {
+	s := &g.slots[index]
+	pause := firstPause
+	for {
+		t := g.newTask(index)
+		began := time.Now()
+		err := t.live(g.ctx, func() { s.set(t, nil) })
+		if g.ctx.Err() != nil {
+			s.set(nil, &StoppedError{g.name, ErrClosed})
+			return
+		}
+		if !passes(err) {
+			s.set(nil, &StoppedError{g.name, err})
+			if g.opts.Logger != nil {
+				g.opts.Logger.Error("a view graph has stopped", "graph", g.name, "task", index, "err", err)
+			}
+			return
+		}
+		s.set(nil, nil)
+		g.restarts.Add(1)
+		if g.opts.Logger != nil {
+			g.opts.Logger.Warn("a task of a view graph begins again", "graph", g.name, "task", index, "err", err)
+		}
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, lastPause)
+		case <-g.ctx.Done():
+		}
+	}
+}
+
+// A task that fails for a reason that may pass is started again, later each time.
+const (
+	firstPause = 10 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// passes says whether a task can go on from its last commit.
+func passes(err error) bool {
+	return embedlog.IsRetriable(err) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrTxnAborted)
+}
+
+// Close commits what has changed, and ends the graph: reads fail with an error that matches ErrClosed. A graph of its name, started later,
+// goes on where this one was. It may be called more than once, and DB.Close does.
+func (g *Graph) Close() error {
+	g.mu.Lock()
+	started := g.started
+	g.mu.Unlock()
+	if !started {
+		return ErrNotStarted
+	}
+	g.closeOnce.Do(func() {
+		g.closing.Store(true)
+		g.cancel()
+		g.running.Wait()
+		for _, f := range g.detach {
+			f()
+		}
+	})
+	return nil
+}
+
+// Stats are a graph's counters since it was started.
+type Stats struct {
+	// Tasks is how many goroutines compute the graph.
+	Tasks int
+	// DeadLetters are records that could not be decoded; they are in the topic <graph>-dead-letter.
+	DeadLetters int64
+	// NoKey are rows that were left out because they have no key to be grouped by.
+	NoKey int64
+	// Restarts is how often a task began again after something that passes had gone wrong.
+	Restarts int64
+}
+
+// Stats returns the counters.
+func (g *Graph) Stats() Stats {
+	s := Stats{Tasks: g.tasks, DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load()}
+	for i := range g.slots {
+		g.slots[i].mu.Lock()
+		if t := g.slots[i].task; t != nil {
+			s.NoKey += t.noKey.Load()
+		}
+		g.slots[i].mu.Unlock()
+	}
+	return s
+}

@@ -1,0 +1,120 @@
+package query
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/x/embedlog"
+)
+
+// kept is a store with the codec of its rows: what the task commits to a changelog and restores from it.
+type kept interface {
+	label() string
+	// size is what has changed since the last commit, in bytes, roughly.
+	size() int
+	// changes appends the changed rows as records of the changelog.
+	changes(recs []embedlog.Record, topic string, partition int32) ([]embedlog.Record, error)
+	committed()
+	// restore takes a record of the changelog.
+	restore(rec *embedlog.Record) error
+}
+
+// rowCodec is how a store's rows are written: their value, and headers.
+type rowCodec[V any] struct {
+	append func(dst []byte, v V) (value []byte, headers []embedlog.Header, err error)
+	decode func(rec *embedlog.Record) (V, error)
+}
+
+// plain is a row that is a value.
+func plain[V any](c Codec[V]) rowCodec[V] {
+	return rowCodec[V]{
+		func(dst []byte, v V) ([]byte, []embedlog.Header, error) {
+			b, err := c.Append(dst, v)
+			if b == nil {
+				b = []byte{} // not a tombstone
+			}
+			return b, nil, err
+		},
+		func(rec *embedlog.Record) (V, error) { return c.Decode(rec.Value) },
+	}
+}
+
+type keptStore[V any] struct {
+	*store[V]
+	codec rowCodec[V]
+}
+
+// newKept makes a store of a task.
+func newKept[V any](b *builder, name string, c rowCodec[V]) *store[V] {
+	s := newStore[V](name, &b.task.clock)
+	b.task.stores = append(b.task.stores, &keptStore[V]{s, c})
+	return s
+}
+
+func (k *keptStore[V]) label() string { return k.name }
+func (k *keptStore[V]) size() int     { return k.bytes }
+
+func (k *keptStore[V]) changes(recs []embedlog.Record, topic string, partition int32) ([]embedlog.Record, error) {
+	for _, e := range k.changed {
+		rec := embedlog.Record{Topic: topic, Partition: partition, Key: []byte(e.key)}
+		if e.is.there {
+			var err error
+			if rec.Value, rec.Headers, err = k.codec.append(nil, e.is.val); err != nil {
+				return nil, fmt.Errorf("encode a row of %s: %w", k.name, err)
+			}
+		}
+		recs = append(recs, rec)
+	}
+	return recs, nil
+}
+
+func (k *keptStore[V]) restore(rec *embedlog.Record) error {
+	var v V
+	if rec.Value != nil {
+		var err error
+		if v, err = k.codec.decode(rec); err != nil {
+			return fmt.Errorf("decode a row of %s: %w", k.name, err)
+		}
+	}
+	k.restored(rec.Key, v, rec.Value != nil)
+	return nil
+}
+
+// keyed is a row that carries its key: where rows are kept by another one.
+type keyed[K, V any] struct {
+	key K
+	val V
+}
+
+// keyedCodec writes the key with its length before the value.
+func keyedCodec[K, V any](key Codec[K], value Codec[V]) rowCodec[keyed[K, V]] {
+	return rowCodec[keyed[K, V]]{
+		func(dst []byte, r keyed[K, V]) ([]byte, []embedlog.Header, error) {
+			k, err := key.Append(nil, r.key)
+			if err != nil {
+				return nil, nil, err
+			}
+			b, err := value.Append(appendPrefix(dst, k), r.val)
+			return b, nil, err
+		},
+		func(rec *embedlog.Record) (r keyed[K, V], err error) {
+			n, size := binary.Uvarint(rec.Value)
+			if size <= 0 || n > uint64(len(rec.Value)-size) {
+				return r, errKeyed
+			}
+			if r.key, err = key.Decode(rec.Value[size : size+int(n)]); err != nil {
+				return r, err
+			}
+			r.val, err = value.Decode(rec.Value[size+int(n):])
+			return r, err
+		},
+	}
+}
+
+var errKeyed = errors.New("query: invalid encoding of a row with its key")
+
+// appendPrefix appends a key with its length before it: no key's is the beginning of another one's.
+func appendPrefix(dst, key []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(key))), key...)
+}

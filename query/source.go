@@ -1,0 +1,116 @@
+package query
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+
+	"github.com/x/embedlog"
+)
+
+// source is a topic as it is read with two codecs. A task has one reader and one decoder for it, whatever number of nodes stands on it.
+type source struct {
+	topic *embedlog.Topic
+	// same tells whether another source decodes in the same way.
+	key, value any
+	build      func(b *builder) decoder
+}
+
+// decoder takes the records of a source's topic in a task.
+type decoder interface {
+	// take decodes a record and keeps it for flush. An error says that it cannot be decoded.
+	take(rec *embedlog.Record) error
+	// flush hands what was taken to the operators.
+	flush()
+}
+
+// sourced is a delta of a source's record.
+type sourced[K, V any] struct {
+	delta[K, V]
+	tombstone bool
+}
+
+// sourcePortOf is the decoder of a source in a task.
+type sourcePortOf[K, V any] struct {
+	key     Codec[K]
+	value   Codec[V]
+	bare    bool // the key's bytes are its one encoding
+	pending []sourced[K, V]
+	outs    []func([]sourced[K, V])
+}
+
+func newSource[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *source {
+	s := &source{topic: t, key: key, value: value}
+	s.build = func(*builder) decoder { return &sourcePortOf[K, V]{key: key, value: value, bare: canonical(key)} }
+	return s
+}
+
+// sourcePort is the task's decoder of a source.
+func sourcePort[K, V any](b *builder, s *source, _ Codec[K], _ Codec[V]) *sourcePortOf[K, V] {
+	return b.task.decoder(b, s).(*sourcePortOf[K, V])
+}
+
+func (s *sourcePortOf[K, V]) to(f func([]sourced[K, V])) { s.outs = append(s.outs, f) }
+
+func (s *sourcePortOf[K, V]) take(rec *embedlog.Record) error {
+	d := sourced[K, V]{tombstone: rec.Value == nil}
+	d.time, d.weight, d.null = rec.Timestamp.UnixMilli(), 1, rec.Key == nil
+	var err error
+	if rec.Key != nil {
+		if d.key, err = s.key.Decode(rec.Key); err != nil {
+			return fmt.Errorf("decode the key: %w", err)
+		}
+		if s.bare {
+			d.raw = rec.Key
+		}
+	}
+	if rec.Value != nil {
+		if d.val, err = s.value.Decode(rec.Value); err != nil {
+			return fmt.Errorf("decode the value: %w", err)
+		}
+	}
+	s.pending = append(s.pending, d)
+	return nil
+}
+
+func (s *sourcePortOf[K, V]) flush() {
+	if len(s.pending) > 0 {
+		for _, f := range s.outs {
+			f(s.pending)
+		}
+		clear(s.pending) // they hold their batch
+		s.pending = s.pending[:0]
+	}
+}
+
+// The headers of a record in a dead-letter topic: where it came from, and why. The record itself is as it was.
+const (
+	HeaderTopic     = "embedlog.dead.topic"
+	HeaderPartition = "embedlog.dead.partition"
+	HeaderOffset    = "embedlog.dead.offset"
+	HeaderReason    = "embedlog.dead.reason"
+)
+
+// deadLetter is what becomes of a record that cannot be decoded.
+func deadLetter(topic string, rec *embedlog.Record, why error) embedlog.Record {
+	dead := embedlog.Record{Topic: topic, Key: rec.Key, Value: rec.Value, Timestamp: rec.Timestamp}
+	dead.Headers = append(dead.Headers, rec.Headers...)
+	add := func(name, value string) {
+		dead.Headers = append(dead.Headers, embedlog.Header{Key: name, Value: []byte(value)})
+	}
+	add(HeaderTopic, rec.Topic)
+	add(HeaderPartition, strconv.Itoa(int(rec.Partition)))
+	add(HeaderOffset, strconv.FormatInt(rec.Offset, 10))
+	add(HeaderReason, why.Error())
+	return dead
+}
+
+// same says whether another source reads the same topic with the same codecs.
+func (s *source) same(o *source) bool {
+	return s.topic.ID() == o.topic.ID() && equal(s.key, o.key) && equal(s.value, o.value)
+}
+
+// equal compares codecs. Those that cannot be compared are not the same.
+func equal(a, b any) bool {
+	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.TypeOf(a).Comparable() && reflect.ValueOf(a).Comparable() && a == b
+}

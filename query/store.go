@@ -1,0 +1,226 @@
+package query
+
+import (
+	"slices"
+	"sync"
+	"unsafe"
+
+	"github.com/tidwall/btree"
+)
+
+// A store has the rows of one operator in one task, by the bytes of their keys.
+//
+//	rows   key -> entry            a hash table: what the operators look up
+//	order  keys, ascending         a tree whose copy costs nothing until a key comes or goes: scans and prefixes
+//	entry  value of now ── older ── older ...   as far as a snapshot needs them
+//
+// The task writes, with its lock held for writing; readers hold it for reading. A snapshot pins a version of the task: what is
+// written afterwards leaves the older value behind the new one. So a scan takes the lock for some rows at a time, and
+// sees one version all the same.
+type store[V any] struct {
+	name  string
+	c     *clock
+	rows  map[string]*entry[V]
+	order btree.Map[string, *entry[V]]
+	live  int // rows that are there now
+	// changed are the entries written since the last commit, each once; old those that keep older values.
+	changed []*entry[V]
+	old     []*entry[V]
+	bytes   int // of keys of changed, roughly
+	watches []*keySet
+}
+
+// keySet is the keys that have changed since somebody looked: see View.Watch.
+type keySet struct {
+	keys map[string]struct{}
+}
+
+// entry is a row. It stays in its store, deleted, while a snapshot or the next commit needs it.
+type entry[V any] struct {
+	key     string
+	is      state[V]
+	older   *past[V]
+	changed bool // is in store.changed
+	kept    bool // is in store.old
+}
+
+type state[V any] struct {
+	val     V
+	there   bool
+	version uint64 // of the task, when it was written
+}
+
+type past[V any] struct {
+	state[V]
+	older *past[V]
+}
+
+// clock is a task's version: it advances with every chunk. It has the lock of all stores of the task.
+type clock struct {
+	sync.RWMutex
+	version uint64
+	pins    []uint64 // of snapshots, ascending; one each
+	unpin   []func() // of the stores: no snapshot is left
+}
+
+// pin keeps the rows of now for a reader. The lock is held, for writing.
+func (c *clock) pin() uint64 {
+	c.pins = append(c.pins, c.version)
+	return c.version
+}
+
+// release ends a pin.
+func (c *clock) release(version uint64) {
+	c.Lock()
+	defer c.Unlock()
+	if i := slices.Index(c.pins, version); i >= 0 {
+		c.pins = slices.Delete(c.pins, i, i+1)
+	}
+	if len(c.pins) == 0 {
+		for _, f := range c.unpin {
+			f()
+		}
+	}
+}
+
+// wants says whether a snapshot needs a value that was written at from and is replaced now.
+func (c *clock) wants(from uint64) bool {
+	return len(c.pins) > 0 && c.pins[len(c.pins)-1] >= from && from < c.version
+}
+
+func newStore[V any](name string, c *clock) *store[V] {
+	s := &store[V]{name: name, c: c, rows: make(map[string]*entry[V])}
+	c.unpin = append(c.unpin, s.forget)
+	return s
+}
+
+// get is the row of now. The key is not kept.
+func (s *store[V]) get(key []byte) (v V, ok bool) {
+	if e := s.rows[string(key)]; e != nil && e.is.there {
+		return e.is.val, true
+	}
+	return v, false
+}
+
+// put sets a row. The key is copied.
+func (s *store[V]) put(key []byte, v V) {
+	e := s.rows[string(key)]
+	if e == nil {
+		e = s.add(string(key))
+	}
+	s.write(e, v, true)
+}
+
+func (s *store[V]) add(key string) *entry[V] {
+	e := &entry[V]{key: key, is: state[V]{version: s.c.version}}
+	s.rows[key] = e
+	s.order.Set(key, e)
+	return e
+}
+
+// del deletes a row.
+func (s *store[V]) del(key []byte) {
+	if e := s.rows[string(key)]; e != nil && e.is.there {
+		var none V
+		s.write(e, none, false)
+	}
+}
+
+func (s *store[V]) write(e *entry[V], v V, there bool) {
+	if s.c.wants(e.is.version) && (e.is.there || e.older != nil) {
+		e.older = &past[V]{e.is, e.older}
+		if !e.kept {
+			e.kept = true
+			s.old = append(s.old, e)
+		}
+	}
+	switch {
+	case there && !e.is.there:
+		s.live++
+	case !there && e.is.there:
+		s.live--
+	}
+	e.is = state[V]{v, there, s.c.version}
+	for _, w := range s.watches {
+		w.keys[e.key] = struct{}{}
+	}
+	if !e.changed {
+		e.changed = true
+		s.changed = append(s.changed, e)
+		s.bytes += len(e.key) + int(unsafe.Sizeof(v))
+	}
+}
+
+// restored sets a row that is in the changelog.
+func (s *store[V]) restored(key []byte, v V, there bool) {
+	switch e := s.rows[string(key)]; {
+	case there:
+		if e == nil {
+			e = s.add(string(key))
+			s.live++
+		}
+		e.is.val, e.is.there = v, true
+	case e != nil:
+		s.live--
+		s.remove(e)
+	}
+}
+
+// committed forgets what was changed: the next changes are counted anew.
+func (s *store[V]) committed() {
+	for i, e := range s.changed {
+		e.changed = false
+		s.tidy(e)
+		s.changed[i] = nil
+	}
+	s.changed, s.bytes = s.changed[:0], 0
+}
+
+// forget drops what was kept for snapshots, when none is left.
+func (s *store[V]) forget() {
+	for i, e := range s.old {
+		e.kept, e.older = false, nil
+		s.tidy(e)
+		s.old[i] = nil
+	}
+	s.old = s.old[:0]
+}
+
+// tidy removes an entry that nobody needs.
+func (s *store[V]) tidy(e *entry[V]) {
+	if !e.is.there && !e.changed && !e.kept {
+		s.remove(e)
+	}
+}
+
+func (s *store[V]) remove(e *entry[V]) {
+	if s.rows[e.key] == e {
+		delete(s.rows, e.key)
+		s.order.Delete(e.key)
+	}
+}
+
+// at is the entry's value at a version that is pinned.
+func (e *entry[V]) at(version uint64) (v V, ok bool) {
+	if e.is.version <= version {
+		return e.is.val, e.is.there
+	}
+	for p := e.older; p != nil; p = p.older {
+		if p.version <= version {
+			return p.val, p.there
+		}
+	}
+	return v, false
+}
+
+// text is a key as the store's tables take it: it is valid as long as b.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// entry finds a row to be written, and makes one that is not there where there is none. The key is copied.
+func (s *store[V]) entry(key []byte) *entry[V] {
+	e := s.rows[string(key)]
+	if e == nil {
+		e = s.add(string(key))
+	}
+	return e
+}

@@ -1,0 +1,542 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/x/embedlog"
+)
+
+// chunk is how many records a task takes at a time: readers wait as long as that takes, at most.
+const chunk = 256
+
+// dirtyBytes is what may have changed before a commit is due, whatever the interval.
+const dirtyBytes = 8 << 20
+
+// task is a part of a graph that runs: one goroutine, the only one that writes its stores. It has one life: when something
+// passing goes wrong another task begins where the last commit was.
+type task struct {
+	g     *Graph
+	index int
+	clock clock // and the lock of everything below that readers read
+	// Readers, with the lock: where the sources are read up to.
+	positions map[place]int64
+	// applied are the batches whose records are in the stores; fetched those that were taken from the consumer.
+	applied, fetched atomic.Int64
+	moved            chan struct{} // closed and made anew when positions have moved; under the lock
+	noKey            atomic.Int64  // records that cannot be grouped, because they have no key
+
+	tables   map[*node]any
+	stores   []kept
+	decoders []*taskSource
+	keyErrs  []*error
+	later    []*deferred
+	single   bool // record by record: an operator depends on their order
+	failed   error
+
+	consumer   *embedlog.Consumer
+	transactor *embedlog.Transactor
+	out        []embedlog.Record // of sinks, since the last commit
+	dead       []embedlog.Record
+	committed  map[place]int64
+	committing chan error // nil when no commit is under way
+}
+
+// place is a partition of a source.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// taskSource is a source in a task.
+type taskSource struct {
+	*source
+	dec decoder
+}
+
+// deferred is an operator that waits until all before it have their rows.
+type deferred struct {
+	rank int
+	due  bool
+	run  func()
+}
+
+// decoder is the task's decoder of a source: sources of one topic with the same codecs share it.
+func (t *task) decoder(b *builder, s *source) decoder {
+	for _, ts := range t.decoders {
+		if ts.same(s) {
+			return ts.dec
+		}
+	}
+	ts := &taskSource{s, s.build(b)}
+	t.decoders = append(t.decoders, ts)
+	return ts.dec
+}
+
+func (t *task) keyers(err *error) { t.keyErrs = append(t.keyErrs, err) }
+
+// fail notes the first thing that went wrong; the chunk is the last one.
+func (t *task) fail(err error) {
+	if t.failed == nil {
+		t.failed = err
+	}
+}
+
+// deferTo registers an operator that runs when those of lower rank have run.
+func (t *task) deferTo(rank int, run func()) *deferred {
+	d := &deferred{rank: rank, run: run}
+	i, _ := slices.BinarySearchFunc(t.later, rank, func(d *deferred, rank int) int {
+		if d.rank <= rank {
+			return -1
+		}
+		return 1
+	})
+	t.later = slices.Insert(t.later, i, d)
+	return d
+}
+
+// newTask makes the operators of a task.
+func (g *Graph) newTask(index int) *task {
+	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), tables: map[*node]any{}}
+	t.clock.version = 1
+	b := &builder{task: t, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
+	for _, o := range g.outputs {
+		o.build(b)
+	}
+	return t
+}
+
+// live runs a task until ctx ends or something goes wrong.
+func (t *task) live(ctx context.Context, ready func()) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer func() {
+		if t.committing != nil { // it knows ctx
+			if e := <-t.committing; err == nil || errors.Is(err, context.Canceled) {
+				err = e
+			}
+		}
+	}()
+	// Whoever had the id before cannot commit any more, and what he committed is seen.
+	if t.transactor, err = t.g.db.Transactor(ctx, embedlog.TxnOptions{ID: fmt.Sprintf("embedlog.query.%s.%d", t.g.name, t.index), Timeout: txnTimeout}); err != nil {
+		return err
+	}
+	if err := t.restore(ctx); err != nil {
+		return err
+	}
+	var gap error
+	cfg := &embedlog.ConsumerConfig{
+		Assign: t.assignment(),
+		OnReset: func(_ context.Context, _ *embedlog.Consumer, r embedlog.Reset) {
+			gap = &GapError{Graph: t.g.name, Reset: r}
+		},
+	}
+	if t.consumer, err = t.g.db.Consumer(cfg); err != nil {
+		return err
+	}
+	batches := make(chan fetched, 4)
+	done := make(chan struct{})
+	defer func() {
+		cancel()
+		<-done
+		t.consumer.Close()
+	}()
+	go func() {
+		defer close(done)
+		for b, err := range t.consumer.Batches(ctx) {
+			t.fetched.Add(1)
+			if err == nil {
+				err = gap
+			}
+			select {
+			case batches <- fetched{b, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	ready()
+	return t.loop(ctx, batches)
+}
+
+type fetched struct {
+	batch *embedlog.Batch
+	err   error
+}
+
+// txnTimeout bounds a commit.
+const txnTimeout = 5 * time.Minute
+
+// loop takes batches, and commits from time to time.
+func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
+	interval := t.g.opts.CommitInterval
+	timer := time.NewTimer(interval)
+	timer.Stop()
+	armed := false
+	for {
+		var err error
+		select {
+		case f := <-batches:
+			if f.err != nil {
+				err = f.err
+			} else {
+				err = t.take(ctx, f.batch)
+			}
+			t.applied.Add(1)
+			t.publish()
+		case e := <-t.committing:
+			t.committing = nil
+			err = e
+		case <-timer.C:
+			armed = false
+			if t.committing != nil {
+				armed = true
+				timer.Reset(interval)
+			} else {
+				err = t.commit(ctx)
+			}
+		case <-ctx.Done():
+			return t.last(ctx.Err())
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return t.last(ctx.Err())
+			}
+			return err
+		}
+		if !armed && t.dirty() {
+			armed = true
+			timer.Reset(interval)
+		}
+	}
+}
+
+// last commits what there is when the graph is closed.
+func (t *task) last(why error) error {
+	if t.failed != nil || !t.g.closing.Load() {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	if t.committing != nil {
+		err := <-t.committing
+		if t.committing = nil; err != nil {
+			return err
+		}
+	}
+	if err := t.commit(ctx); err != nil || t.committing == nil {
+		return err
+	}
+	err := <-t.committing
+	t.committing = nil
+	return err
+}
+
+// closePatience bounds the last commit.
+const closePatience = 10 * time.Second
+
+// take brings a batch's records into the stores.
+func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
+	at := place{b.Topic, b.Partition}
+	var decs []decoder
+	for _, ts := range t.decoders {
+		if ts.topic.Name() == b.Topic {
+			decs = append(decs, ts.dec)
+		}
+	}
+	size := chunk
+	if t.single {
+		size = 1
+	}
+	n := 0
+	for rec, err := range b.Records() {
+		if err != nil {
+			return err
+		}
+		if t.g.tasks > 1 && rec.Key != nil && t.g.keyed && embedlog.KeyPartition(rec.Key, t.g.tasks) != rec.Partition {
+			return &MisplacedKeyError{Graph: t.g.name, Position: rec.Position(), Key: slices.Clone(rec.Key)}
+		}
+		for _, d := range decs {
+			if err := d.take(&rec); err != nil {
+				t.dead = append(t.dead, deadLetter(t.g.deadName(), &rec, err))
+				t.g.deadLetters.Add(1)
+			}
+		}
+		if n++; n == size {
+			if err := t.flush(at, rec.Offset+1, decs); err != nil {
+				return err
+			}
+			n = 0
+			if err := t.relieve(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return t.flush(at, b.LastOffset+1, decs)
+}
+
+// flush runs the operators for what was decoded, and publishes what comes of it together with the position.
+func (t *task) flush(at place, end int64, decs []decoder) (err error) {
+	t.clock.Lock()
+	defer t.clock.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(t.g.name, p)
+			t.fail(err)
+		}
+	}()
+	t.clock.version++
+	for _, d := range decs {
+		d.flush()
+	}
+	for i := 0; i < len(t.later); i++ {
+		if d := t.later[i]; d.due {
+			d.due = false
+			d.run()
+		}
+	}
+	for _, e := range t.keyErrs {
+		if *e != nil {
+			t.fail(fmt.Errorf("encode a key: %w", *e))
+		}
+	}
+	if t.failed != nil {
+		return fmt.Errorf("view graph %s: %w", t.g.name, t.failed)
+	}
+	t.positions[at] = max(t.positions[at], end)
+	t.moveLocked()
+	return nil
+}
+
+func (t *task) moveLocked() {
+	close(t.moved)
+	t.moved = make(chan struct{})
+}
+
+func (t *task) publish() {
+	t.clock.Lock()
+	defer t.clock.Unlock()
+	t.moveLocked()
+}
+
+// relieve commits when so much has changed that it cannot wait.
+func (t *task) relieve(ctx context.Context) error {
+	if t.changedBytes() < dirtyBytes {
+		return nil
+	}
+	if t.committing != nil {
+		select {
+		case err := <-t.committing:
+			if t.committing = nil; err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return t.commit(ctx)
+}
+
+func (t *task) changedBytes() (n int) {
+	for _, s := range t.stores {
+		n += s.size()
+	}
+	for i := range t.out {
+		n += len(t.out[i].Key) + len(t.out[i].Value)
+	}
+	return n
+}
+
+func (t *task) dirty() bool {
+	if len(t.dead) > 0 || len(t.out) > 0 {
+		return true
+	}
+	for at, pos := range t.positions {
+		if t.committed[at] != pos {
+			return true
+		}
+	}
+	return false
+}
+
+// progress is a task's record in the graph's progress topic: where its rows are of.
+type progress struct {
+	Definition string           `json:"definition"`
+	Tasks      int              `json:"tasks"`
+	Positions  []sourcePosition `json:"positions"`
+}
+
+type sourcePosition struct {
+	Topic     string `json:"topic"`
+	ID        string `json:"id"`
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+}
+
+func (t *task) progressKey() string { return fmt.Sprintf("task %d", t.index) }
+
+// commit begins to write what has changed, and where it is of. It does not wait for the disk.
+func (t *task) commit(ctx context.Context) error {
+	if !t.dirty() {
+		return nil
+	}
+	keyed := append(t.out, t.dead...)
+	var rows []embedlog.Record
+	for _, s := range t.stores {
+		var err error
+		if rows, err = s.changes(rows, t.g.changelogName(s.label()), int32(t.index)); err != nil {
+			return err
+		}
+	}
+	p := progress{Definition: t.g.definition, Tasks: t.g.tasks}
+	for at, pos := range t.positions {
+		p.Positions = append(p.Positions, sourcePosition{at.topic, t.g.sources[at.topic].ID().String(), at.partition, pos})
+	}
+	slices.SortFunc(p.Positions, func(a, b sourcePosition) int {
+		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
+			return c
+		}
+		return int(a.Partition - b.Partition)
+	})
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	rows = append(rows, embedlog.Record{Topic: t.g.progressName(), Key: []byte(t.progressKey()), Value: text})
+	// From here on it is the transaction that has them: when it fails, this task ends, and another one begins at what was
+	// committed before.
+	t.clock.Lock()
+	for _, s := range t.stores {
+		s.committed()
+	}
+	t.clock.Unlock()
+	dead := len(t.dead) > 0
+	t.out, t.dead = nil, nil
+	for at, pos := range t.positions {
+		t.committed[at] = pos
+	}
+	done := make(chan error, 1)
+	t.committing = done
+	go func() { done <- t.write(ctx, rows, keyed, dead) }()
+	return nil
+}
+
+// write is the transaction: rows name their partitions, keyed records go where their keys belong.
+func (t *task) write(ctx context.Context, rows, keyed []embedlog.Record, dead bool) error {
+	if t.g.weak { // rows must not survive the records that they are of
+		if err := t.g.db.Sync(ctx); err != nil {
+			return err
+		}
+	}
+	if dead {
+		if _, err := t.g.db.EnsureTopic(ctx, t.g.deadName(), nil); err != nil {
+			return err
+		}
+	}
+	x, err := t.transactor.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer x.Abort(context.WithoutCancel(ctx)) // does nothing after Commit
+	if err := inParts(rows, func(recs []embedlog.Record) error { _, err := x.ProduceTo(ctx, recs...); return err }); err != nil {
+		return err
+	}
+	if err := inParts(keyed, func(recs []embedlog.Record) error { _, err := x.Produce(ctx, recs...); return err }); err != nil {
+		return err
+	}
+	return x.Commit(ctx)
+}
+
+// inParts calls f for some of the records at a time: what a call is given is one batch in each partition.
+func inParts(recs []embedlog.Record, f func([]embedlog.Record) error) error {
+	for len(recs) > 0 {
+		n, bytes := 0, 0
+		for n < len(recs) && n < 1000 && (n == 0 || bytes < 512<<10) {
+			bytes += len(recs[n].Key) + len(recs[n].Value)
+			n++
+		}
+		if err := f(recs[:n]); err != nil {
+			return err
+		}
+		recs = recs[n:]
+	}
+	return nil
+}
+
+// assignment is where the sources are read from.
+func (t *task) assignment() (list []embedlog.Position) {
+	for _, name := range t.g.sourceNames {
+		top := t.g.sources[name]
+		for p := range int32(top.Partitions()) {
+			if t.g.tasks > 1 && int(p) != t.index {
+				continue
+			}
+			at := place{name, p}
+			pos, ok := t.positions[at]
+			if !ok {
+				t.positions[at], pos = 0, embedlog.OffsetEarliest
+			}
+			list = append(list, embedlog.Position{Topic: name, Partition: p, LeaderEpoch: -1, Offset: pos})
+		}
+	}
+	return list
+}
+
+// restore reads what was committed: rows from the changelogs, and where they are of.
+func (t *task) restore(ctx context.Context) error {
+	top, err := t.g.db.Topic(t.g.progressName())
+	if err != nil {
+		return err
+	}
+	var found *progress
+	for rec, err := range top.Scan(ctx, nil) {
+		if err != nil {
+			return err
+		}
+		if string(rec.Key) != t.progressKey() {
+			continue
+		}
+		found = new(progress)
+		if err := json.Unmarshal(rec.Value, found); err != nil {
+			return fmt.Errorf("progress of %s: %w", t.g.name, err)
+		}
+	}
+	if found == nil {
+		return nil // and nothing in the changelogs: they are written together
+	}
+	if found.Definition != t.g.definition || found.Tasks != t.g.tasks {
+		return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.g.tasks}
+	}
+	for _, p := range found.Positions {
+		src := t.g.sources[p.Topic]
+		if src == nil || src.ID().String() != p.ID {
+			return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.g.tasks, Topic: p.Topic}
+		}
+		t.positions[place{p.Topic, p.Partition}] = p.Offset
+		t.committed[place{p.Topic, p.Partition}] = p.Offset
+	}
+	for _, s := range t.stores {
+		top, err := t.g.db.Topic(t.g.changelogName(s.label()))
+		if err != nil {
+			return err
+		}
+		for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{int32(t.index)}}) {
+			if err == nil {
+				err = s.restore(&rec)
+			}
+			if err != nil {
+				return fmt.Errorf("restore %s: %w", s.label(), err)
+			}
+		}
+	}
+	return nil
+}

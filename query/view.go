@@ -1,0 +1,462 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/x/embedlog"
+)
+
+// View is a table that is kept up to date. Reading it never stops that.
+//
+// Its methods may be called from several goroutines. What they return is shared with the view: it must not be changed. They fail with
+// the context's error, or with a *StoppedError when the graph is closed or has stopped, which says why.
+type View[K, V any] struct {
+	g    *Graph
+	name string
+	t    *Table[K, V]
+}
+
+// Name is the view's name.
+func (v *View[K, V]) Name() string { return v.name }
+
+// Graph is what the view is a part of.
+func (v *View[K, V]) Graph() *Graph { return v.g }
+
+// Table is the view's description, for others to be made of.
+func (v *View[K, V]) Table() *Table[K, V] { return v.t }
+
+// Close closes the view's graph.
+func (v *View[K, V]) Close() error { return v.g.Close() }
+
+// Get is the row of a key as it is with every record that was acknowledged before the call: one that was produced in an open transaction is not.
+func (v *View[K, V]) Get(ctx context.Context, key K) (value V, found bool, err error) {
+	return v.get(ctx, key, func(t *task) error { return t.catchUp(ctx) })
+}
+
+// GetNow is the row of a key as it is now. It waits only while the view is being restored.
+func (v *View[K, V]) GetNow(ctx context.Context, key K) (value V, found bool, err error) {
+	return v.get(ctx, key, func(*task) error { return nil })
+}
+
+func (v *View[K, V]) get(ctx context.Context, key K, wait func(*task) error) (value V, found bool, err error) {
+	var buf [64]byte
+	raw, err := v.t.key.Append(buf[:0], key)
+	if err != nil {
+		return value, false, fmt.Errorf("view %s: encode the key: %w", v.name, err)
+	}
+	if err := v.g.ready(); err != nil {
+		return value, false, fmt.Errorf("view %s: %w", v.name, err)
+	}
+	index := int32(0)
+	if v.g.tasks > 1 {
+		index = embedlog.KeyPartition(raw, v.g.tasks)
+	}
+	t, err := v.g.slots[index].get(ctx)
+	if err == nil {
+		err = wait(t)
+	}
+	if err != nil {
+		return value, false, fmt.Errorf("view %s: %w", v.name, err)
+	}
+	rows := t.tables[v.t.n].(rowReader[V])
+	t.clock.RLock()
+	defer t.clock.RUnlock()
+	value, found = rows.get(raw)
+	return value, found, nil
+}
+
+// ready says whether the graph was started.
+func (g *Graph) ready() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.started {
+		return ErrNotStarted
+	}
+	return nil
+}
+
+// all are the tasks of a graph, when each has its rows.
+func (g *Graph) all(ctx context.Context) ([]*task, error) {
+	if err := g.ready(); err != nil {
+		return nil, err
+	}
+	list := make([]*task, len(g.slots))
+	for i := range g.slots {
+		var err error
+		if list[i], err = g.slots[i].get(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// catchUp waits until a task has every record that is acknowledged now.
+func (t *task) catchUp(ctx context.Context) error {
+	for _, name := range t.g.sourceNames {
+		ends, err := t.g.sources[name].ListOffsets(ctx, embedlog.LastStable)
+		if err != nil {
+			return err
+		}
+		for _, end := range ends {
+			if t.g.tasks > 1 && int(end.Partition) != t.index {
+				continue
+			}
+			if err := t.reach(ctx, place{name, end.Partition}, end.Offset); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reach waits until a task has read a partition up to an offset. Behind the last record there may be markers of transactions, and
+// records of aborted ones: the consumer passes them without a word.
+func (t *task) reach(ctx context.Context, at place, end int64) error {
+	pause := 50 * time.Microsecond
+	for {
+		t.clock.RLock()
+		pos, moved := t.positions[at], t.moved
+		t.clock.RUnlock()
+		if pos >= end {
+			return nil
+		}
+		// The order of these lines counts: what lies below the consumer's position was fetched before.
+		read, ok := t.consumer.Position(at.topic, at.partition)
+		if ok && read.Offset >= end && t.fetched.Load() == t.applied.Load() {
+			return nil
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-moved:
+			pause = 50 * time.Microsecond
+		case <-timer.C:
+			pause = min(2*pause, 10*time.Millisecond)
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		timer.Stop()
+		if err := t.g.replaced(t); err != nil {
+			return err
+		}
+	}
+}
+
+// replaced says that a task is not the one that runs any more.
+func (g *Graph) replaced(t *task) error {
+	s := &g.slots[t.index]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	if s.task != t {
+		return ErrInterrupted
+	}
+	return nil
+}
+
+// Version is how far a graph's sources have been read: a position for each of their partitions, by topic and partition. Everything below is in
+// the rows, nothing above.
+type Version []embedlog.Position
+
+// String is topic/partition@offset for each, with spaces between.
+func (v Version) String() string {
+	var b strings.Builder
+	for i, p := range v {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "%s/%d@%d", p.Topic, p.Partition, p.Offset)
+	}
+	return b.String()
+}
+
+// versionLocked adds a task's positions.
+func (t *task) versionLocked(v Version) Version {
+	for at, pos := range t.positions {
+		v = append(v, embedlog.Position{Topic: at.topic, Partition: at.partition, LeaderEpoch: -1, Offset: pos})
+	}
+	return v
+}
+
+func (v Version) sort() {
+	slices.SortFunc(v, func(a, b embedlog.Position) int {
+		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
+			return c
+		}
+		return int(a.Partition - b.Partition)
+	})
+}
+
+// Version is how far the graph's tasks are, each at its own moment.
+func (g *Graph) Version(ctx context.Context) (Version, error) {
+	tasks, err := g.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var v Version
+	for _, t := range tasks {
+		t.clock.RLock()
+		v = t.versionLocked(v)
+		t.clock.RUnlock()
+	}
+	v.sort()
+	return v, nil
+}
+
+// Wait waits until the views have the records at some positions, such as Produce returns: reads see them then. Positions of other
+// topics do not count.
+func (g *Graph) Wait(ctx context.Context, records ...embedlog.Position) error {
+	tasks, err := g.all(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range records {
+		if g.sources[p.Topic] == nil {
+			continue
+		}
+		t := tasks[0]
+		if g.tasks > 1 {
+			if int(p.Partition) >= len(tasks) {
+				return fmt.Errorf("wait for %s/%d@%d: the graph has %d tasks", p.Topic, p.Partition, p.Offset, g.tasks)
+			}
+			t = tasks[p.Partition]
+		}
+		if err := t.reach(ctx, place{p.Topic, p.Partition}, p.Offset+1); err != nil {
+			return fmt.Errorf("wait for %s/%d@%d: %w", p.Topic, p.Partition, p.Offset, err)
+		}
+	}
+	return nil
+}
+
+// CatchUp waits until the views have every record that was acknowledged before the call.
+func (g *Graph) CatchUp(ctx context.Context) error {
+	tasks, err := g.all(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if err := t.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Snapshot is a graph's views as they are at one version, for as long as it is held: see In. It must be released; what
+// it keeps in memory is what changes meanwhile.
+type Snapshot struct {
+	g        *Graph
+	tasks    []*task
+	pins     []uint64
+	released []bool
+	version  Version
+}
+
+// Snapshot takes a snapshot of all views of the graph, with every record that was acknowledged before the call. Each task has its own
+// partitions, and all views have the same.
+func (g *Graph) Snapshot(ctx context.Context) (*Snapshot, error) {
+	if err := g.CatchUp(ctx); err != nil {
+		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+	}
+	return g.SnapshotNow(ctx)
+}
+
+// SnapshotNow is Snapshot of what there is now.
+func (g *Graph) SnapshotNow(ctx context.Context) (*Snapshot, error) {
+	tasks, err := g.all(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+	}
+	s := &Snapshot{g: g, tasks: tasks, pins: make([]uint64, len(tasks)), released: make([]bool, len(tasks))}
+	for i, t := range tasks {
+		t.clock.Lock()
+		s.pins[i] = t.clock.pin()
+		s.version = t.versionLocked(s.version)
+		t.clock.Unlock()
+	}
+	s.version.sort()
+	return s, nil
+}
+
+// Version is what the snapshot's rows are of.
+func (s *Snapshot) Version() Version { return s.version }
+
+// Release ends the snapshot. Calls after the first do nothing.
+func (s *Snapshot) Release() {
+	for i, t := range s.tasks {
+		if !s.released[i] {
+			s.released[i] = true
+			t.clock.release(s.pins[i])
+		}
+	}
+}
+
+// Rows of a view in a snapshot.
+type SnapshotRows[K, V any] struct {
+	s *Snapshot
+	v *View[K, V]
+}
+
+// In is a view of the snapshot's graph, as it is there.
+func (v *View[K, V]) In(s *Snapshot) *SnapshotRows[K, V] { return &SnapshotRows[K, V]{s, v} }
+
+// Get is the row of a key.
+func (r *SnapshotRows[K, V]) Get(key K) (value V, found bool, err error) {
+	raw, err := r.v.t.key.Append(nil, key)
+	if err != nil {
+		return value, false, fmt.Errorf("view %s: encode the key: %w", r.v.name, err)
+	}
+	for i, t := range r.s.tasks {
+		rows := t.tables[r.v.t.n].(rowReader[V])
+		t.clock.RLock()
+		value, found = rows.getAt(raw, r.s.pins[i])
+		t.clock.RUnlock()
+		if found {
+			break
+		}
+	}
+	return value, found, nil
+}
+
+// All walks the rows in the order of the bytes of their keys. It can be repeated. An error, of a key that cannot be decoded, is the last pair's.
+func (r *SnapshotRows[K, V]) All() iter.Seq2[Row[K, V], error] { return r.walk("", "") }
+
+// Range is All for keys from the one to the other, which is not included, in the order of their bytes.
+func (r *SnapshotRows[K, V]) Range(from, to K) iter.Seq2[Row[K, V], error] {
+	return func(yield func(Row[K, V], error) bool) {
+		a, err := r.v.t.key.Append(nil, from)
+		var b []byte
+		if err == nil {
+			b, err = r.v.t.key.Append(nil, to)
+		}
+		if err != nil {
+			yield(Row[K, V]{}, fmt.Errorf("view %s: encode the key: %w", r.v.name, err))
+			return
+		}
+		if len(b) > 0 {
+			r.walk(string(a), string(b))(yield)
+		}
+	}
+}
+
+// Prefix is All for keys whose bytes begin with prefix.
+func (r *SnapshotRows[K, V]) Prefix(prefix []byte) iter.Seq2[Row[K, V], error] {
+	end := slices.Clone(prefix)
+	for len(end) > 0 && end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
+	if len(end) > 0 {
+		end[len(end)-1]++
+	}
+	return r.walk(string(prefix), string(end))
+}
+
+// Row is a row of a view.
+type Row[K, V any] struct {
+	Key   K
+	Value V
+}
+
+// page is how many rows a walk takes at a time: the task waits as long as that takes.
+const page = 256
+
+// walk merges the tasks' rows.
+func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
+	return func(yield func(Row[K, V], error) bool) {
+		type cursor struct {
+			rows []row[V]
+			next *string
+		}
+		cursors := make([]cursor, len(r.s.tasks))
+		fill := func(i int) {
+			c, t := &cursors[i], r.s.tasks[i]
+			for len(c.rows) == 0 && c.next != nil {
+				t.clock.RLock()
+				c.rows, c.next = t.tables[r.v.t.n].(rowReader[V]).page(c.rows[:0], r.s.pins[i], *c.next, to, page)
+				t.clock.RUnlock()
+			}
+		}
+		for i := range cursors {
+			cursors[i].next = &from
+			fill(i)
+		}
+		for {
+			least := -1
+			for i := range cursors {
+				if len(cursors[i].rows) > 0 && (least < 0 || cursors[i].rows[0].key < cursors[least].rows[0].key) {
+					least = i
+				}
+			}
+			if least < 0 {
+				return
+			}
+			c := &cursors[least]
+			key, err := r.v.t.key.Decode([]byte(c.rows[0].key))
+			if err != nil {
+				yield(Row[K, V]{}, fmt.Errorf("view %s: decode the key: %w", r.v.name, err))
+				return
+			}
+			if !yield(Row[K, V]{key, c.rows[0].val}, nil) {
+				return
+			}
+			if c.rows = c.rows[1:]; len(c.rows) == 0 {
+				fill(least)
+			}
+		}
+	}
+}
+
+// All walks the view's rows as they are with every record that was acknowledged before the loop began. An error is the last pair's.
+func (v *View[K, V]) All(ctx context.Context) iter.Seq2[Row[K, V], error] {
+	return v.inSnapshot(ctx, func(r *SnapshotRows[K, V]) iter.Seq2[Row[K, V], error] { return r.All() })
+}
+
+// Range is All for keys from the one to the other, which is not included, in the order of their bytes.
+func (v *View[K, V]) Range(ctx context.Context, from, to K) iter.Seq2[Row[K, V], error] {
+	return v.inSnapshot(ctx, func(r *SnapshotRows[K, V]) iter.Seq2[Row[K, V], error] { return r.Range(from, to) })
+}
+
+// Prefix is All for keys whose bytes begin with prefix.
+func (v *View[K, V]) Prefix(ctx context.Context, prefix []byte) iter.Seq2[Row[K, V], error] {
+	return v.inSnapshot(ctx, func(r *SnapshotRows[K, V]) iter.Seq2[Row[K, V], error] { return r.Prefix(prefix) })
+}
+
+func (v *View[K, V]) inSnapshot(ctx context.Context, walk func(*SnapshotRows[K, V]) iter.Seq2[Row[K, V], error]) iter.Seq2[Row[K, V], error] {
+	return func(yield func(Row[K, V], error) bool) {
+		s, err := v.g.Snapshot(ctx)
+		if err != nil {
+			yield(Row[K, V]{}, err)
+			return
+		}
+		defer s.Release()
+		for row, err := range walk(v.In(s)) {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if !yield(row, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Len is how many rows the view has now.
+func (v *View[K, V]) Len(ctx context.Context) (n int, err error) {
+	tasks, err := v.g.all(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("view %s: %w", v.name, err)
+	}
+	for _, t := range tasks {
+		t.clock.RLock()
+		n += t.tables[v.t.n].(rowReader[V]).count()
+		t.clock.RUnlock()
+	}
+	return n, nil
+}

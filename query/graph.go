@@ -60,6 +60,7 @@ type Graph struct {
 
 	closing     atomic.Bool
 	closeOnce   sync.Once
+	closeErr    error // of the last commit; under mu
 	deadLetters atomic.Int64
 	restarts    atomic.Int64
 }
@@ -346,6 +347,11 @@ func (g *Graph) run(index int) {
 		began := time.Now()
 		err := t.live(g.ctx, func() { s.set(t, nil) })
 		if g.ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				g.mu.Lock()
+				g.closeErr = errors.Join(g.closeErr, err)
+				g.mu.Unlock()
+			}
 			s.set(nil, &StoppedError{g.name, ErrClosed})
 			return
 		}
@@ -384,7 +390,8 @@ func passes(err error) bool {
 }
 
 // Close commits what has changed, and ends the graph: reads fail with an error that matches ErrClosed. A graph of its name, started later,
-// goes on where this one was. It may be called more than once, and DB.Close does.
+// goes on where this one was. An error is the last commit's: what it would have written is computed again. Close may be called more than once,
+// and DB.Close does.
 func (g *Graph) Close() error {
 	g.mu.Lock()
 	started := g.started
@@ -400,7 +407,9 @@ func (g *Graph) Close() error {
 			f()
 		}
 	})
-	return nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closeErr
 }
 
 // Stats are a graph's counters since it was started.

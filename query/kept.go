@@ -16,6 +16,8 @@ type kept interface {
 	// changes appends the changed rows as records of the changelog.
 	changes(recs []embedlog.Record, topic string, partition int32) ([]embedlog.Record, error)
 	committed()
+	// entries are the rows that take memory, deleted ones too.
+	entries() int
 	// restore takes a record of the changelog.
 	restore(rec *embedlog.Record) error
 }
@@ -54,6 +56,7 @@ func newKept[V any](b *builder, name string, c rowCodec[V]) *store[V] {
 
 func (k *keptStore[V]) label() string { return k.name }
 func (k *keptStore[V]) size() int     { return k.bytes }
+func (k *keptStore[V]) entries() int  { return len(k.rows) }
 
 func (k *keptStore[V]) changes(recs []embedlog.Record, topic string, partition int32) ([]embedlog.Record, error) {
 	for _, e := range k.changed {

@@ -138,6 +138,9 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 		},
 	}
 	if t.consumer, err = t.g.db.Consumer(cfg); err != nil {
+		if out := (*embedlog.OffsetOutOfRangeError)(nil); errors.As(err, &out) {
+			return &GapError{t.g.name, t.outside(out, err)}
+		}
 		return err
 	}
 	batches := make(chan fetched, 4)
@@ -168,6 +171,20 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 	return t.loop(ctx, batches)
 }
 
+// outside is the position that a consumer cannot begin at.
+func (t *task) outside(out *embedlog.OffsetOutOfRangeError, cause error) embedlog.Reset {
+	r := embedlog.Reset{Partition: -1, From: out.Offset, To: out.LogStart, Cause: cause}
+	if out.Offset > out.LogEnd {
+		r.To = out.LogEnd
+	}
+	for at, pos := range t.positions {
+		if pos == out.Offset {
+			r.Topic, r.Partition = at.topic, at.partition // the cause says it in any case
+		}
+	}
+	return r
+}
+
 type fetched struct {
 	batch *embedlog.Batch
 	err   error
@@ -191,8 +208,10 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 			} else {
 				err = t.take(ctx, f.batch)
 			}
-			t.applied.Add(1)
-			t.publish()
+			if err == nil { // or who waits for it would believe that it is there
+				t.applied.Add(1)
+				t.publish()
+			}
 		case e := <-t.committing:
 			t.committing = nil
 			err = e

@@ -100,6 +100,44 @@ func TestCommittedOffsetsMove(t *testing.T) {
 	}
 }
 
+// That a group has committed nothing says only who is sure to lead: another one may have taken its commits meanwhile.
+func TestUnknownGroupIsConfirmed(t *testing.T) {
+	p := newPeers(t, 3)
+	id := p.create("orders", 1, 0).ID()
+	if err := p.somewhere(ctx, func(e *Engine) error {
+		return e.Groups().Commit(ctx, CommitRequest{Group: "g", MemberEpoch: -1, Offsets: []OffsetCommit{{TopicID: id, Offset: 1, LeaderEpoch: -1}}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	topic := p.known("__consumer_offsets")
+	p.lead("__consumer_offsets", 0, 1)
+	groups := p.open[1].Groups()
+	ask := map[string]func(context.Context) (int, error){
+		"Committed": func(ctx context.Context) (int, error) {
+			got, err := groups.Committed(ctx, "other", nil, false)
+			return len(got), err
+		},
+		"FetchOffsets": func(ctx context.Context) (int, error) {
+			got, err := groups.FetchOffsets(ctx, FetchRequest{Group: "other", MemberEpoch: -1})
+			return len(got), err
+		},
+	}
+	for name, f := range ask {
+		if n, err := f(ctx); n != 0 || err != nil {
+			t.Errorf("%s: %d offsets, %v", name, n, err)
+		}
+	}
+	release := p.net.Doubt(LogID{Topic: topic.ID()})
+	defer release()
+	for name, f := range ask {
+		soon, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		if n, err := f(soon); err == nil {
+			t.Errorf("%s: a coordinator that does not know whether it leads says that there are %d offsets", name, n)
+		}
+		cancel()
+	}
+}
+
 // A coordinator that lost the lead and got it again has not what it knew before: a
 // commit that another one took meanwhile is there.
 func TestCoordinatorForgetsWhatItKnew(t *testing.T) {

@@ -304,6 +304,30 @@ func (g *Groups) enter(ctx context.Context, name string, create, alone bool) (*g
 	}
 }
 
+// enterKnown is enter, alone, of a group that there is. That there is none it says when it is sure: somebody else may
+// lead by now and have made the group, and who hears that it has no offsets begins anew.
+func (g *Groups) enterKnown(ctx context.Context, name string) (*group, error) {
+	for {
+		x, err := g.enter(ctx, name, false, true)
+		if err != nil || x != nil {
+			return x, err
+		}
+		s, err := g.shard(ctx, name, false)
+		if err != nil || s == nil {
+			return nil, err
+		}
+		if err := s.tenure.confirm(ctx); err != nil {
+			return nil, fmt.Errorf("group %q: %w", name, err)
+		}
+		s.mu.Lock()
+		none := s.groups[name] == nil
+		s.mu.Unlock()
+		if none {
+			return nil, nil
+		}
+	}
+}
+
 // Heartbeat is the only call of a member: see HeartbeatRequest. The calls of one
 // member come one after the other.
 //

@@ -183,7 +183,7 @@ func (g *Groups) Committed(ctx context.Context, group string, want []TopicPartit
 	for waited := false; ; waited = true {
 		// Alone for a moment: who was fenced while his commit was on its way must not
 		// land it after his successor has asked.
-		x, err := g.enter(ctx, group, false, true)
+		x, err := g.enterKnown(ctx, group)
 		if err != nil && waited && ctx.Err() != nil {
 			return nil, unstable()
 		}

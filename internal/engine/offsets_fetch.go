@@ -33,7 +33,7 @@ func (g *Groups) FetchOffsets(ctx context.Context, req FetchRequest) ([]FetchedO
 	if req.Partitions != nil {
 		wanted = newGroupParts(req.Partitions)
 	}
-	x, err := g.enter(ctx, req.Group, false, true) // alone: see Committed
+	x, err := g.enterKnown(ctx, req.Group) // alone: see Committed
 	if err != nil || x == nil {
 		return nil, err
 	}

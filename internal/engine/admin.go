@@ -203,6 +203,9 @@ func (e *Engine) Reassign(ctx context.Context, topic string, n int32, replicas [
 		if err := e.neverThere(topic, n, replicas); err != nil {
 			return err
 		}
+		if err := e.noteMoved(ctx, t, n); err != nil {
+			return err
+		}
 		a := t.meta.replicasOf(int(n))
 		c := &command{kind: assignCommand, topic: topicMeta{id: t.meta.id}}
 		c.placed = []placed{{int(n), assignment{a.epoch + 1, slices.Clone(replicas)}}}

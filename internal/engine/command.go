@@ -47,8 +47,9 @@ const (
 	addReplicatedCommand        commandKind = 17 // id, uvarint total, uvarint count, nodes of each partition that is added
 	assignCommand               commandKind = 18 // id, uvarint replication factor (0: as it is), uvarint count, uvarint partition, uvarint epoch and nodes of each, ascending
 	topicGoneCommand            commandKind = 19 // id, uvarint node id
-	clusterSnapshotCommand      commandKind = 20 // 1 flags (2: last part, 4: removed nodes follow), uvarint count, nodes, uvarint count, placements, uvarint count, of deleted topics id and nodes, uvarint count, uvarint node id and directory id of each
-	lastCommandKind                         = clusterSnapshotCommand
+	clusterSnapshotCommand      commandKind = 20 // 1 flags (2: last part, 4: removed nodes follow, 8: moves follow them), uvarint count, nodes, uvarint count, placements, uvarint count, of deleted topics id and nodes, uvarint count, uvarint node id and directory id of each, uvarint count, moves
+	movedCommand                commandKind = 21 // id, uvarint count, uvarint partition and epoch of each, ascending
+	lastCommandKind                         = movedCommand
 	snapshotFirst, snapshotLast             = 1, 2
 )
 
@@ -86,11 +87,12 @@ type command struct {
 
 	node       nodeMeta    // registerNode; its id alone where the command is about a node
 	factor     int         // createReplicated, assign
-	placed     []placed    // createReplicated, addReplicated, assign; by partition
+	placed     []placed    // createReplicated, addReplicated, assign; moved, without nodes; by partition
 	nodes      []*nodeMeta // clusterSnapshot
 	placements []placement // clusterSnapshot
 	waiting    []waiting   // clusterSnapshot
 	removed    []removed   // clusterSnapshot
+	moves      []move      // clusterSnapshot
 }
 
 // topicMeta is what the metadata says of a topic. It is never changed: an altered
@@ -106,6 +108,9 @@ type topicMeta struct {
 	factor   int          // how many replicas a partition is to have
 	replicas []assignment // of each partition
 	waiting  []int32      // of a deleted topic: the nodes that may have files of it
+	// before are the replicas that partitions had when the reassignment began that is under way, in their order. It
+	// is never changed, and nil where nothing moves.
+	before map[int][]int32
 }
 
 func appendString(b []byte, s string) []byte {
@@ -157,7 +162,7 @@ func (c *command) encode() []byte {
 				b = t.appendTo(b)
 			}
 		}
-	case registerNodeCommand, removeNodeCommand, drainNodeCommand, createReplicatedCommand, addReplicatedCommand, assignCommand, topicGoneCommand, clusterSnapshotCommand:
+	case registerNodeCommand, removeNodeCommand, drainNodeCommand, createReplicatedCommand, addReplicatedCommand, assignCommand, topicGoneCommand, clusterSnapshotCommand, movedCommand:
 		b = c.encodeCluster(b)
 	default:
 		b = c.encodeSecurity(b)
@@ -202,7 +207,7 @@ func decodeCommand(b []byte) (*command, error) {
 		c.topics, c.deleting = d.topics(), d.topics()
 	case alterUserCommand, createACLsCommand, deleteACLsCommand, alterQuotaCommand, securitySnapshotCommand:
 		d.security(c)
-	case registerNodeCommand, removeNodeCommand, drainNodeCommand, createReplicatedCommand, addReplicatedCommand, assignCommand, topicGoneCommand, clusterSnapshotCommand:
+	case registerNodeCommand, removeNodeCommand, drainNodeCommand, createReplicatedCommand, addReplicatedCommand, assignCommand, topicGoneCommand, clusterSnapshotCommand, movedCommand:
 		d.cluster(c)
 	default:
 		return nil, errCommand

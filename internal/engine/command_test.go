@@ -75,7 +75,7 @@ func TestCommandRefuses(t *testing.T) {
 	}{
 		{"nothing", "", errCommand},
 		{"a newer version", "\x02\x01whatever", log.ErrNewerFormat},
-		{"a newer kind", "\x01\x15whatever", log.ErrNewerFormat},
+		{"a newer kind", "\x01\x16whatever", log.ErrNewerFormat},
 		{"version 0", "\x00\x04" + id, errCommand},
 		{"kind 0", "\x01\x00", errCommand},
 		{"a number with a byte too many", "\x01\x06\xe8\x87\x00", errCommand},

@@ -233,7 +233,7 @@ func (m *metadata) apply(c *command) (firstID int64, err error) {
 		if len(m.nodes) > 0 {
 			// Whoever has had a replica may have files of it.
 			gone := *t
-			gone.factor, gone.replicas, gone.waiting = 0, nil, m.nodeIDs()
+			gone.factor, gone.replicas, gone.before, gone.waiting = 0, nil, nil, m.nodeIDs()
 			t = &gone
 		}
 		m.deleting[t.id] = t
@@ -318,6 +318,9 @@ func (t *topicMeta) bytes() int {
 	}
 	for i := range t.replicas {
 		n += t.replicas[i].bytes()
+	}
+	for _, nodes := range t.before {
+		n += 24 + len(nodes)
 	}
 	return n + len(t.waiting)
 }

@@ -7,10 +7,12 @@ import "encoding/binary"
 //	node      uvarint id, 16 directory id, string address, uvarint count, endpoints, 1 flags (1: draining)
 //	endpoint  string listener, string host, uvarint port
 //	nodes     uvarint count, uvarint id of each, in order of preference
+//	move      topic id, uvarint partition, nodes
 const nodeDraining = 1
 
-// snapshotRemoved is a flag of a part of a snapshot of a cluster: directories of removed nodes follow, one or more.
-const snapshotRemoved = 4
+// Flags of a part of a snapshot of a cluster: directories of removed nodes follow, one or more, and
+// partitions whose replicas are being moved.
+const snapshotRemoved, snapshotMoves = 4, 8
 
 // placed gives one partition its replicas.
 type placed struct {
@@ -38,6 +40,13 @@ type waiting struct {
 type removed struct {
 	node      int32
 	directory TopicID
+}
+
+// move is what a part of a snapshot says of a partition whose replicas are being moved: which it had before.
+type move struct {
+	topic     TopicID
+	partition int
+	nodes     []int32
 }
 
 func appendNodes(b []byte, nodes []int32) []byte {
@@ -91,12 +100,20 @@ func (c *command) encodeCluster(b []byte) []byte {
 			b = binary.AppendUvarint(b, uint64(p.partition))
 			b = appendNodes(binary.AppendUvarint(b, uint64(p.epoch)), p.nodes)
 		}
+	case movedCommand:
+		b = binary.AppendUvarint(append(b, c.topic.id[:]...), uint64(len(c.placed)))
+		for _, p := range c.placed {
+			b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(p.partition)), uint64(p.epoch))
+		}
 	case topicGoneCommand:
 		return binary.AppendUvarint(append(b, c.topic.id[:]...), uint64(c.node.id))
 	case clusterSnapshotCommand:
 		flags := c.flags
 		if len(c.removed) > 0 {
 			flags |= snapshotRemoved
+		}
+		if len(c.moves) > 0 {
+			flags |= snapshotMoves
 		}
 		b = binary.AppendUvarint(append(b, flags), uint64(len(c.nodes)))
 		for _, n := range c.nodes {
@@ -119,6 +136,12 @@ func (c *command) encodeCluster(b []byte) []byte {
 			b = binary.AppendUvarint(b, uint64(len(c.removed)))
 			for _, r := range c.removed {
 				b = append(binary.AppendUvarint(b, uint64(r.node)), r.directory[:]...)
+			}
+		}
+		if len(c.moves) > 0 {
+			b = binary.AppendUvarint(b, uint64(len(c.moves)))
+			for _, m := range c.moves {
+				b = appendNodes(binary.AppendUvarint(append(b, m.topic[:]...), uint64(m.partition)), m.nodes)
 			}
 		}
 	}
@@ -149,12 +172,17 @@ func (d *decoder) cluster(c *command) {
 		for i := 0; i < n && !d.failed; i++ {
 			c.placed = append(c.placed, placed{c.total - n + i, assignment{1, d.nodeList(maxReplicas)}})
 		}
-	case assignCommand:
-		c.topic.id, c.factor = d.id(), int(d.number(maxReplicas))
+	case assignCommand, movedCommand:
+		c.topic.id = d.id()
+		if c.kind == assignCommand {
+			c.factor = int(d.number(maxReplicas))
+		}
 		last := -1
 		for range d.number(maxPartitions) {
 			p := placed{partition: int(d.number(maxPartitions - 1))}
-			p.epoch, p.nodes = int32(d.number(maxNodeID)), d.nodeList(maxReplicas)
+			if p.epoch = int32(d.number(maxNodeID)); c.kind == assignCommand {
+				p.nodes = d.nodeList(maxReplicas)
+			}
 			if d.check(p.partition > last); d.failed {
 				return
 			}
@@ -165,7 +193,7 @@ func (d *decoder) cluster(c *command) {
 		c.topic.id, c.node.id = d.id(), d.nodeID()
 	case clusterSnapshotCommand:
 		c.flags = d.byte()
-		d.check(c.flags&^(snapshotLast|snapshotRemoved) == 0)
+		d.check(c.flags&^(snapshotLast|snapshotRemoved|snapshotMoves) == 0)
 		d.clusterSnapshot(c)
 	}
 }
@@ -195,19 +223,29 @@ func (d *decoder) clusterSnapshot(c *command) {
 		}
 		c.waiting = append(c.waiting, w)
 	}
-	if c.flags&snapshotRemoved == 0 {
-		return
-	}
-	c.flags &^= snapshotRemoved
-	n := d.number(maxRemoved)
-	d.check(n > 0)
-	for range n {
-		r := removed{d.nodeID(), d.id()}
-		if d.failed {
-			return
+	if c.flags&snapshotRemoved != 0 {
+		n := d.number(maxRemoved)
+		d.check(n > 0)
+		for range n {
+			r := removed{d.nodeID(), d.id()}
+			if d.failed {
+				return
+			}
+			c.removed = append(c.removed, r)
 		}
-		c.removed = append(c.removed, r)
 	}
+	if c.flags&snapshotMoves != 0 {
+		n := d.number(maxCommandBytes)
+		d.check(n > 0)
+		for range n {
+			m := move{d.id(), int(d.number(maxPartitions - 1)), d.nodeList(maxReplicas)}
+			if d.failed {
+				return
+			}
+			c.moves = append(c.moves, m)
+		}
+	}
+	c.flags &^= snapshotRemoved | snapshotMoves
 }
 
 func (d *decoder) nodeID() int32 { return int32(d.number(maxNodeID)) }

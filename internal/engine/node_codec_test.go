@@ -36,6 +36,11 @@ func init() {
 			"\x01\x14\x02\x01\x01" + strings.Repeat("\x00", 16) + "\x00\x00\x01\x01" + id + "\x02\x04\x01\x03\x02\x01\x02\x01" + string(testID('B').bytes()) + "\x01\x01"},
 		{"snapshot of a cluster, of which nodes were removed", command{kind: clusterSnapshotCommand, removed: []removed{{3, testID('A')}, {300, testID('B')}}},
 			"\x01\x14\x04\x00\x00\x00\x02\x03" + id + "\xac\x02" + string(testID('B').bytes())},
+		{"snapshot of a cluster, where replicas move", command{kind: clusterSnapshotCommand, moves: []move{{testID('A'), 0, []int32{3, 1}}, {testID('A'), 300, []int32{2}}}},
+			"\x01\x14\x08\x00\x00\x00\x02" + id + "\x00\x02\x03\x01" + id + "\xac\x02\x01\x02"},
+		{"snapshot of a cluster, with both", command{kind: clusterSnapshotCommand, flags: snapshotLast, removed: []removed{{3, testID('A')}}, moves: []move{{testID('A'), 0, []int32{3}}}},
+			"\x01\x14\x0e\x00\x00\x00\x01\x03" + id + "\x01" + id + "\x00\x01\x03"},
+		{"moved", command{kind: movedCommand, topic: a, placed: []placed{{0, assignment{epoch: 2}}, {300, assignment{epoch: 9}}}}, "\x01\x15" + id + "\x02\x00\x02\xac\x02\x09"},
 	}...)
 }
 
@@ -57,6 +62,11 @@ func TestClusterCommandRefuses(t *testing.T) {
 		{"more nodes than there are", "\x01\x14\x00\x20"},
 		{"removed nodes that are none", "\x01\x14\x04\x00\x00\x00\x00"},
 		{"more removed nodes than there are", "\x01\x14\x04\x00\x00\x00\x02\x03" + id},
+		{"moves that are none", "\x01\x14\x08\x00\x00\x00\x00"},
+		{"more moves than there are", "\x01\x14\x08\x00\x00\x00\x02" + id + "\x00\x01\x03"},
+		{"a move of too many replicas", "\x01\x14\x08\x00\x00\x00\x01" + id + "\x00\x10"},
+		{"moved out of order", "\x01\x15" + id + "\x02\x05\x02\x05\x03"},
+		{"more moved than there are", "\x01\x15" + id + "\x02\x05\x02"},
 		{"too many removed nodes", "\x01\x14\x04\x00\x00\x00\xe9\x07"},
 	} {
 		if c, err := decodeCommand([]byte(row.b)); !errors.Is(err, errCommand) {
@@ -77,6 +87,7 @@ type naiveReplicas struct {
 	factor int
 	epochs []int32
 	nodes  [][]int32
+	before map[int][]int32
 }
 
 func (n *naiveCluster) fits(list []placed) bool {
@@ -155,7 +166,7 @@ func (n *naiveCluster) apply(c *command) (ok bool) {
 		if t != nil || n.deleting[c.topic.id] != nil || c.factor < 1 || !n.fits(c.placed) || c.topic.partitions < 1 {
 			return false
 		}
-		t = &naiveReplicas{factor: c.factor}
+		t = &naiveReplicas{factor: c.factor, before: map[int][]int32{}}
 		for _, p := range c.placed {
 			t.epochs, t.nodes = append(t.epochs, 1), append(t.nodes, p.nodes)
 		}
@@ -177,10 +188,27 @@ func (n *naiveCluster) apply(c *command) (ok bool) {
 			}
 		}
 		for _, p := range c.placed {
+			began := t.before[p.partition]
+			if began == nil {
+				began = t.nodes[p.partition]
+			}
+			t.before[p.partition] = began
+			if slices.Equal(slices.Sorted(slices.Values(began)), slices.Sorted(slices.Values(p.nodes))) {
+				delete(t.before, p.partition)
+			}
 			t.epochs[p.partition], t.nodes[p.partition] = p.epoch, p.nodes
 		}
 		if c.factor > 0 {
 			t.factor = c.factor
+		}
+	case movedCommand:
+		if t == nil || slices.ContainsFunc(c.placed, func(p placed) bool { return p.partition >= len(t.nodes) }) {
+			return false
+		}
+		for _, p := range c.placed {
+			if t.epochs[p.partition] == p.epoch {
+				delete(t.before, p.partition)
+			}
 		}
 	case deleteTopicCommand:
 		if t == nil {
@@ -203,6 +231,14 @@ func (n *naiveCluster) apply(c *command) (ok bool) {
 	return true
 }
 
+// moving is how many partitions' replicas move.
+func (n *naiveCluster) moving() (count int) {
+	for _, t := range n.topics {
+		count += len(t.before)
+	}
+	return count
+}
+
 func (n *naiveCluster) describe() string {
 	var b strings.Builder
 	for _, id := range slices.Sorted(maps.Keys(n.nodes)) {
@@ -210,7 +246,7 @@ func (n *naiveCluster) describe() string {
 	}
 	var lines []string
 	for id, t := range n.topics {
-		lines = append(lines, fmt.Sprintf("topic %s factor %d epochs %v on %v\n", id, t.factor, t.epochs, t.nodes))
+		lines = append(lines, fmt.Sprintf("topic %s factor %d epochs %v on %v before %v\n", id, t.factor, t.epochs, t.nodes, t.before))
 	}
 	for id, nodes := range n.deleting {
 		lines = append(lines, fmt.Sprintf("deleted %s waits for %v\n", id, nodes))
@@ -226,7 +262,8 @@ func naiveOf(m *metadata) *naiveCluster {
 		n.nodes[id] = *node
 	}
 	for id, t := range m.byID {
-		r := &naiveReplicas{factor: t.factor}
+		r := &naiveReplicas{factor: t.factor, before: map[int][]int32{}}
+		maps.Copy(r.before, t.before)
 		for _, a := range t.replicas {
 			r.epochs, r.nodes = append(r.epochs, a.epoch), append(r.nodes, a.nodes)
 		}
@@ -241,12 +278,20 @@ func naiveOf(m *metadata) *naiveCluster {
 func randomClusterCommand(r *rand.Rand, n *naiveCluster) *command {
 	node := func() int32 { return int32(1 + r.IntN(4)) }
 	nodes := func() (list []int32) {
+		if known := slices.Sorted(maps.Keys(n.nodes)); len(known) > 0 && r.IntN(8) > 0 { // else they are seldom right
+			r.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
+			return known[:1+r.IntN(len(known))]
+		}
 		for range r.IntN(4) {
 			list = append(list, node())
 		}
 		return list
 	}
-	c := &command{kind: registerNodeCommand + commandKind(r.IntN(8)), topic: topicMeta{id: testID(byte('A' + r.IntN(5)))}, node: nodeMeta{id: node()}}
+	c := &command{kind: registerNodeCommand + commandKind(r.IntN(9)), topic: topicMeta{id: testID(byte('A' + r.IntN(5)))}, node: nodeMeta{id: node()}}
+	if (c.kind == assignCommand || c.kind == movedCommand) && len(n.topics) > 0 && r.IntN(3) > 0 {
+		ids := slices.SortedFunc(maps.Keys(n.topics), func(a, b TopicID) int { return strings.Compare(string(a[:]), string(b[:])) })
+		c.topic.id = ids[r.IntN(len(ids))]
+	}
 	t := n.topics[c.topic.id]
 	switch c.kind {
 	case registerNodeCommand:
@@ -277,6 +322,16 @@ func randomClusterCommand(r *rand.Rand, n *naiveCluster) *command {
 				c.placed = append(c.placed, p)
 			}
 		}
+	case movedCommand:
+		for i := range 3 {
+			if t != nil && i < len(t.nodes) || r.IntN(8) == 0 {
+				p := placed{i, assignment{epoch: int32(1 + r.IntN(3))}}
+				if t != nil && i < len(t.epochs) && r.IntN(2) > 0 {
+					p.epoch = t.epochs[i]
+				}
+				c.placed = append(c.placed, p)
+			}
+		}
 	case clusterSnapshotCommand:
 		c.kind = deleteTopicCommand
 	}
@@ -286,7 +341,7 @@ func randomClusterCommand(r *rand.Rand, n *naiveCluster) *command {
 // Random commands about nodes and replicas do to the metadata what they do to maps, a
 // refused one changes nothing, and at any time the snapshot is another way to the same state.
 func TestClusterMetadataAgainstANaiveOne(t *testing.T) {
-	held := 0
+	held, moved := 0, 0
 	for seed := range uint64(testcount.N(100)) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		m := newMetadata()
@@ -304,6 +359,7 @@ func TestClusterMetadataAgainstANaiveOne(t *testing.T) {
 			}
 			if ok {
 				held++
+				moved += n.moving()
 			}
 			if got := naiveOf(m).describe(); got != n.describe() {
 				t.Fatalf("seed %d, command %d: %+v:\ngot\n%s\nwant\n%s", seed, i, c, got, n.describe())
@@ -316,8 +372,8 @@ func TestClusterMetadataAgainstANaiveOne(t *testing.T) {
 			}
 		}
 	}
-	if testcount.N(100) >= 100 && held < testcount.N(100)*15 {
-		t.Errorf("only %d commands held", held)
+	if testcount.N(100) >= 100 && (held < testcount.N(100)*25 || moved < testcount.N(100)*2) {
+		t.Errorf("only %d commands held, %d partitions moved", held, moved)
 	}
 }
 
@@ -335,7 +391,7 @@ func TestFirstNodeHasItAll(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := "topic " + testID('A').String() + " factor 1 epochs [1 1] on [[7] [7]]\n"
+	want := "topic " + testID('A').String() + " factor 1 epochs [1 1] on [[7] [7]] before map[]\n"
 	if got := naiveOf(m).describe(); !strings.Contains(got, want) || !strings.Contains(got, "deleted "+testID('B').String()+" waits for [7]\n") {
 		t.Error(got)
 	}

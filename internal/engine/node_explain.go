@@ -28,6 +28,12 @@ func explainCluster(c *command) (any, bool) {
 			list = append(list, explained{"partition": p.partition, "epoch": p.epoch, "replicas": p.nodes})
 		}
 		return explained{"type": "assign replicas", "topic_id": id, "replication_factor": c.factor, "partitions": list}, true
+	case movedCommand:
+		list := []explained{}
+		for _, p := range c.placed {
+			list = append(list, explained{"partition": p.partition, "epoch": p.epoch})
+		}
+		return explained{"type": "replicas moved", "topic_id": id, "partitions": list}, true
 	case topicGoneCommand:
 		return explained{"type": "topic gone", "topic_id": id, "node": c.node.id}, true
 	case clusterSnapshotCommand:
@@ -52,6 +58,13 @@ func explainCluster(c *command) (any, bool) {
 		f := explained{"type": "snapshot of a cluster", "last": c.flags&snapshotLast != 0, "nodes": nodes, "topics": topics, "deleting": deleting}
 		if len(gone) > 0 {
 			f["removed"] = gone
+		}
+		moves := []explained{}
+		for _, m := range c.moves {
+			moves = append(moves, explained{"topic_id": m.topic.String(), "partition": m.partition, "before": m.nodes})
+		}
+		if len(moves) > 0 {
+			f["moves"] = moves
 		}
 		return f, true
 	}

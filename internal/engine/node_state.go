@@ -40,6 +40,14 @@ func (m *metadata) checkCluster(c *command) error {
 		return m.checkPlaced(t.name, t.factor, c.placed)
 	case assignCommand:
 		return m.checkAssign(c)
+	case movedCommand:
+		t, err := m.topic(c.topic.id)
+		if err != nil {
+			return err
+		}
+		if n := len(c.placed); n > 0 && c.placed[n-1].partition >= len(t.replicas) {
+			return &UnknownPartitionError{Topic: t.name, Partition: int32(c.placed[n-1].partition), Partitions: t.partitions}
+		}
 	case topicGoneCommand:
 		if t := m.deleting[c.topic.id]; t == nil || !slices.Contains(t.waiting, c.node.id) {
 			return &UnknownTopicError{ID: c.topic.id}
@@ -197,6 +205,18 @@ func (m *metadata) checkClusterPart(c *command) error {
 		}
 		at[p.topic] += len(p.replicas)
 	}
+	type place struct {
+		topic     TopicID
+		partition int
+	}
+	moves := map[place]bool{}
+	for _, x := range c.moves {
+		t, p := m.byID[x.topic], place{x.topic, x.partition}
+		if t == nil || x.partition >= t.partitions || len(x.nodes) == 0 || t.before[x.partition] != nil || moves[p] {
+			return bad("a move of partition %d of topic id %s", x.partition, x.topic)
+		}
+		moves[p] = true
+	}
 	for _, w := range c.waiting {
 		if t := m.deleting[w.topic]; t == nil || t.waiting != nil || len(w.nodes) == 0 {
 			return bad("files of topic id %s", w.topic)
@@ -242,17 +262,50 @@ func (m *metadata) applyCluster(c *command) {
 	case assignCommand:
 		t := *m.byID[c.topic.id]
 		m.remove(&t)
-		t.replicas = slices.Clone(t.replicas)
+		t.replicas, t.before = slices.Clone(t.replicas), maps.Clone(t.before)
 		for _, p := range c.placed {
+			t.moves(p.partition, p.nodes)
 			t.replicas[p.partition] = p.assignment
 		}
 		if c.factor > 0 {
 			t.factor = c.factor
 		}
 		m.add(&t)
+	case movedCommand:
+		t := *m.byID[c.topic.id]
+		m.remove(&t)
+		t.before = maps.Clone(t.before)
+		for _, p := range c.placed {
+			if t.replicas[p.partition].epoch == p.epoch { // else it was assigned anew meanwhile, and moves on
+				delete(t.before, p.partition)
+			}
+		}
+		m.add(&t)
 	case topicGoneCommand:
 		m.gone(m.deleting[c.topic.id], c.node.id)
 	}
+}
+
+// moves notes what a partition has that gets other replicas: what it had when it began to move, where it moves already.
+// Nothing moves when it is given back just those.
+func (t *topicMeta) moves(n int, to []int32) {
+	before := t.before[n]
+	if before == nil {
+		before = t.replicas[n].nodes
+	}
+	if sameNodes(before, to) {
+		delete(t.before, n)
+		return
+	}
+	if t.before == nil {
+		t.before = make(map[int][]int32)
+	}
+	t.before[n] = before
+}
+
+// sameNodes says that two lists, in each of which nobody is named twice, name the same nodes.
+func sameNodes(a, b []int32) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(n int32) bool { return !slices.Contains(b, n) })
 }
 
 // register takes a node in. The first one has all that there is: the directory was
@@ -343,6 +396,12 @@ func (m *metadata) clusterSnapshot() (parts []*command) {
 	}
 	room(18 * len(m.removed))
 	c.removed = m.removed
+	for _, t := range inOrder(m.byID) {
+		for _, n := range slices.Sorted(maps.Keys(t.before)) {
+			room(24 + 5*len(t.before[n]))
+			c.moves = append(c.moves, move{t.id, n, t.before[n]})
+		}
+	}
 	return append(parts, c)
 }
 
@@ -360,6 +419,15 @@ func (m *metadata) addClusterPart(c *command) {
 		m.add(&t)
 	}
 	m.removed = append(slices.Clip(m.removed), c.removed...)
+	for _, x := range c.moves {
+		t := *m.byID[x.topic]
+		m.remove(&t)
+		if t.before = maps.Clone(t.before); t.before == nil {
+			t.before = make(map[int][]int32)
+		}
+		t.before[x.partition] = x.nodes
+		m.add(&t)
+	}
 	for _, w := range c.waiting {
 		t := *m.deleting[w.topic]
 		m.bytes -= t.bytes()

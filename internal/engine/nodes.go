@@ -97,11 +97,11 @@ func (e *Engine) handleNodes() {
 }
 
 // serveMeta does for a peer what only the leader of the metadata can: it registers it,
-// and hears which files are gone. The answer begins with 0 when it is done, 1 when this
+// and hears which files are gone, and which replicas have moved. The answer begins with 0 when it is done, 1 when this
 // node does not lead, 2 when it was refused, for the reason that follows.
 func (e *Engine) serveMeta(ctx context.Context, from int32, req []byte) ([]byte, error) {
 	c, err := decodeCommand(req)
-	if err == nil && (c.kind != registerNodeCommand && c.kind != topicGoneCommand || c.node.id != from) {
+	if err == nil && c.kind != movedCommand && (c.kind != registerNodeCommand && c.kind != topicGoneCommand || c.node.id != from) {
 		err = fmt.Errorf("node %d may not ask for a command of kind %d about node %d", from, c.kind, c.node.id)
 	}
 	if err == nil {

@@ -19,7 +19,7 @@ import (
 // this node has when something has changed, and begins what takes long, a few at a time.
 // What fails is tried again after a pause that grows.
 //
-//	leads a log      -> its members are those of the assignment
+//	leads a log      -> its members are those of the assignment, and then the metadata's leader is told
 //	not assigned     -> asks whoever leads; when the group has let go, the files go
 //	not registered   -> tells the leader of the metadata
 //	leads the metadata -> assigns replicas that are wanted elsewhere, or more of, where there is a place
@@ -244,6 +244,7 @@ func (r *replicas) round() {
 		e.rehint(id)
 	}
 	r.askPeers()
+	r.tellMoved()
 	r.places()
 	r.givesBack()
 }

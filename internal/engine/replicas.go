@@ -96,7 +96,7 @@ func (e *Engine) nodesChanged() {
 
 func sameTopic(a, b *topicMeta) bool {
 	return a == b || string(a.appendTo(nil)) == string(b.appendTo(nil)) &&
-		slices.EqualFunc(a.replicas, b.replicas, func(x, y assignment) bool { return x.epoch == y.epoch && slices.Equal(x.nodes, y.nodes) })
+		slices.EqualFunc(a.replicas, b.replicas, func(x, y assignment) bool { return x.epoch == y.epoch && slices.Equal(x.nodes, y.nodes) }) // what moves is looked up, not published
 }
 
 // bringAll brings all topics, those alone for which wants is true where it is not nil.

@@ -42,7 +42,9 @@ func listConfigResources(r *request, q *kmsg.ListConfigResourcesRequest) (kmsg.R
 				add(t.Name())
 			}
 		case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger:
-			add(strconv.Itoa(int(r.srv.nodeID)))
+			for _, b := range r.brokers() {
+				add(strconv.Itoa(int(b.id)))
+			}
 		case kmsg.ConfigResourceTypeGroupConfig:
 			names, err := r.engine.Shares().WithSettings(r.ctx)
 			if err != nil {

@@ -91,6 +91,7 @@ func (e *Engine) serveGroups() {
 		return nothing{}, e.groups.DeleteOffsets(ctx, r.Group, r.Partitions)
 	})
 	serveStruct(e, serviceGroupNews, func(ctx context.Context, r *groupNewsCall) (groupNews, error) { return e.groups.news(ctx, r) })
+	serveStruct(e, serviceShareSettings, func(ctx context.Context, _ *nothing) (shareSettingsList, error) { return e.shares.withSettingsLed(ctx) })
 	serveStruct(e, serviceShareOffset, func(ctx context.Context, r *shareOffsetCall) (nothing, error) {
 		return nothing{}, e.shares.setOffset(ctx, r.Group, topicPart{r.Topic, r.Partition}, r.Start)
 	})
@@ -290,38 +291,74 @@ func (a AnyGroups) Reset(ctx context.Context, group string, req ResetRequest) ([
 	return res.Results, err
 }
 
+// listLed lists what this node has of groups in the partitions of a coordinators' topic that it leads, and which these are. all
+// is what it has, group whose something is.
+func listLed[T any](ctx context.Context, t *Topic, all func(context.Context) ([]T, error), group func(*T) string) (list []T, led []int32, err error) {
+	was := map[int32]int32{}
+	for _, p := range t.Partitions() {
+		if p.repl == nil {
+			continue
+		}
+		if epoch, err := p.repl.LeaderEpoch(); err == nil {
+			was[p.id] = epoch
+		}
+	}
+	if len(was) == 0 {
+		return nil, nil, nil
+	}
+	if list, err = all(ctx); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range t.Partitions() {
+		if before, ok := was[p.id]; ok {
+			if epoch, err := p.repl.LeaderEpoch(); err == nil && epoch == before {
+				led = append(led, p.id)
+			}
+		}
+	}
+	list = slices.DeleteFunc(list, func(x T) bool {
+		return !slices.Contains(led, offsetsPartitionOf(group(&x), len(t.Partitions())))
+	})
+	return list, led, nil
+}
+
+// listAll has all nodes asked, until each partition of a coordinators' topic was answered for by who leads it.
+func listAll[T any](ctx context.Context, e *Engine, what string, t *Topic, group func(*T) string, ask func(ctx context.Context, node int32) ([]T, []int32, error)) (list []T, err error) {
+	seen := map[int32]bool{}
+	err = e.askAll(ctx, what, func(ctx context.Context, node int32) (done bool, err error) {
+		some, led, err := ask(ctx, node)
+		if err != nil {
+			return false, err
+		}
+		fresh := map[int32]bool{}
+		for _, n := range led {
+			fresh[n] = !seen[n]
+			seen[n] = true
+		}
+		for i := range some {
+			if fresh[offsetsPartitionOf(group(&some[i]), len(t.Partitions()))] {
+				list = append(list, some[i])
+			}
+		}
+		return len(seen) == len(t.Partitions()), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b T) int { return strings.Compare(group(&a), group(&b)) })
+	return list, nil
+}
+
+func groupListed(l *GroupListing) string { return l.Group }
+
 // listLed lists the groups in the partitions that this node leads.
 func (g *Groups) listLed(ctx context.Context) (a groupListAnswer, err error) {
 	t, err := g.engine.Topic(offsetsTopicName)
 	if err != nil {
 		return a, nil // nobody has committed anything
 	}
-	led := map[int32]int32{}
-	for _, p := range t.Partitions() {
-		if p.repl == nil {
-			continue
-		}
-		if epoch, err := p.repl.LeaderEpoch(); err == nil {
-			led[p.id] = epoch
-		}
-	}
-	if len(led) == 0 {
-		return a, nil
-	}
-	if a.Groups, err = g.List(ctx); err != nil {
-		return a, err
-	}
-	for _, p := range t.Partitions() {
-		if was, ok := led[p.id]; ok {
-			if epoch, err := p.repl.LeaderEpoch(); err == nil && epoch == was {
-				a.Led = append(a.Led, p.id)
-			}
-		}
-	}
-	a.Groups = slices.DeleteFunc(a.Groups, func(l GroupListing) bool {
-		return !slices.Contains(a.Led, offsetsPartitionOf(l.Group, len(t.Partitions())))
-	})
-	return a, nil
+	a.Groups, a.Led, err = listLed(ctx, t, g.List, groupListed)
+	return a, err
 }
 
 // List is Groups.List: all nodes are asked, until each partition of
@@ -335,35 +372,14 @@ func (a AnyGroups) List(ctx context.Context) ([]GroupListing, error) {
 	if t == nil {
 		return nil, err
 	}
-	var list []GroupListing
-	seen := map[int32]bool{}
-	err = e.askAll(ctx, "list groups", func(ctx context.Context, node int32) (done bool, err error) {
-		var answer groupListAnswer
+	return listAll(ctx, e, "list groups", t, groupListed, func(ctx context.Context, node int32) ([]GroupListing, []int32, error) {
 		if node == e.cluster.Self() {
-			answer, err = a.g.listLed(ctx)
-		} else {
-			answer, err = callStruct[nothing, groupListAnswer](ctx, e, node, serviceGroupList, &nothing{})
+			answer, err := a.g.listLed(ctx)
+			return answer.Groups, answer.Led, err
 		}
-		if err != nil {
-			return false, err
-		}
-		fresh := map[int32]bool{}
-		for _, n := range answer.Led {
-			fresh[n] = !seen[n]
-			seen[n] = true
-		}
-		for _, l := range answer.Groups {
-			if fresh[offsetsPartitionOf(l.Group, len(t.Partitions()))] {
-				list = append(list, l)
-			}
-		}
-		return len(seen) == len(t.Partitions()), nil
+		answer, err := callStruct[nothing, groupListAnswer](ctx, e, node, serviceGroupList, &nothing{})
+		return answer.Groups, answer.Led, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(list, func(a, b GroupListing) int { return strings.Compare(a.Group, b.Group) })
-	return list, nil
 }
 
 // askAll calls f for this node and the others, again and again, until it is done. It

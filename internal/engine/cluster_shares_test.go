@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	. "github.com/x/embedlog/internal/engine"
@@ -122,6 +123,35 @@ func sharesFollow(t *testing.T, seed uint64) {
 			case errors.Is(err, partition.ErrUnknownOutcome), errors.Is(err, ErrUnknownGroup):
 			default:
 				fatal("acknowledge %d to %d: %v", a.First, a.Last, err)
+			}
+		}
+	}
+}
+
+// Which share groups have settings, any node says, also when others coordinate them.
+func TestSettingsOfShareGroupsAreListedAnywhere(t *testing.T) {
+	p := newPeers(t, 3)
+	p.create("jobs", 1, 0)
+	if got, err := p.open[2].Shares().WithSettings(ctx); err != nil || len(got) != 0 {
+		t.Errorf("before any: %q, %v", got, err)
+	}
+	var want []string
+	for i := range 12 {
+		want = append(want, fmt.Sprintf("q%02d", i))
+		if err := p.open[int32(i%3)+1].Shares().AlterSettings(ctx, want[i], false, func(map[string]string) (map[string]string, error) {
+			return map[string]string{"share.auto.offset.reset": "earliest"}, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	topic := p.known("__share_group_state")
+	for round := range 3 {
+		for _, part := range topic.Partitions() {
+			p.lead("__share_group_state", part.ID(), int32((int(part.ID())+round)%3)+1)
+		}
+		for id := range int32(3) {
+			if got, err := p.open[id+1].Shares().WithSettings(ctx); err != nil || !slices.Equal(got, want) {
+				t.Errorf("round %d: node %d says %q, %v, want %q", round, id+1, got, err, want)
 			}
 		}
 	}

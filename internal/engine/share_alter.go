@@ -89,7 +89,7 @@ func (s *Shares) alterSettings(ctx context.Context, group string, dry bool, chan
 		return err
 	}
 	if len(before.explicit) == 0 {
-		names, err := s.WithSettings(ctx)
+		names, err := s.withSettingsHere(ctx)
 		if err != nil {
 			return err
 		}
@@ -130,8 +130,8 @@ func (s *Shares) groupToAlter(ctx context.Context, name string, create bool) (*s
 	}
 }
 
-// WithSettings are the names of the groups that have settings of their own, ascending.
-func (s *Shares) WithSettings(ctx context.Context) (names []string, err error) {
+// withSettingsHere are those of which this node knows, ascending: in a cluster those that it coordinates, and maybe others.
+func (s *Shares) withSettingsHere(ctx context.Context) (names []string, err error) {
 	groups, err := s.loadAll(ctx)
 	if err != nil {
 		return nil, err

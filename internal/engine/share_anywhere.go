@@ -33,7 +33,49 @@ func (s *Shares) patiently(ctx context.Context, f func() error) error {
 	return err
 }
 
-const serviceShareOffset = "share-offset"
+const (
+	serviceShareOffset   = "share-offset"
+	serviceShareSettings = "share-settings-list"
+)
+
+// shareSettingsList is which groups one coordinator knows to have settings, and which partitions of
+// __share_group_state it led meanwhile.
+type shareSettingsList struct {
+	Names []string
+	Led   []int32
+}
+
+func nameListed(name *string) string { return *name }
+
+func (s *Shares) withSettingsLed(ctx context.Context) (a shareSettingsList, err error) {
+	t, err := s.engine.Topic(shareTopicName)
+	if err != nil {
+		return a, nil // nobody has set anything
+	}
+	a.Names, a.Led, err = listLed(ctx, t, s.withSettingsHere, nameListed)
+	return a, err
+}
+
+// WithSettings are the names of the groups that have settings of their own, ascending. Any node may be asked: it asks
+// all of them, until each partition of __share_group_state was answered for by who leads it.
+func (s *Shares) WithSettings(ctx context.Context) ([]string, error) {
+	e := s.engine
+	if e.cluster == nil {
+		return s.withSettingsHere(ctx)
+	}
+	t, err := e.internalTopic(ctx, shareTopicName)
+	if t == nil {
+		return nil, err
+	}
+	return listAll(ctx, e, "list settings of groups", t, nameListed, func(ctx context.Context, node int32) ([]string, []int32, error) {
+		if node == e.cluster.Self() {
+			answer, err := s.withSettingsLed(ctx)
+			return answer.Names, answer.Led, err
+		}
+		answer, err := callStruct[nothing, shareSettingsList](ctx, e, node, serviceShareSettings, &nothing{})
+		return answer.Names, answer.Led, err
+	})
+}
 
 // shareOffsetCall asks whoever coordinates a group's members to set where it goes on in a partition. It may be made twice.
 type shareOffsetCall struct {

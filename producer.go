@@ -114,9 +114,10 @@ type Producer struct {
 	// write is engine.Partition.Append, but for tests.
 	write func(*engine.Partition, context.Context, []log.Record, *partition.AppendOptions) (partition.Result, error)
 
-	topics  sync.Map     // name to *producerTopic
-	kept    atomic.Int64 // of those
-	sweepAt atomic.Int64 // how many there are when those that are gone are looked for
+	topics  sync.Map                      // name to *producerTopic
+	latest  atomic.Pointer[producerTopic] // of the record before: most often the next one's, too
+	kept    atomic.Int64                  // of those
+	sweepAt atomic.Int64                  // how many there are when those that are gone are looked for
 
 	mu       sync.Mutex
 	used     int64 // of BufferBytes
@@ -215,7 +216,7 @@ func (p *Producer) place(ctx context.Context, rec *Record) (*producerTopic, *eng
 	if errors.Is(err, ErrUnknownTopic) {
 		// It was deleted. Another one may have the name.
 		p.forgetTopic(rec.Topic, t)
-		if t, err = p.topic(ctx, rec.Topic); err == nil {
+		if t, err = p.lookUp(ctx, rec.Topic); err == nil {
 			top, err = t.current()
 		}
 	}
@@ -228,7 +229,8 @@ func (p *Producer) place(ctx context.Context, rec *Record) (*producerTopic, *eng
 	n := len(top.Partitions())
 	var id int32
 	if p.cfg.Partitioner != nil {
-		id = p.cfg.Partitioner(rec, n)
+		own := *rec // what it is given is on the heap: other records need not be
+		id = p.cfg.Partitioner(&own, n)
 	} else {
 		id = t.partitionOf(rec, n)
 	}
@@ -237,6 +239,17 @@ func (p *Producer) place(ctx context.Context, rec *Record) (*producerTopic, *eng
 }
 
 func (p *Producer) topic(ctx context.Context, name string) (*producerTopic, error) {
+	if t := p.latest.Load(); t != nil && t.name == name {
+		return t, nil
+	}
+	t, err := p.lookUp(ctx, name)
+	if err == nil {
+		p.latest.Store(t)
+	}
+	return t, err
+}
+
+func (p *Producer) lookUp(ctx context.Context, name string) (*producerTopic, error) {
 	if t, ok := p.topics.Load(name); ok {
 		return t.(*producerTopic), nil
 	}
@@ -254,10 +267,11 @@ func (p *Producer) topic(ctx context.Context, name string) (*producerTopic, erro
 // fewTopics are not worth a look at which of them are gone.
 const fewTopics = 16
 
-func (p *Producer) forgetTopic(name string, t any) {
+func (p *Producer) forgetTopic(name string, t *producerTopic) {
 	if p.topics.CompareAndDelete(name, t) {
 		p.kept.Add(-1)
 	}
+	p.latest.CompareAndSwap(t, nil)
 }
 
 // sweepTopics forgets topics that were deleted: who makes one for each session, say,
@@ -266,7 +280,7 @@ func (p *Producer) sweepTopics() {
 	live := int64(0)
 	p.topics.Range(func(name, t any) bool {
 		if _, err := t.(*producerTopic).current(); errors.Is(err, ErrUnknownTopic) {
-			p.forgetTopic(name.(string), t)
+			p.forgetTopic(name.(string), t.(*producerTopic))
 		} else {
 			live++
 		}

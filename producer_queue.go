@@ -117,7 +117,7 @@ func (b *producerBatch) copy(v []byte) []byte {
 	}
 	if len(v) > cap(b.chunk)-len(b.chunk) {
 		// Those before it live on in the records that point there.
-		b.chunk = make([]byte, 0, max(len(v), min(max(2*b.size, smallestChunk), largestChunk)))
+		b.chunk = make([]byte, 0, max(len(v), min(max(2*b.size, smallestChunk), b.limit, largestChunk)))
 	}
 	start := len(b.chunk)
 	b.chunk = append(b.chunk, v...)
@@ -126,7 +126,7 @@ func (b *producerBatch) copy(v []byte) []byte {
 
 const (
 	smallestChunk = 512
-	largestChunk  = 64 << 10
+	largestChunk  = 1 << 20 // a batch that is used again keeps its last one
 	// keptBatches is how many a producer keeps for their memory.
 	keptBatches = producerWorkers
 )

@@ -74,8 +74,15 @@ type answer struct {
 	err    error // there is none: the wire failed
 }
 
+// What stands around entries and is short goes into one record of TLS (16 KiB) with what follows, and is read with no more
+// of that than must be: the bytes of entries are copied as seldom as can be.
+const (
+	wireWriteBuffer = 16 << 10
+	wireReadBuffer  = 4 << 10
+)
+
 func newWire(t *transport, p *peer, f flavour, conn net.Conn) *wire {
-	return &wire{t: t, peer: p, flavour: f, conn: conn, made: time.Now(), w: bufio.NewWriterSize(conn, 64<<10), done: make(chan struct{}), turn: laneEntries,
+	return &wire{t: t, peer: p, flavour: f, conn: conn, made: time.Now(), w: bufio.NewWriterSize(conn, wireWriteBuffer), done: make(chan struct{}), turn: laneEntries,
 		room: make(chan struct{}), wake: make(chan struct{}, 1), pending: map[uint64]*pending{},
 		out: map[uint64]*sendStream{}, in: map[uint64]*receiveStream{}, serving: map[uint64]context.CancelFunc{}}
 }
@@ -404,7 +411,7 @@ func (l *wire) silence() time.Duration {
 }
 
 func (l *wire) read() error {
-	r := bufio.NewReaderSize(heard{l}, 64<<10)
+	r := bufio.NewReaderSize(heard{l}, wireReadBuffer)
 	var a assembler
 	for {
 		ln, msg, err := a.next(r)

@@ -159,7 +159,7 @@ func (c *crashPartition) Contents() (*crashtest.Contents, error) {
 // Judge compares what the partition knows with what its batches say.
 func (c *crashPartition) Judge(tr *crashtest.Trace) error {
 	batches := tr.Placed()
-	if err := c.judgeWatermark(batches); err != nil {
+	if err := c.judgeWatermark(tr, batches); err != nil {
 		return err
 	}
 	m := model.New(0)
@@ -192,7 +192,7 @@ func (c *crashPartition) Judge(tr *crashtest.Trace) error {
 
 // judgeWatermark: here all that is left is committed; on a replica nothing that was
 // never committed, and the leader says the rest again.
-func (c *crashPartition) judgeWatermark(batches []crashtest.Batch) error {
+func (c *crashPartition) judgeWatermark(tr *crashtest.Trace, batches []crashtest.Batch) error {
 	if !c.script.replicated {
 		if hw := c.HighWatermark(); hw != c.LogEnd() {
 			return brokenf("the high watermark is %d, the log ends at %d", hw, c.LogEnd())
@@ -207,6 +207,11 @@ func (c *crashPartition) judgeWatermark(batches []crashtest.Batch) error {
 	}
 	if c.opened > committed {
 		return brokenf("the high watermark is %d after open, committed was up to %d", c.opened, committed)
+	}
+	for i, b := range batches {
+		x := *b.Meta.(*crashMeta)
+		x.committed = true // in this life and later ones: what it does next may make that durable
+		tr.SetMeta(i, &x)
 	}
 	if err := c.commit(c.LogEnd()); err != nil {
 		return err

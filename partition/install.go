@@ -67,6 +67,7 @@ func (p *Partition) Install(in *log.Incoming, index uint64) error {
 		return err
 	}
 	s.group.Weak = p.log.Level() != log.Durable
+	s.group.Open = s.group.Weak
 	in.SetState(s.appendTo(nil))
 	err = p.log.Install(in, func() {
 		invariant.True(s.end == p.log.EndOffset() && p.log.NextIndex() == index+1, "installed log ends at %d and index %d, the state at %d and %d", p.log.EndOffset(), p.log.NextIndex()-1, s.end, index)

@@ -268,3 +268,45 @@ func TestUnsyncedIsBounded(t *testing.T) {
 		t.Error("50 MiB were appended and nothing was synced behind the writer")
 	}
 }
+
+// Before a replica's log is written at a weak level its checkpoint says so: after a power cut that took all since, it may look like one that
+// was closed and not touched, and it may be opened at another level.
+func TestWeakLevelIsNotedFirst(t *testing.T) {
+	no := vfs.Rule{Op: vfs.OpRename, Glob: "checkpoint*", Count: 1, Effect: vfs.Fail(errors.New("no"))}
+	for _, next := range []log.Level{log.Durable, log.OS} {
+		for _, from := range []log.Level{log.Durable, log.OS} {
+			t.Run(fmt.Sprintf("opened at %v, then at %v", from, next), func(t *testing.T) {
+				open := func(fs vfs.FS, level log.Level) *Partition {
+					p, err := Open("", &Options{FS: fs, Replicator: follower{}, Config: Config{Log: log.Config{Level: level}}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { p.Close() })
+					return p
+				}
+				doubts := func(p *Partition) bool { g, _ := p.Group(); return g.Doubtful }
+				fs := vfs.NewMem()
+				p := open(fs, from)
+				if err := errors.Join(p.JoinGroup(), p.Store([]Entry{{Kind: log.KindNoop, Index: 1, Epoch: 1}}), p.Close()); err != nil {
+					t.Fatal(err)
+				}
+				faults := vfs.NewFault(fs)
+				p = open(faults, from)
+				if err := p.SetLevel(log.OS); err != nil || doubts(p) {
+					t.Fatalf("closed properly, it doubts: %t, %v", doubts(p), err)
+				}
+				faults.Add(no)
+				entries := []Entry{{Kind: log.KindNoop, Index: 2, Epoch: 1}}
+				if err := p.Store(entries); err == nil || p.Log().NextIndex() != 2 {
+					t.Fatalf("stored without a note: %v", err)
+				}
+				if err := p.Store(entries); err != nil {
+					t.Fatal(err)
+				}
+				if p = open(fs.AfterCrash(nil), next); !doubts(p) || p.Log().NextIndex() != 2 {
+					t.Errorf("after a power cut that has left %d entries it doubts: %t", p.Log().NextIndex()-1, doubts(p))
+				}
+			})
+		}
+	}
+}

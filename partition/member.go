@@ -25,6 +25,9 @@ type GroupState struct {
 	Doubtful bool
 	// Weak says that the log was written to at a level that acknowledges before a sync.
 	Weak bool
+	// Open says that it was being written so, and was not closed since: what the file looks like after a power cut
+	// does not tell, when that took all that was written since the open.
+	Open bool
 }
 
 // ErrReplicated says that the log belongs to a group and was opened without a Replicator.
@@ -97,6 +100,26 @@ func (p *Partition) SetDoubtful(doubtful bool) {
 	}
 }
 
+// noteWeak has the checkpoint say GroupState.Open before anything is written at a weak level, once for each open or change of the
+// level. Neither the file nor the level at the next open would tell: a power cut may leave the file as it was closed before, and the topic may
+// have been made durable meanwhile, or the node knows of the metadata only what it had heard to be committed. Writer.
+func (p *Partition) noteWeak() error {
+	if p.weakNoted || p.log.Level() == log.Durable {
+		return nil
+	}
+	if _, ok := p.Group(); !ok {
+		return nil // about to join, which writes a checkpoint
+	}
+	if p.closed.Load() {
+		return log.ErrClosed
+	}
+	if err := p.log.Checkpoint(); err != nil {
+		return fmt.Errorf("note that the log is written at a weak level: %w", err)
+	}
+	p.weakNoted = true
+	return nil
+}
+
 // LastEntry is the index and epoch of the log's last entry, or of its boundary. For the replicator.
 func (p *Partition) LastEntry() (index, epoch uint64) {
 	p.log.Lock()
@@ -147,7 +170,7 @@ func (p *Partition) recoverGroup(s *state) error {
 	}
 	if g = p.base.group; g != nil {
 		rec := p.log.Recovered()
-		g.Doubtful = g.Doubtful || lost || !rec.Clean && (g.Weak || p.log.Level() != log.Durable)
+		g.Doubtful = g.Doubtful || lost || g.Open || !rec.Clean && (g.Weak || p.log.Level() != log.Durable)
 	}
 	s.group = nil
 	return p.recovered(s)

@@ -56,6 +56,8 @@ type Partition struct {
 	cuts      uint64        // replicated: how often entries were taken back or replaced
 	proposing proposing     // replicated: held by who proposes
 
+	weakNoted bool // replicated: the checkpoint says GroupState.Open; the writer's
+
 	closed atomic.Bool
 	reason atomic.Pointer[error] // why it is closed; nil is log.ErrClosed
 	life   context.Context       // ends with Close
@@ -118,6 +120,7 @@ func (p *Partition) takeSnapshot(dst []byte) []byte {
 	if p.base != nil && !seed.Is(seed.SnapshotUncommitted) {
 		if g := p.base.group; g != nil {
 			g.Weak = p.log.Level() != log.Durable
+			g.Open = g.Weak && !p.closed.Load()
 		}
 		return p.base.appendTo(dst)
 	}
@@ -330,6 +333,9 @@ func (p *Partition) setConfig(c Config) error {
 		return err
 	}
 	p.cfg.Store(&c)
+	if c.Log.Level == log.Durable {
+		p.weakNoted = false
+	}
 	if c.Log.Level == log.Durable && was != log.Durable {
 		return p.log.Sync()
 	}

@@ -137,6 +137,9 @@ func vital(entries []Entry) bool {
 }
 
 func (p *Partition) storeAll(entries []Entry, sync bool) error {
+	if err := p.noteWeak(); err != nil {
+		return err
+	}
 	first := p.log.NextIndex()
 	err := p.store(entries, sync)
 	if err != nil {

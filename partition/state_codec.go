@@ -31,7 +31,7 @@ import (
 //	    8  index of the last committed entry  8 its epoch
 //	    8  index of the entry that said who the members are
 //	    8  log start offset that the group has decided
-//	    1  flags: 1 doubtful, 2 weak
+//	    1  flags: 1 doubtful, 2 weak, 4 open
 //	    4  number of bytes that say who the members are, and those bytes
 const (
 	stateVersion = 1
@@ -39,6 +39,7 @@ const (
 	groupBytes   = 8 + 8 + 8 + 8 + 1 + 4
 	flagDoubtful = 1
 	flagWeak     = 2
+	flagOpen     = 4
 
 	epochBytes        = 4 + 8
 	producerBytes     = 8 + 2 + 4 + 8 + 8 + 1 // without its batches
@@ -102,6 +103,9 @@ func (g *GroupState) appendTo(dst []byte) []byte {
 	}
 	if g.Weak {
 		flags |= flagWeak
+	}
+	if g.Open {
+		flags |= flagOpen
 	}
 	dst = append(dst, flags)
 	dst = be.AppendUint32(dst, uint32(len(g.Members)))
@@ -270,8 +274,8 @@ func (r *stateReader) ended(s *state) {
 func (r *stateReader) group(s *state) {
 	g := &GroupState{Index: uint64(r.i64()), Epoch: uint64(r.i64()), MembersIndex: uint64(r.i64()), LogStart: r.i64()}
 	flags := r.u8()
-	r.check(flags&^(flagDoubtful|flagWeak) == 0, "unknown flags of the group")
-	g.Doubtful, g.Weak = flags&flagDoubtful != 0, flags&flagWeak != 0
+	r.check(flags&^(flagDoubtful|flagWeak|flagOpen) == 0, "unknown flags of the group")
+	g.Doubtful, g.Weak, g.Open = flags&flagDoubtful != 0, flags&flagWeak != 0, flags&flagOpen != 0
 	r.check(g.LogStart >= 0, "negative log start")
 	if n := r.count(1); n > 0 {
 		g.Members, r.rest = slices.Clone(r.rest[:n]), r.rest[n:]

@@ -70,11 +70,11 @@ func TestStateBytes(t *testing.T) {
 }
 
 // A state with a group's part is version 2, which is version 1 with it behind.
-const groupHex = "0000000000000102" + "0000000000000007" + "00000000000000f0" + "0000000000000004" + "03" + "00000003" + "616263"
+const groupHex = "0000000000000102" + "0000000000000007" + "00000000000000f0" + "0000000000000004" + "07" + "00000003" + "616263"
 
 func TestGroupStateBytes(t *testing.T) {
 	s := sampleState()
-	s.group = &GroupState{Index: 0x102, Epoch: 7, Members: []byte("abc"), MembersIndex: 0xf0, LogStart: 4, Doubtful: true, Weak: true}
+	s.group = &GroupState{Index: 0x102, Epoch: 7, Members: []byte("abc"), MembersIndex: 0xf0, LogStart: 4, Doubtful: true, Weak: true, Open: true}
 	want := "0002" + sampleHex[4:] + groupHex
 	if got := hex.EncodeToString(s.appendTo(nil)); got != want {
 		t.Fatalf("encoded\n%s, want\n%s", got, want)
@@ -93,7 +93,7 @@ func TestGroupStateBytes(t *testing.T) {
 		}
 	}
 	for name, bad := range map[string]string{
-		"unknown flag":       strings.Replace(want, "03"+"00000003"+"616263", "07"+"00000003"+"616263", 1),
+		"unknown flag":       strings.Replace(want, "07"+"00000003"+"616263", "0f"+"00000003"+"616263", 1),
 		"more than there is": strings.Replace(want, "00000003"+"616263", "00000004"+"616263", 1),
 		"a byte behind":      want + "00",
 		"negative start":     strings.Replace(want, "00000000000000f0"+"0000000000000004", "00000000000000f0"+"8000000000000004", 1),

@@ -2,6 +2,7 @@ package raftrepl
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,6 +93,68 @@ func TestDoubtEnds(t *testing.T) {
 					}
 					if g.Doubtful() == s.ends {
 						t.Fatalf("step %d: it doubts: %t", i, g.Doubtful())
+					}
+				}
+			})
+		})
+	}
+}
+
+// Whether a log may have lost what it acknowledged depends on how it was written, not on what its topic is set to at the next start: that may
+// have been changed while the node was down, or the node knows only of an older setting, because what was committed of the metadata it hears later.
+func TestDoubtIsNoted(t *testing.T) {
+	for name, durable := range map[string][2]bool{ // at the beginning, at the next start
+		"weak before": {false, true}, "weak since a moment ago": {true, true}, "weak all the time": {false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := newTestCluster(t, 3)
+				if !durable[0] {
+					c.cfg.Log.Level = log.OS
+				}
+				c.start()
+				defer c.stop()
+				c.leader().mustAppend("a")
+				c.settle()
+				// Closed and opened again, nothing says yet that they were written to.
+				c.stop()
+				c.start()
+				l := c.settle()
+				for _, n := range c.nodes {
+					if err := n.p.SetLevel(log.OS); err != nil {
+						t.Fatal(err)
+					}
+				}
+				forgets, behind := c.node(l.id%3+1), c.node((l.id+1)%3+1)
+				c.net.isolate(behind.id, true)
+				l.mustAppend("b")
+				c.cfg.Log.Level = log.OS
+				if durable[1] {
+					c.cfg.Log.Level = log.Durable
+				}
+				end := forgets.p.LogEnd()
+				forgets.crash(func(m *vfs.Mem) *vfs.Mem { return m.AfterCrash(nil) })
+				l.stop()
+				c.net.isolate(behind.id, false)
+				forgets.start()
+				if forgets.p.LogEnd() >= end {
+					t.Fatal("nothing was lost")
+				}
+				if !forgets.g.Doubtful() {
+					t.Error("it does not doubt")
+				}
+				// The two that are left are a majority, and neither has what was acknowledged.
+				time.Sleep(20 * time.Second)
+				for _, n := range []*testNode{forgets, behind} {
+					if node, _ := n.g.Leader(); node != -1 {
+						t.Errorf("node %d says that %d leads", n.id, node)
+					}
+				}
+				l.start()
+				c.settle()
+				for _, n := range c.nodes {
+					if got := n.values(); !slices.Equal(got, []string{"a", "b"}) {
+						t.Errorf("node %d: %q", n.id, got)
 					}
 				}
 			})

@@ -268,7 +268,7 @@ func TestCommittedIsNotTakenBack(t *testing.T) {
 			t.Fatalf("%d of %d entries are committed, with %d records", st.Index, last, l.p.HighWatermark())
 		}
 		if err := inst.store.DeleteRange(last, last); !errors.Is(err, log.ErrCorrupt) {
-			t.Errorf("the last committed entry: %v", err)
+			t.Fatalf("the last committed entry: %v", err) // nothing ends the instance
 		}
 		<-inst.done
 		synctest.Wait()

@@ -339,37 +339,51 @@ func TestFollowersRetainNothingByThemselves(t *testing.T) {
 	})
 }
 
-// A follower that has all up to the very place where the leader's log begins needs no install: the leader knows the term there.
+// A follower that has all up to the very place where the leader's log begins needs no install: the leader knows the term there. A
+// leader that was there when the follower went away holds the entries that it could not send; another one has to look.
 func TestFollowerAtTheBoundaryGetsEntries(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		ctx := context.Background()
-		c := newTestCluster(t, 3).start()
-		defer c.stop()
-		l := c.leader()
-		l.mustAppend(numbered("before", 30)...)
-		c.settle()
-		away := c.node(l.id%3 + 1)
-		away.stop()
-		if err := l.p.Roll(ctx); err != nil {
-			t.Fatal(err)
-		}
-		last, _ := l.p.LastEntry()
-		if _, err := l.p.DeleteRecords(ctx, l.p.HighWatermark()); err != nil {
-			t.Fatal(err)
-		}
-		for range 10 {
-			l.mustAppend(strings.Repeat("x", 1000)) // more than the cache of entries holds
-		}
-		if first := l.p.Log().FirstCompleteIndex(); first != last+1 {
-			t.Fatalf("the log begins at entry %d, the follower has %d", first, last)
-		}
-		away.start()
-		c.settle()
-		c.same()
-		if c.net.installs != 0 {
-			t.Errorf("%d installs", c.net.installs)
-		}
-	})
+	for name, another := range map[string]bool{"the same leader": false, "another leader": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				ctx := context.Background()
+				c := newTestCluster(t, 3).start()
+				defer c.stop()
+				l := c.leader()
+				l.mustAppend(numbered("before", 30)...)
+				c.settle()
+				away, other := c.node(l.id%3+1), c.node((l.id+1)%3+1)
+				away.stop()
+				for _, n := range []*testNode{l, other} {
+					if err := n.p.Roll(ctx); err != nil {
+						t.Fatal(err)
+					}
+				}
+				last, _ := l.p.LastEntry()
+				if _, err := l.p.DeleteRecords(ctx, l.p.HighWatermark()); err != nil {
+					t.Fatal(err)
+				}
+				for range 10 {
+					l.mustAppend(strings.Repeat("x", 1000)) // more than the cache of entries holds
+				}
+				c.settle()
+				if another {
+					if err := l.g.Transfer(ctx, other.id); err != nil {
+						t.Fatal(err)
+					}
+					l = c.settle()
+				}
+				if first := l.p.Log().FirstCompleteIndex(); first != last+1 {
+					t.Fatalf("the log begins at entry %d, the follower has %d", first, last)
+				}
+				away.start()
+				c.settle()
+				c.same()
+				if c.net.installs != 0 {
+					t.Errorf("%d installs", c.net.installs)
+				}
+			})
+		})
+	}
 }
 
 // After an install nothing is compacted on the leader, so that the follower finds the entries behind it; but not for long, and

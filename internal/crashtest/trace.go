@@ -118,6 +118,13 @@ func (t *Trace) Placed() []Batch {
 	return slices.Clone(t.placed)
 }
 
+// SetMeta has the n-th of Placed carry something else, in this trace and those that are made of it.
+func (t *Trace) SetMeta(n int, meta any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.placed[n].Meta = meta
+}
+
 // Batches is how many were sent so far: a number that makes values unique.
 func (t *Trace) Batches() int {
 	t.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"hash/maphash"
 	"io"
 	"maps"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +144,7 @@ func (s *sim) judge(t *testing.T) {
 	l, err := s.settle(s.scaled(30*time.Second) + longRestart + fullFor)
 	if err != nil {
 		t.Error(err)
+		t.Logf("what sends to followers:\n%s", sendersStacks())
 		return
 	}
 	time.Sleep(s.scaled(100 * time.Millisecond)) // the watch looks once more
@@ -256,4 +259,17 @@ func (r *simRun) survivors() (map[string]string, error) {
 		return nil, fmt.Errorf("node %d: %w", r.n.id, err)
 	}
 	return last, nil
+}
+
+// sendersStacks are the goroutines that send to followers, or wait for that: where a follower stays behind, one of them hangs.
+func sendersStacks() string {
+	all := make([]byte, 8<<20)
+	all = all[:runtime.Stack(all, true)]
+	var b strings.Builder
+	for _, g := range strings.Split(string(all), "\n\n") {
+		if strings.Contains(g, "replicate") || strings.Contains(g, "pipeline") || strings.Contains(g, "AppendEntries") {
+			b.WriteString(g + "\n\n")
+		}
+	}
+	return b.String()
 }

@@ -122,10 +122,17 @@ func (p *pipeline) answers() {
 			if f.err != nil {
 				*f.resp = raft.AppendEntriesResponse{} // the library does not ask for the error
 			}
+			failed := !f.resp.Success
 			close(f.ended)
 			select {
 			case p.done <- f:
 			case <-p.ctx.Done():
+				return
+			}
+			if failed {
+				// The library takes no answer behind it, and finds out when it is given no room for its next request, which
+				// would wait for ever.
+				p.cancel()
 				return
 			}
 			<-p.window

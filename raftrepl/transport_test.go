@@ -504,6 +504,40 @@ func TestPipelineIsBoundedAndEnds(t *testing.T) {
 	})
 }
 
+// The library takes no answer behind one that is a refusal. Who goes on sending is told instead of waiting for room.
+func TestPipelineEndsBehindARefusal(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ga, gb := w.group(w.node(1), groupA, groupHooks{}), w.group(w.node(2), groupA, groupHooks{})
+		w.answering(gb, func(any) any { return &raft.AppendEntriesResponse{Term: 1} })
+		p, err := ga.AppendEntriesPipeline("2", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		ended := make(chan error, 1)
+		go func() {
+			for i := uint64(1); ; i++ {
+				if _, err := p.AppendEntries(&raft.AppendEntriesRequest{Term: 1, PrevLogEntry: i, Entries: entries(i+1, 10)}, new(raft.AppendEntriesResponse)); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		if f := <-p.Consumer(); f.Error() != nil || f.Response().Success {
+			t.Errorf("answer %+v, %v", f.Response(), f.Error())
+		}
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, raft.ErrPipelineShutdown) && !errors.Is(err, context.Canceled) {
+				t.Errorf("%v", err)
+			}
+		default:
+			t.Error("the sender waits")
+		}
+	})
+}
+
 // P18: a leader whose disk hangs keeps quiet, so that another can lead.
 func TestHangingStoreSilencesTheGroup(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // ErrNotReversible says that an aggregate without an inverse was asked for of rows that are taken back: those of a table.
@@ -90,7 +91,7 @@ func aggregated[K, V, A, R any](r Rows[K, V], a aggregator[K, V, A, R]) *Table[K
 						b.task.fail(fmt.Errorf("%s of key %q: %w", a.kind, e.key, err))
 						return
 					}
-					if there {
+					if there && !seed.Is(seed.ViewNoRetract) {
 						buf = append(buf, delta[K, R]{key: d.key, val: old, raw: rawOf(e.key), time: d.time, weight: -1})
 					}
 					if g.n > 0 {
@@ -103,7 +104,7 @@ func aggregated[K, V, A, R any](r Rows[K, V], a aggregator[K, V, A, R]) *Table[K
 				if g.n == 0 {
 					g = group[A]{}
 				}
-				s.write(e, g, g.n > 0)
+				s.write(e, g, g.n > 0 || seed.Is(seed.ViewEmptyGroup))
 			}
 			out.emit(buf)
 		})

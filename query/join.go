@@ -1,6 +1,10 @@
 package query
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/x/embedlog/internal/seed"
+)
 
 // A join keeps the rows of its tables in stores of its own and takes their changes one by one: a change meets what the other side had
 // when it came, and is then kept. So each pair of rows meets once, also when both sides are made of the same records.
@@ -69,6 +73,9 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 		l, r := newSide(bu, name+"-left", a.key, a.value), newSide(bu, name+"-right", b.key, b.value)
 		// show is the joined row of what the two sides have, if there is one.
 		show := func(buf []delta[K, R], k K, raw []byte, v *V, w *W, time, weight int64) []delta[K, R] {
+			if seed.Is(seed.ViewPadding) && weight < 0 && w == nil {
+				return buf
+			}
 			if v == nil && w == nil || v == nil && kind != outer || w == nil && kind == inner {
 				return buf
 			}
@@ -257,6 +264,9 @@ func ForeignJoin[K, V, K2, W, R any](a *Table[K, V], b *Table[K2, W], foreign fu
 				if err != nil {
 					bu.task.fail(fmt.Errorf("foreign join of key %q: %w", raw, err))
 					return
+				}
+				if seed.Is(seed.ViewForeign) {
+					continue
 				}
 				prefix := string(appendPrefix(nil, raw))
 				l.order.Ascend(prefix, func(key string, e *entry[keyed[K, V]]) bool {

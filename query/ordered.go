@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // The rows of a group in an order: what minimum, maximum, top N and counts of distinct values need when rows are taken back. Each row
@@ -103,7 +104,7 @@ func (o rankedOp[K, V, R]) table(r Rows[K, V]) *Table[K, R] {
 					e := s.entry(place)
 					if times := e.is.val.n + d.weight; times < 0 {
 						err = errTakenBack
-					} else if times == 0 {
+					} else if times == 0 && !seed.Is(seed.ViewRanked) || times > 0 && d.weight < 0 && seed.Is(seed.ViewTimes) {
 						s.write(e, ranked[V]{}, false)
 					} else {
 						s.write(e, ranked[V]{d.val, times}, true)

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"github.com/tidwall/btree"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // A store has the rows of one operator in one task, by the bytes of their keys.
@@ -202,7 +204,7 @@ func (s *store[V]) remove(e *entry[V]) {
 
 // at is the entry's value at a version that is pinned.
 func (e *entry[V]) at(version uint64) (v V, ok bool) {
-	if e.is.version <= version {
+	if e.is.version <= version || seed.Is(seed.ViewSnapshot) {
 		return e.is.val, e.is.there
 	}
 	for p := e.older; p != nil; p = p.older {

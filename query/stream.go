@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // node is an operator in a description. Streams and tables are typed handles of nodes.
@@ -100,7 +101,7 @@ func linear[K, V, K2, V2 any](kind string, in *node, rekeys bool, f func(buf []d
 
 func filtered[K, V any](in *node, keep func(K, V) bool) *node {
 	return linear("filter", in, false, func(buf []delta[K, V], d *delta[K, V]) []delta[K, V] {
-		if keep(d.key, d.val) {
+		if keep(d.key, d.val) && (d.weight > 0 || !seed.Is(seed.ViewFilter)) {
 			buf = append(buf, *d)
 		}
 		return buf

@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // Table is a description of rows of which each key has one at most, and which change. What is said of Stream holds for it as well.
@@ -38,7 +39,7 @@ func TableFrom[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Table
 					continue
 				}
 				raw := keyOf(k, &d.delta)
-				if d.tombstone && s.rows[string(raw)] == nil {
+				if d.tombstone && (s.rows[string(raw)] == nil || seed.Is(seed.ViewTombstone)) {
 					continue
 				}
 				e := s.entry(raw)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // chunk is how many records a task takes at a time: readers wait as long as that takes, at most.
@@ -439,7 +440,9 @@ func (t *task) commit(ctx context.Context) error {
 	}
 	t.clock.Unlock()
 	dead := len(t.dead) > 0
-	t.out, t.dead = nil, nil
+	if t.dead = nil; !seed.Is(seed.ViewSinkTwice) {
+		t.out = nil
+	}
 	for at, pos := range t.positions {
 		t.committed[at] = pos
 	}
@@ -501,7 +504,7 @@ func (t *task) assignment() (list []embedlog.Position) {
 			}
 			at := place{name, p}
 			pos, ok := t.positions[at]
-			if !ok {
+			if !ok || seed.Is(seed.ViewRestore) {
 				t.positions[at], pos = 0, embedlog.OffsetEarliest
 			}
 			list = append(list, embedlog.Position{Topic: name, Partition: p, LeaderEpoch: -1, Offset: pos})
@@ -544,6 +547,9 @@ func (t *task) restore(ctx context.Context) error {
 		t.committed[place{p.Topic, p.Partition}] = p.Offset
 	}
 	for _, s := range t.stores {
+		if seed.Is(seed.ViewAhead) {
+			continue
+		}
 		top, err := t.g.db.Topic(t.g.changelogName(s.label()))
 		if err != nil {
 			return err

@@ -50,6 +50,18 @@ var All = []Bug{
 	{DeposedAcks, "raftrepl", "TestSimulation"},
 	{CutForgotten, "raftrepl", "TestSimulation"},
 	{CacheKeepsCut, "raftrepl", "TestSimulation"},
+	{ViewNoRetract, "query", "TestOracle"},
+	{ViewPadding, "query", "TestOracle"},
+	{ViewForeign, "query", "TestOracle"},
+	{ViewRanked, "query", "TestOracle"},
+	{ViewTombstone, "query", "TestOracle"},
+	{ViewFilter, "query", "TestOracle"},
+	{ViewEmptyGroup, "query", "TestOracle"},
+	{ViewRestore, "query", "TestOracle"},
+	{ViewSnapshot, "query", "TestStoreIsAMap"},
+	{ViewSinkTwice, "query", "TestCrashes"},
+	{ViewAhead, "query", "TestOracle"},
+	{ViewTimes, "query", "TestOracle"},
 }
 
 // The bugs, by what is wrong.
@@ -91,4 +103,17 @@ const (
 	CutForgotten     = "truncation-not-synced"
 	CacheKeepsCut    = "cache-keeps-truncated"
 	WatermarkFollows = "watermark-follows-the-leader"
+
+	ViewNoRetract  = "view-keeps-the-old-row"
+	ViewPadding    = "view-join-keeps-the-padding"
+	ViewForeign    = "view-foreign-join-misses-a-change"
+	ViewRanked     = "view-minimum-keeps-what-was-deleted"
+	ViewTombstone  = "view-tombstone-is-ignored"
+	ViewFilter     = "view-filter-loses-deletions"
+	ViewEmptyGroup = "view-empty-group-stays"
+	ViewRestore    = "view-restore-from-the-beginning"
+	ViewSnapshot   = "view-snapshot-shows-later-rows"
+	ViewSinkTwice  = "view-sink-appends-twice"
+	ViewAhead      = "view-position-without-rows"
+	ViewTimes      = "view-multiset-forgets-how-many"
 )

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/codec"
+	"github.com/x/embedlog/query"
 )
 
 // run is the program that the README shows.
@@ -51,4 +53,43 @@ func Example_readme() {
 	// Output:
 	// orders@0 ann=450
 	// <nil>
+}
+
+// Order is what the README's view is of.
+type Order struct{ Cents int64 }
+
+// spentBy is the view that the README shows.
+func spentBy(ctx context.Context, orders *embedlog.Topic, customer string) (int64, error) {
+	spent, err := query.Aggregate(query.From(orders, codec.String, codec.JSON[Order]{}), "spent",
+		func(total int64, _ string, o Order) int64 { return total + o.Cents })
+	if err != nil {
+		return 0, err
+	}
+	total, _, err := spent.Get(ctx, customer) // has every order that was acknowledged before the call
+	return total, err
+}
+
+// The README's view.
+func Example_view() {
+	db, err := embedlog.OpenMemory(nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer db.Close()
+	ctx := context.Background()
+	orders, err := db.EnsureTopic(ctx, "orders", nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, cents := range []string{`{"Cents":450}`, `{"Cents":50}`} {
+		if _, err := orders.Produce(ctx, embedlog.Record{Key: []byte("ann"), Value: []byte(cents)}); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	fmt.Println(spentBy(ctx, orders, "ann"))
+	// Output:
+	// 500 <nil>
 }

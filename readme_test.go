@@ -16,12 +16,22 @@ func TestReadmeShowsTestedCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(readme), "```go\n")
-	code, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed || len(code) < 100 {
-		t.Fatal("the README has no code, or code that does not end")
+	blocks := 0
+	for rest := string(readme); ; blocks++ {
+		_, after, ok := strings.Cut(rest, "```go\n")
+		if !ok {
+			break
+		}
+		code, next, closed := strings.Cut(after, "```")
+		if !closed || len(code) < 100 {
+			t.Fatal("the README has code that does not end, or is none")
+		}
+		if !strings.Contains(string(tested), code) {
+			t.Errorf("the README's program is not in readme_example_test.go:\n%s", code)
+		}
+		rest = next
 	}
-	if !strings.Contains(string(tested), code) {
-		t.Fatalf("the README's program is not the one in readme_example_test.go:\n%s", code)
+	if blocks != 2 {
+		t.Errorf("the README has %d programs", blocks)
 	}
 }

@@ -32,7 +32,7 @@ type Options struct {
 	// with ErrNoSpace. Zero means no bound; the smallest is 4 MiB. In a cluster it is of this
 	// node's directory, and nodes should have the same: leaders decide what is deleted, so a
 	// follower with less room than its leader falls behind, and has no part in acknowledging, until
-	// there is room. It does not hold the votes' file, raft.db, which is small.
+	// there is room. The votes' file, raft.db, counts, and grows over the bound where it must.
 	MaxBytes int64
 	// Logger is told what happens in the background. Nil is silent.
 	Logger *slog.Logger

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,4 +186,57 @@ func TestCappedFollowers(t *testing.T) {
 			return err
 		})
 	})
+}
+
+// What a node keeps of votes and starts counts as what its records take: what is said to be used is what is on the disk, of
+// a file, too, that grows beside all others.
+func TestVotesCountForTheCap(t *testing.T) {
+	dir := t.TempDir()
+	node, err := New(Config{Node: 1, Cluster: "one", Listen: "127.0.0.1:0", Advertise: "127.0.0.1:9", AllowInsecure: true, Peers: map[int32]string{1: "127.0.0.1:9"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := embedlog.Open(dir, &embedlog.Options{Replication: node, MaxBytes: 64 << 20, MaintenanceInterval: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	small, err := os.Stat(filepath.Join(dir, "raft.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := 0
+	for grown := small; grown.Size() == small.Size(); groups++ {
+		if groups == 1000 {
+			t.Fatalf("raft.db has %d bytes after %d groups", small.Size(), groups)
+		}
+		if _, err := db.CreateTopic(ctx, fmt.Sprint("t", groups), &embedlog.TopicConfig{Partitions: 20}); err != nil {
+			t.Fatal(err)
+		}
+		if grown, err = os.Stat(filepath.Join(dir, "raft.db")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken := func() int64 {
+		inner, err := vfs.OS(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := vfs.NewQuota(inner, 0, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q.Used()
+	}
+	// Elections write, too, for a while.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		used := db.Engine().MaintenanceStats().UsedBytes
+		if want := taken(); used == want {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are said to be used, %d are", used, want)
+		}
+	}
 }

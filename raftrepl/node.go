@@ -359,6 +359,16 @@ func openNodeVotes(h engine.Host) (*Votes, error) {
 	if errors.Is(err, log.ErrCorrupt) {
 		err = fmt.Errorf("%w: %s is damaged: %w. %s", ErrVotesLost, name, err, engine.ReplaceNode)
 	}
+	if err == nil && dir != "" {
+		// The library writes it beside the file system that counts what the database takes.
+		count := func() {
+			if err := vfs.Recount(h.FS(), name); err != nil {
+				h.Logger().Warn("what the file of votes takes is not counted", slog.String("file", name), slog.Any("error", err))
+			}
+		}
+		v.backend.(*boltVotes).grown = count
+		count()
+	}
 	return v, err
 }
 

@@ -28,6 +28,8 @@ type boltVotes struct {
 	db   *raftboltdb.BoltStore
 	next uint64
 	free []uint64 // of groups that were forgotten
+
+	grown func() // where it is not nil, called when the file may have grown
 }
 
 // OpenVotes opens the votes in a file of raft-boltdb, and makes it if it is not there.
@@ -127,6 +129,9 @@ func (b *boltVotes) store(changed, _ []vote) (err error) {
 		logs[i] = &raft.Log{Index: g.slot, Term: g.term, Data: sealVote(g.slot, g.appendTo(nil))}
 	}
 	err = b.db.StoreLogs(logs)
+	if b.grown != nil {
+		b.grown()
+	}
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("%w: %w", log.ErrNoSpace, err) // the transaction was rolled back
 	}

@@ -218,10 +218,15 @@ func (q *Quota) take(name string, n int64, c QuotaClass) error {
 			break
 		}
 	}
+	q.looks()
+	return nil
+}
+
+// looks says when there is little room, after something has grown.
+func (q *Quota) looks() {
 	if call := q.low.Load(); call != nil && q.Room(QuotaOrdinary) < q.headroom.Load() {
 		(*call)()
 	}
-	return nil
 }
 
 // charge sets what a file takes, whatever the bound says: it is so already. growing is held.

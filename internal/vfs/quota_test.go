@@ -127,6 +127,40 @@ func TestQuotaCountsWhatIsThere(t *testing.T) {
 	}
 }
 
+// What somebody else writes beside counts when it is counted anew, also over the bound, and goes with its name.
+func TestQuotaRecount(t *testing.T) {
+	for name, inner := range map[string]vfs.FS{"mem": vfs.NewMem(), "os": openOS(t, t.TempDir())} {
+		q := newQuota(t, inner, 64<<10, 0)
+		low := 0
+		q.OnLow(8<<10, func() { low++ })
+		v := q.View(vfs.QuotaOrdinary)
+		must(t, vfs.Recount(v, "beside"))
+		want := func(when string, used int64) {
+			t.Helper()
+			if q.Used() != used || q.Held() != 0 {
+				t.Errorf("%s: %s: used %d, held %d, want %d, 0", name, when, q.Used(), q.Held(), used)
+			}
+		}
+		want("none", 0)
+		f, err := inner.Create("beside")
+		must(t, err)
+		defer f.Close()
+		for _, size := range []int{10, 5000, 100 << 10, 20 << 10} {
+			must(t, f.Truncate(0))
+			write(t, f, strings.Repeat("x", size), 0)
+			must(t, vfs.Recount(v, "beside"))
+			must(t, vfs.Recount(v, "beside"))
+			want(fmt.Sprint(size), taken(t, inner, "."))
+		}
+		if low == 0 {
+			t.Errorf("%s: nobody was told that there is little room", name)
+		}
+		must(t, vfs.Recount(inner, "beside")) // no quota
+		must(t, v.Remove("beside"))
+		want("removed", 0)
+	}
+}
+
 // A file without a name counts until nobody has it.
 func TestQuotaHeld(t *testing.T) {
 	q := newQuota(t, vfs.NewMem(), 1<<20, 0)

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -220,3 +221,32 @@ func (v *QuotaView) Lock(name string) (io.Closer, error) {
 func (v *QuotaView) Close() error { return v.q.inner.Close() }
 
 var _ FS = (*QuotaView)(nil)
+
+// Recount counts a file anew that somebody else writes, beside fsys: what it takes by now is taken, whatever
+// the bound says. It does nothing where fsys has no quota, and where there is no such file. It may be
+// called at any time; name is not to be open in fsys.
+func Recount(fsys FS, name string) error {
+	v, ok := fsys.(*QuotaView)
+	if !ok {
+		return nil
+	}
+	q := v.q
+	q.tree.RLock()
+	defer q.tree.RUnlock()
+	defer q.lockNames(name)()
+	info, err := q.inner.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n := q.named(name, 0)
+	n.growing.Lock()
+	defer n.growing.Unlock()
+	if now := max(quotaBlocks(info.Size), info.Allocated); now != n.charged.Load() {
+		q.charge(n, now)
+		q.looks()
+	}
+	return nil
+}

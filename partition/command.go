@@ -95,6 +95,25 @@ func (p *Partition) followStart() error {
 		start = min(p.base.group.LogStart, p.highWatermark.Load())
 	}
 	p.mu.Unlock()
+	return p.follow(start)
+}
+
+// FollowStart deletes what lies below start on this replica, which has not heard yet that its group's log starts there or
+// behind: that comes behind entries for which there may be no room before. Somebody must have seen it committed, and
+// then it holds for ever, in whatever epoch. What is not committed here stays, as when Commit follows, and so
+// the log is one that it could be when a group deletes less: it starts at the high watermark at most.
+// It does nothing without a Commander, where each replica decides by itself.
+func (p *Partition) FollowStart(start int64) error {
+	if p.commander() == nil {
+		return nil
+	}
+	if err := p.follow(min(start, p.highWatermark.Load())); err != nil {
+		return fmt.Errorf("follow the log start to %d: %w", start, err)
+	}
+	return nil
+}
+
+func (p *Partition) follow(start int64) error {
 	if start <= p.log.StartOffset() {
 		return nil
 	}

@@ -188,6 +188,81 @@ func TestCappedFollowers(t *testing.T) {
 	})
 }
 
+// A follower at its cap that is behind hears of what is deleted on the leader, though that comes behind what it has no room
+// for: it deletes that, too, and catches up, by entries or, where the leader's are gone, by an install.
+func TestCappedFollowerMakesRoom(t *testing.T) {
+	for name, segment := range map[string]int64{"by entries": 0, "by an install": 256 << 10} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const limit = 4 << 20
+				c, topic := openCapped(t, map[int32]int64{3: limit})
+				defer c.close()
+				soon := func() context.Context {
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+					t.Cleanup(cancel)
+					return ctx
+				}
+				if segment > 0 {
+					c.until("segments are small", func() error {
+						return topic.Alter(soon(), map[string]string{"segment.bytes": fmt.Sprint(segment)})
+					})
+				}
+				c.until("node 1 leads", func() error {
+					for _, s := range c.nodes[0].db.Cluster().Status() {
+						if s.Topic == "kept" && s.Leader == 1 {
+							return nil
+						}
+					}
+					return errors.Join(errors.New("another node leads"), c.nodes[0].db.Cluster().TransferLeadership(soon(), "kept", 0, 1))
+				})
+				const wanted, left = 500, 10 // 10 MB
+				n := 0
+				c.until("a majority has them", func() error {
+					got, err := produceCapped(t, topic, wanted-n)
+					n += got
+					return err
+				})
+				behind := c.nodes[2].db.Engine()
+				full, err := behind.Topic("kept")
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := full.Partitions()[0]
+				time.Sleep(time.Minute)
+				if end := p.LogEnd(); end >= wanted || p.LogStart() > 0 {
+					t.Fatalf("node 3 has %d to %d in %d bytes", p.LogStart(), end, limit)
+				}
+				end, err := topic.ListOffsets(soon(), embedlog.Latest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.until("records are deleted", func() error {
+					_, err := topic.DeleteRecords(soon(), 0, end[0].Offset-left)
+					return err
+				})
+				c.until("all are in sync", func() error {
+					for _, s := range c.nodes[0].db.Cluster().AskStatus(soon()) {
+						if s.Topic == "kept" && len(s.InSync) == 3 {
+							return nil
+						}
+					}
+					return fmt.Errorf("node 3 has %d to %d of %d", p.Current().LogStart(), p.Current().LogEnd(), end[0].Offset)
+				})
+				c.until("node 3 has what is left", func() error {
+					got, err := countAt(t, c.nodes[2])
+					if err == nil && got != left {
+						err = fmt.Errorf("%d records of %d", got, left)
+					}
+					return err
+				})
+				if used := behind.MaintenanceStats().UsedBytes; used > limit {
+					t.Errorf("node 3 takes %d bytes of %d", used, limit)
+				}
+			})
+		})
+	}
+}
+
 // What a node keeps of votes and starts counts as what its records take: what is said to be used is what is on the disk, of
 // a file, too, that grows beside all others.
 func TestVotesCountForTheCap(t *testing.T) {

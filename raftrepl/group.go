@@ -96,6 +96,7 @@ type Group struct {
 
 	starved     atomic.Uint64 // index of the first entry that found no room: see starvedBy
 	starvedTill atomic.Int64  // Unix nanoseconds
+	roomless    atomic.Int64  // there was no room for what a leader sends: Full until then, Unix nanoseconds
 
 	pipelineFrom   int // pipelineBytes; tests lower it
 	messageEntries int // maxEntries; tests lower it

@@ -248,6 +248,9 @@ func (g *Group) Install(req *raft.InstallSnapshotRequest, r io.Reader) (*raft.In
 	g.cfg.Logger.Info("a leader sends its log", "leader", string(req.ID), "index", req.LastLogIndex, "bytes", req.Size)
 	in, err := receiveInstall(readUntil{ctx, r}, inst.store.p, req.LastLogIndex, req.LastLogTerm)
 	if err != nil {
+		if errors.Is(err, log.ErrNoSpace) {
+			g.noRoom()
+		}
 		g.cfg.Logger.Warn("the log that a leader sends was not received", "error", err)
 		return nil, fmt.Errorf("install: %w", err)
 	}

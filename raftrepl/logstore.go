@@ -210,6 +210,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 		if errors.Is(err, log.ErrNoSpace) {
 			s.inst.g.full.Store(time.Now().Add(fullFor).UnixNano())
+			s.inst.g.noRoom()
 			s.inst.g.starve(logs[0].Index)
 		}
 		s.inst.stored(err) // before they are told that the instance has ended: this says more

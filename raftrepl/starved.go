@@ -17,6 +17,12 @@ import "time"
 // starvedFor is how long, in election timeouts: replicas pause less when their instances end.
 const starvedFor = 20
 
+// noRoom notes that there was no room for an entry, or for the log that a leader sends.
+func (g *Group) noRoom() { g.roomless.Store(time.Now().Add(2 * longRestart).UnixNano()) }
+
+// Full implements engine.Fuller. It stays for longer than the pause in which nothing is tried.
+func (g *Group) Full() bool { return time.Now().UnixNano() < g.roomless.Load() }
+
 func (g *Group) starve(index uint64) {
 	g.starved.Store(index)
 	g.starvedTill.Store(time.Now().Add(max(starvedFor*g.cfg.Timing.Election, 2*longRestart)).UnixNano())

@@ -156,15 +156,21 @@ func tryElsewhere(err error) bool {
 	return errors.Is(err, partition.ErrNotLeader) || errors.Is(err, errAnswerLost) || errors.Is(err, ErrPeerUnreachable) || errors.Is(err, errPeerCloses)
 }
 
-// first is who is asked first: -1 is this node, which knows who leads what it has. Of
+// first is who is asked first: -1 is this node, which knows who leads what it has, but where it has no room for it. Of
 // others it is who led last, or each that has a replica in its turn.
 func (r *route) first(turn int) int32 {
 	if r.part == nil {
 		return -1
 	}
 	p := r.part()
-	if p == nil || p.repl != nil {
+	if p == nil {
 		return -1
+	}
+	if p.repl != nil {
+		// A replica without room does not hear who leads.
+		if leader, _ := p.repl.Leader(); leader >= 0 || turn == 0 || !p.full() {
+			return -1
+		}
 	}
 	if last := p.lastLeader.Load(); last > 0 {
 		return last

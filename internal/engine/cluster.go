@@ -162,6 +162,9 @@ type ReplicatedLog interface {
 	Status() LogStatus
 }
 
+// Fuller is a ReplicatedLog that says whether there was no room lately for what its leader sends.
+type Fuller interface{ Full() bool }
+
 // LogStatus describes one group.
 type LogStatus struct {
 	Leader, Epoch int32

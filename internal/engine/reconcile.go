@@ -23,6 +23,7 @@ import (
 //	not assigned     -> asks whoever leads; when the group has let go, the files go
 //	not registered   -> tells the leader of the metadata
 //	leads the metadata -> assigns replicas that are wanted elsewhere, or more of, where there is a place
+//	no room          -> asks whoever leads what is deleted, and deletes that
 //	no replica here  -> hears from peers who leads
 //	leads for another -> gives that back, when the preferred leader is well
 type replicas struct {
@@ -222,6 +223,7 @@ func (r *replicas) round() {
 			if p.repl == nil || a.epoch == 0 {
 				continue
 			}
+			r.makesRoom(p)
 			if p.Leads() {
 				r.members(p.String(), LogID{t.meta.id, int32(n)}, p.repl, a.nodes, a.epoch)
 			}

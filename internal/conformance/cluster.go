@@ -25,9 +25,9 @@ type cluster struct {
 	die   context.CancelFunc
 	moves sync.WaitGroup
 	moved atomic.Int64
-	// coordinators says that the partitions of coordinators move, and no others. Otherwise all move but those of groups: at
-	// another coordinator members join again, and read again what they had not committed, which kgo's tests of groups
-	// take for an error.
+	// coordinators says that the partitions of coordinators move, and no others. Otherwise all move but those of groups:
+	// another coordinator does not know the members of groups with server-side assignment, who join again and read again
+	// what they had not committed, which kgo's tests of groups take for an error. (docs/kafka.md)
 	coordinators atomic.Bool
 }
 

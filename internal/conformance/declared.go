@@ -35,8 +35,9 @@ func overTLS() map[string]string {
 // declared are the tests that are skipped, by suite, and why. docs/kafka.md has the
 // same list.
 var declared = map[string]map[string]string{
-	"kgo":         withoutScram(),
-	"kgo-chaos":   withoutScram(),
-	"kgo-cluster": withoutScram(),
-	"kgo-secure":  overTLS(),
+	"kgo":               withoutScram(),
+	"kgo-chaos":         withoutScram(),
+	"kgo-cluster":       withoutScram(),
+	"kgo-cluster-short": withoutScram(),
+	"kgo-secure":        overTLS(),
 }

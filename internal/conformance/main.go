@@ -1,7 +1,7 @@
 // Command conformance runs other people's tests against the Kafka listener, each
 // suite against a server of its own on loopback:
 //
-//	go run .                                # all suites, 20,000 records
+//	go run .                                # all suites but short ones, 20,000 records
 //	go run . --suites kgo --records 500000  # one of them, as large as its authors run it
 //
 // It ends non-zero when a test fails, when one is skipped that is not declared
@@ -26,6 +26,7 @@ import (
 
 // run is what the suites share.
 type run struct {
+	suite   string // the one that runs
 	missing string // what a tool that is not there is: fail or skip
 	records int
 	timeout time.Duration
@@ -54,6 +55,7 @@ var suites = []suite{
 	{"kgo", "franz-go's own tests of its client", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoPlain) }},
 	{"kgo-chaos", "the same while connections die at random", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoChaos) }},
 	{"kgo-cluster", "the same against three nodes whose partitions' leaders move", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoCluster) }},
+	{"kgo-cluster-short", "most of that, in a minute", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoClusterShort) }},
 	{"kgo-secure", "the same over TLS, with SCRAM where it is tested", func(ctx context.Context, r *run) (outcome, error) { return kgo(ctx, r, kgoSecure) }},
 	{"kcat", "kcat and the librdkafka that it is linked with", kcat},
 	{"sarama", "rounds of IBM/sarama", saramaClient},
@@ -73,7 +75,8 @@ func mainErr() error {
 	for _, s := range suites {
 		names = append(names, s.name)
 	}
-	which := flag.String("suites", strings.Join(names, ","), "which suites, by comma")
+	all := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasSuffix(name, "-short") })
+	which := flag.String("suites", strings.Join(all, ","), "which suites, by comma")
 	records := flag.Int("records", 20_000, "records that kgo's longer tests move")
 	timeout := flag.Duration("timeout", 10*time.Minute, "how long one suite may take")
 	missing := flag.String("missing", "fail", "what a tool that is not installed is: fail or skip")
@@ -115,6 +118,7 @@ func mainErr() error {
 			continue
 		}
 		began := time.Now()
+		r.suite = s.name
 		one, cancel := context.WithTimeout(ctx, r.timeout)
 		o, err := s.run(one, r)
 		cancel()

@@ -106,22 +106,33 @@ func (e *Engine) mayRemove(id int32) error {
 }
 
 // stillMember says of which groups a node is a member that has nothing assigned any more: they let it go when the others have
-// all records, and until then may need its vote. Who leads them is asked; of a group that nobody leads nothing is known.
+// all records, and until then may need its vote. Who leads them is asked. Of a group that nobody leads at the moment, or whose leader does not answer,
+// nothing is known for sure: a node that is there waits until it is. One that is gone cannot help it.
 func (e *Engine) stillMember(ctx context.Context, id int32) error {
-	var of []string
+	var of, unknown []string
+	there := id == e.identity.node || e.replicas.heardLately(id, e.now())
 	for _, s := range e.AskClusterStatus(ctx) {
-		if s.Topic == "" || s.InSync == nil || slices.Contains(s.Replicas, id) { // what is assigned is refused by the command
+		if s.Topic == "" || slices.Contains(s.Replicas, id) { // what is assigned is refused by the command
 			continue
 		}
-		if slices.ContainsFunc(s.Members, func(m MemberStatus) bool { return m.Node == id }) {
-			of = append(of, fmt.Sprintf("%s/%d", s.Topic, s.Partition))
+		name := fmt.Sprintf("%s/%d", s.Topic, s.Partition)
+		member := slices.ContainsFunc(s.Members, func(m MemberStatus) bool { return m.Node == id })
+		switch led := s.InSync != nil; {
+		case led && member:
+			of = append(of, name)
+		case !led && there && (member || len(s.Members) == 0):
+			unknown = append(unknown, name)
 		}
 	}
-	if len(of) == 0 {
-		return nil
+	switch {
+	case len(of) > 0:
+		return &InvalidNodeError{Node: id, Reason: fmt.Sprintf("it is still a member of %s, until those that take its replicas over have all records: see `embedlog cluster status`, and remove it then",
+			few(of)), Later: true}
+	case len(unknown) > 0:
+		return &InvalidNodeError{Node: id, Reason: fmt.Sprintf("nobody is known to lead %s at the moment, and its vote may be needed there: see `embedlog cluster status`, and remove it then",
+			few(unknown)), Later: true}
 	}
-	return &InvalidNodeError{Node: id, Reason: fmt.Sprintf("it is still a member of %s, until those that take its replicas over have all records: see `embedlog cluster status`, and remove it then",
-		few(of)), Later: true}
+	return nil
 }
 
 // neverThere says of nodes that are to have replicas which of them was never there: it would be waited for, and

@@ -196,7 +196,7 @@ func (r *replicas) round() {
 		e.watchers.call()
 		r.pushLeaders()
 	}
-	if e.meta.group.damaged() != nil {
+	if e.meta.group.damaged() != nil || e.Removed() != nil {
 		r.giveAllAway()
 	}
 	r.register()

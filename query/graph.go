@@ -347,7 +347,7 @@ func (g *Graph) run(index int) {
 		began := time.Now()
 		err := t.live(g.ctx, func() { s.set(t, nil) })
 		if g.ctx.Err() != nil {
-			if err != nil && !errors.Is(err, context.Canceled) {
+			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
 				g.mu.Lock()
 				g.closeErr = errors.Join(g.closeErr, err)
 				g.mu.Unlock()
@@ -390,8 +390,10 @@ func passes(err error) bool {
 }
 
 // Close commits what has changed, and ends the graph: reads fail with an error that matches ErrClosed. A graph of its name, started later,
-// goes on where this one was. An error is the last commit's: what it would have written is computed again. Close may be called more than once,
-// and DB.Close does.
+// goes on where this one was. An error is the last commit's: what it would have written is computed again. Close may be called more than once.
+//
+// DB.Close closes graphs, too, and may leave out the last commit, since transactions end at the same time: nothing is lost, but what sinks
+// had not appended yet comes with the next start.
 func (g *Graph) Close() error {
 	g.mu.Lock()
 	started := g.started

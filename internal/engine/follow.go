@@ -6,6 +6,7 @@ import (
 
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // A replica that finds no room for what its leader sends does not hear of what was deleted meanwhile, because that comes
@@ -26,7 +27,11 @@ func (r *replicas) makesRoom(p *Partition) {
 	r.task("room in "+p.String(), func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 		defer cancel()
-		return p.followLeaderStart(ctx)
+		err := p.followLeaderStart(ctx)
+		if errors.Is(err, partition.ErrNotLeader) || errors.Is(err, ErrPeerUnreachable) || errors.Is(err, context.DeadlineExceeded) {
+			return nil // who leads is not known here for most of the time: it is asked again at once, and not after a pause
+		}
+		return err
 	})
 }
 

@@ -91,13 +91,14 @@ func (c *ProducerConfig) withDefaults() (ProducerConfig, error) {
 // Producer sends records of any topic in batches, without waiting for each.
 //
 //	Send --> queue of the partition: batch | batch | open batch
-//	             |  one at a time, in order
+//	             |  one at a time, in order; three where it is replicated
 //	             v
 //	         worker (8 at most, none when idle) --> append --> done(position, nil)
 //
 // A partition's batches are written one after the other, so records sent by one
 // goroutine to one partition stay in order, also when a batch has to be tried
-// again. With idempotence, which is the default, none is there twice.
+// again. With idempotence, which is the default, none is there twice, and the leader of a
+// replicated partition takes the next batch, when that is large, while a majority gets the one before.
 //
 // A batch that is given up after its outcome was not known may be in the log or
 // not: its records get an error that matches ErrUnknownOutcome, and the partition

@@ -11,17 +11,28 @@ import (
 
 // producerQueue is what a producer holds for one partition: batches that are
 // written one after the other, the last of which may still grow.
+//
+// Where a partition is replicated, the next one may go when the log of this node has the
+// one before it, and no majority does yet:
+//
+//	answered | under way, in the log | under way, not yet | the rest
+//	           batches[0]              batches[1]           batches[2:]
+//
+// Whatever becomes of them, they are answered in order, and tried again in order, one alone:
+// what has failed behind another waits until that one is answered.
 type producerQueue struct {
 	p     *engine.Partition
 	topic string
 
 	// Guarded by Producer.mu.
 	batches []*producerBatch
+	under   int                // attempts under way
+	acked   partition.Producer // of the last batch that went through; its ID is -1 before the first one
 	state   queueState
 	due     time.Time // when state is queueWaiting
 	retryAt time.Time // not before; zero after a batch that went through
 
-	// What follows belongs to the worker that has the queue.
+	// What follows belongs to the worker that has the first batch.
 	backoff time.Duration
 	// producer is how the next batch is numbered. Its ID is -1 before the first one.
 	producer partition.Producer
@@ -33,7 +44,7 @@ const (
 	queueIdle    queueState = iota // nothing to do, or nothing is known of it yet
 	queueWaiting                   // for Linger or to try again: in Producer.waiting
 	queueReady                     // in Producer.ready
-	queueBusy                      // a worker has it
+	queueBusy                      // a worker has a batch of it that is not in the log yet
 )
 
 // producerBatch is records on their way. Once sealed it does not grow.
@@ -47,13 +58,29 @@ type producerBatch struct {
 	since   time.Time
 	sealed  bool
 	done    chan struct{} // closed when all is answered; nil while nobody waits
+	attempt *attempt      // that is under way
+	ended   *outcome      // of one that waits for the batches before this one to be answered
 
-	// What follows belongs to the worker that has the queue.
+	// What follows belongs to the worker that has the batch.
 	numbered bool
 	producer partition.Producer // when numbered
 	// uncertain is an attempt whose outcome is not known: only the same batch with the
 	// same sequence may follow it.
 	uncertain error
+}
+
+// attempt is one to write a batch. Guarded by Producer.mu.
+type attempt struct {
+	behind bool // another batch, which was under way when it began
+	placed bool // the log of this node has it
+	ended  bool
+}
+
+// outcome is what an attempt came to.
+type outcome struct {
+	res    partition.Result
+	err    error
+	behind bool
 }
 
 // heldOverhead is what a record takes in a batch besides its bytes, about.
@@ -65,7 +92,7 @@ func (t *producerTopic) queueLocked(id int32, part *engine.Partition) *producerQ
 		t.queues = append(t.queues, nil)
 	}
 	if t.queues[id] == nil {
-		t.queues[id] = &producerQueue{p: part, topic: t.name, producer: partition.Producer{ID: -1}}
+		t.queues[id] = &producerQueue{p: part, topic: t.name, producer: partition.Producer{ID: -1}, acked: partition.Producer{ID: -1}}
 	}
 	return t.queues[id]
 }
@@ -151,16 +178,66 @@ func (p *Producer) freeBatchLocked(b *producerBatch) {
 	p.free = append(p.free, b)
 }
 
-// scheduleLocked puts the queue where its first batch has to go: to the workers,
+const (
+	// mostUnder is how many batches of a partition may be under way. A partition remembers more.
+	mostUnder = 3
+	// worthBytes is the least for which a batch goes while another one of its partition is under way: what is
+	// less costs more by itself than as a part of what comes meanwhile.
+	worthBytes = 64 << 10
+)
+
+// nextLocked is the batch that may be tried now, nil if none may.
+//
+// One goes behind another only when the producer has had a batch acknowledged under the same id and epoch:
+// then no leader takes it if it does not have the one before it.
+func (p *Producer) nextLocked(q *producerQueue) *producerBatch {
+	n := q.under
+	if n >= len(q.batches) || q.batches[n].ended != nil {
+		return nil
+	}
+	next := q.batches[n]
+	if n == 0 {
+		return next
+	}
+	if n == mostUnder || p.drop {
+		return nil
+	}
+	for _, b := range q.batches[:n] {
+		if a := b.attempt; a == nil || !a.placed || a.ended {
+			return nil
+		}
+		if !b.numbered || b.uncertain != nil || b.producer.ID != q.acked.ID || b.producer.Epoch != q.acked.Epoch {
+			return nil
+		}
+	}
+	if !next.sealed && next.size < max(worthBytes, q.batches[n-1].size) {
+		return nil
+	}
+	return next
+}
+
+// landLocked ends a batch's attempt.
+func (q *producerQueue) landLocked(b *producerBatch) {
+	if b.attempt != nil {
+		b.attempt = nil
+		q.under--
+	}
+}
+
+// scheduleLocked puts the queue where its next batch has to go: to the workers,
 // now, or among those that wait. byWorker says that a worker asks, who will look at
 // p.ready next.
 func (p *Producer) scheduleLocked(q *producerQueue, byWorker bool) {
-	if q.state == queueReady || q.state == queueBusy || len(q.batches) == 0 {
+	if q.state == queueReady || q.state == queueBusy {
+		return
+	}
+	next := p.nextLocked(q)
+	if next == nil || q.under > 0 && p.workers == producerWorkers {
 		return
 	}
 	due := q.retryAt
-	if head := q.batches[0]; p.cfg.Linger > 0 && !head.sealed && p.flushing == 0 && len(p.waiters) == 0 && !p.closed {
-		if end := head.since.Add(p.cfg.Linger); end.After(due) {
+	if p.cfg.Linger > 0 && !next.sealed && p.flushing == 0 && len(p.waiters) == 0 && !p.closed {
+		if end := next.since.Add(p.cfg.Linger); end.After(due) {
 			due = end
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/x/embedlog/partition"
 )
 
-// work takes one queue after the other and writes its first batch, until there is
+// work takes one queue after the other and writes its next batch, until there is
 // nothing to do.
 func (p *Producer) work() {
 	p.mu.Lock()
@@ -18,14 +18,28 @@ func (p *Producer) work() {
 		q := p.ready[0]
 		p.ready[0] = nil
 		p.ready = p.ready[1:]
+		q.state = queueIdle
+		b := p.nextLocked(q)
+		if b == nil || !p.noRetry && !q.retryAt.IsZero() && q.retryAt.After(time.Now()) {
+			p.scheduleLocked(q, true) // what was to go has been overtaken
+			continue
+		}
 		q.state = queueBusy
-		b := q.batches[0]
-		b.sealed = true
+		a := &attempt{behind: q.under > 0}
+		if a.behind {
+			before := q.batches[q.under-1]
+			b.producer, b.numbered = before.producer, true
+			b.producer.Sequence = nextSequence(before.producer.Sequence, len(before.recs))
+		}
+		b.sealed, b.attempt = true, a
+		q.under++
 		drop := p.drop
 		p.mu.Unlock()
-		p.deliver(q, b, drop)
+		p.deliver(q, b, a, drop)
 		p.mu.Lock()
-		q.state = queueIdle
+		if !a.placed {
+			q.state = queueIdle
+		}
 		p.scheduleLocked(q, true)
 	}
 	p.workers--
@@ -33,16 +47,64 @@ func (p *Producer) work() {
 	p.mu.Unlock()
 }
 
-// deliver makes one attempt to write a batch. Afterwards its records are answered,
-// or it stays where it is to be tried again.
-func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
-	if drop && b.uncertain == nil {
-		p.answer(q, b, partition.Result{}, q.named(ErrClosed))
+// placed lets the next batch of the queue go while this one waits for a majority.
+func (p *Producer) placed(q *producerQueue, a *attempt) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a.placed || a.ended {
 		return
 	}
+	a.placed = true
+	q.state = queueIdle
+	p.scheduleLocked(q, false)
+}
+
+// deliver makes one attempt to write a batch. Afterwards its records are answered,
+// or it stays where it is to be tried again; or, when others are before it, its outcome waits for theirs.
+func (p *Producer) deliver(q *producerQueue, b *producerBatch, a *attempt, drop bool) {
+	var o *outcome
+	if drop && b.uncertain == nil {
+		p.answer(q, b, partition.Result{}, q.named(ErrClosed)) // nothing goes behind others any more: it is the first
+		p.mu.Lock()
+		b, o = q.endedLocked()
+	} else {
+		o = p.try(q, b, a)
+		p.mu.Lock()
+		a.ended = true
+		if q.batches[0] != b {
+			b.ended = o
+			q.landLocked(b)
+			o = nil
+		}
+	}
+	for o != nil {
+		p.mu.Unlock()
+		left := p.settle(q, b, o)
+		p.mu.Lock()
+		if left {
+			q.landLocked(b)
+			b.ended = nil
+		}
+		b, o = q.endedLocked()
+	}
+	p.mu.Unlock()
+}
+
+// endedLocked is the queue's first batch when its attempt has ended behind others, with the outcome. While that
+// stands there nobody else has the batch.
+func (q *producerQueue) endedLocked() (*producerBatch, *outcome) {
+	if len(q.batches) == 0 {
+		return nil, nil
+	}
+	return q.batches[0], q.batches[0].ended
+}
+
+// try makes one attempt to write a batch.
+func (p *Producer) try(q *producerQueue, b *producerBatch, a *attempt) *outcome {
 	o, err := p.number(q, b)
 	var res partition.Result
 	if err == nil {
+		o.Placed = func() { p.placed(q, a) }
 		res, err = p.write(q.p, p.appends, b.recs, o)
 	}
 	if b.numbered && errors.Is(err, ErrUnknownOutcome) && errors.Is(err, context.Canceled) {
@@ -51,15 +113,26 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 		b.uncertain = err
 		res, err = p.write(q.p, context.Background(), b.recs, o)
 	}
+	return &outcome{res, err, a.behind}
+}
+
+// settle answers the records of the queue's first batch, or leaves it to be tried again.
+func (p *Producer) settle(q *producerQueue, b *producerBatch, o *outcome) (left bool) {
+	err := o.err
 	if err == nil {
-		if b.numbered {
+		if b.numbered && b.producer.ID == q.producer.ID && b.producer.Epoch == q.producer.Epoch {
 			q.producer.Sequence = nextSequence(b.producer.Sequence, len(b.recs))
 		}
 		q.backoff = 0
-		p.answer(q, b, res, nil)
-		return
+		p.answer(q, b, o.res, nil)
+		return false
 	}
 	unknown := errors.Is(err, ErrUnknownOutcome)
+	if o.behind && !unknown {
+		// What became of the one before it may be the reason. Nothing of it is there.
+		b.numbered = b.uncertain != nil
+		return true
+	}
 	if !unknown && errors.Is(err, context.Canceled) { // Abort: it had not been taken
 		err = q.named(ErrClosed)
 	}
@@ -68,9 +141,9 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 	}
 	switch {
 	case b.uncertain == nil && p.split(q, b, err):
-		return
+		return true
 	case p.again(b, err, unknown) && p.retryLater(q, b, err):
-		return
+		return true
 	}
 	if b.uncertain != nil && !unknown {
 		err = q.named(&UnknownOutcomeError{BaseOffset: -1, LastOffset: -1, Err: fmt.Errorf("%w; then: %w", b.uncertain, err)})
@@ -85,6 +158,7 @@ func (p *Producer) deliver(q *producerQueue, b *producerBatch, drop bool) {
 	}
 	q.backoff = 0
 	p.answer(q, b, partition.Result{}, err)
+	return false
 }
 
 // named says what was tried and on what.
@@ -264,6 +338,10 @@ func (p *Producer) answer(q *producerQueue, b *producerBatch, res partition.Resu
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err == nil && b.numbered {
+		q.acked = b.producer
+	}
+	q.landLocked(b)
 	q.batches[0] = nil
 	q.batches = q.batches[1:]
 	q.retryAt = time.Time{}

@@ -61,6 +61,11 @@ type AppendOptions struct {
 	// of the batch's records, in the caller's bytes, as Kafka does. Without it such a
 	// batch is refused.
 	FixMaxTimestamp bool
+	// Placed, if not nil, is called by an append with a replicator when this node's log has
+	// the records, and before it is waited for a majority: what is appended here from then on
+	// comes behind them, and goes where they go. It must not wait. Where the append fails
+	// before, or another node leads, it is not called.
+	Placed func()
 	// Compression and CompressionLevel are what Append compresses the records with
 	// where the partition keeps what producers send (Config.Recompress is false and
 	// Config.Compression none). Zero is none, and the codec's default level.

@@ -28,6 +28,7 @@ type request struct {
 	unsynced bool
 	// leaderEpoch, if not zero, is the only one in which it may be proposed.
 	leaderEpoch int32
+	placed      func() // see AppendOptions
 
 	// line is what the request is appended in order with, and generation which time of it.
 	line       *Line
@@ -50,14 +51,14 @@ const (
 
 func (r *request) reset(recs []log.Record, batch []byte, o *AppendOptions) {
 	r.recs, r.batch, r.marker, r.origin, r.verified = recs, batch, nil, fromProducer, nil
-	r.line, r.generation, r.leaderEpoch = nil, 0, 0
+	r.line, r.generation, r.leaderEpoch, r.placed = nil, 0, 0, nil
 	r.expect, r.plain, r.internal, r.unsynced = false, true, false, false
 	r.result, r.err = Result{AppendTime: -1}, nil
 	r.header = log.BatchHeader{ProducerID: noProducer, ProducerEpoch: noProducerEpoch, BaseSequence: noSequence}
 	if o == nil {
 		return
 	}
-	r.leaderEpoch = o.LeaderEpoch
+	r.leaderEpoch, r.placed = o.LeaderEpoch, o.Placed
 	if o.Internal {
 		r.internal, r.plain = true, false
 	}
@@ -101,7 +102,7 @@ func (p *Partition) getRequest() *request {
 
 // putRequest gives a request back whose outcome was seen.
 func (p *Partition) putRequest(r *request) {
-	r.recs, r.batch, r.marker, r.line, r.verified = nil, nil, nil, nil, nil
+	r.recs, r.batch, r.marker, r.line, r.verified, r.placed = nil, nil, nil, nil, nil, nil
 	p.requests.Put(r)
 }
 

@@ -361,6 +361,7 @@ func (p *Partition) replicate(ctx context.Context, group []*request, r *request)
 	// The others' contexts are their own: ours must not end what is theirs.
 	proposed := p.propose(context.WithoutCancel(ctx), group)
 	p.turn.Unlock()
+	proposed.tellPlaced()
 	err := proposed.wait(ctx, p)
 	if err != nil && ctx.Err() != nil && len(group) > 1 {
 		p.queue.staging.Lock()
@@ -533,6 +534,18 @@ func (o *proposals) wait(ctx context.Context, p *Partition) error {
 		return errTakenBack
 	}
 	return nil
+}
+
+// tellPlaced is for those who have asked to be told.
+func (o *proposals) tellPlaced() {
+	if o.proposal == nil {
+		return
+	}
+	for _, r := range o.requests {
+		if r.placed != nil {
+			r.placed()
+		}
+	}
 }
 
 func (o *proposals) fail(p *Partition, err error, unknown bool) {

@@ -155,5 +155,5 @@ func TestCandidatesHaveNoLeader(t *testing.T) {
 // heartbeatOf is a leader's message that carries nothing.
 func heartbeatOf(i *instance) *raft.AppendEntriesRequest {
 	h := i.g.gate.header()
-	return &raft.AppendEntriesRequest{RPCHeader: h, Term: i.raft.CurrentTerm(), Leader: h.Addr}
+	return &raft.AppendEntriesRequest{RPCHeader: h, Term: i.raft.CurrentTerm()}
 }

@@ -49,6 +49,8 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 	must(err)
 	txn, err := db.Begin(ctx, nil)
 	must(err)
+	transactor, err := db.Transactor(ctx, TxnOptions{ID: "id"})
+	must(err)
 	cluster := db.Cluster()
 	if used {
 		_, err = topic.Produce(ctx, rec)
@@ -126,9 +128,13 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 			"Sync":          func() error { return db.Sync(ctx) },
 			"Topic":         func() error { return first(db.Topic("t")) },
 			"Topics":        quiet(func() { db.Topics() }),
+			"Transactor":    func() error { return first(db.Transactor(ctx, TxnOptions{ID: "task"})) },
 			"Update":        func() error { return db.Update(ctx, func(*Txn) error { return nil }) },
 			"Users":         quiet(func() { db.Users() }),
 			"Verify":        func() error { return first(db.Verify(ctx)) },
+		}},
+		{transactor, table{
+			"Begin": func() error { return first(transactor.Begin(ctx)) },
 		}},
 		{topic, table{
 			"AddPartitions": func() error { return topic.AddPartitions(ctx, 2) },

@@ -23,6 +23,7 @@ var allErrors = map[string]struct {
 	"ErrBadBatch":                 {ErrBadBatch, false},
 	"ErrBusy":                     {ErrBusy, false},
 	"ErrClosed":                   {ErrClosed, false},
+	"ErrTransactorEnded":          {ErrTransactorEnded, false},
 	"ErrConcurrentTransactions":   {ErrConcurrentTransactions, true},
 	"ErrCorrupt":                  {ErrCorrupt, false},
 	"ErrFenced":                   {ErrFenced, false},

@@ -122,8 +122,14 @@ func (s *sending) add(k history.Key, value, offset int64) (run, i int) {
 // produce is an idempotent producer.
 func (c *client) produce() {
 	c.live(func() {
+		patience := 1 + c.rnd.IntN(20)
+		batch, most := 0, 5
+		if patience%2 == 0 {
+			batch, most = 150, 12 // a record or two in each: several are under way at the leader
+		}
 		producer, err := c.p.db.Producer(&embedlog.ProducerConfig{
-			DeliveryTimeout: time.Duration(1+c.rnd.IntN(20)) * time.Second,
+			BatchBytes:      batch,
+			DeliveryTimeout: time.Duration(patience) * time.Second,
 			Partitioner:     func(rec *embedlog.Record, _ int) int32 { n, _ := strconv.Atoi(string(rec.Key)); return int32(n) },
 		})
 		if err != nil {
@@ -131,7 +137,7 @@ func (c *client) produce() {
 			return
 		}
 		for life := 10 + c.rnd.IntN(100); life > 0 && c.alive(); life-- {
-			c.send(producer)
+			c.send(producer, most)
 			c.pause(100 * time.Millisecond)
 		}
 		if c.p.dead.Load() {
@@ -146,10 +152,10 @@ func (c *client) produce() {
 }
 
 // send sends some records and waits for all answers.
-func (c *client) send(producer *embedlog.Producer) {
+func (c *client) send(producer *embedlog.Producer, most int) {
 	op, s := c.begin(history.OpSend), &sending{}
 	keys := []history.Key{c.key(safeTopic), c.key(otherTopic)}
-	for range 1 + c.rnd.IntN(5) {
+	for range 1 + c.rnd.IntN(most) {
 		k, value := keys[c.rnd.IntN(2)], c.value()
 		s.mu.Lock()
 		run, i := s.add(k, value, history.Unanswered)

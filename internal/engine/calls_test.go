@@ -52,7 +52,7 @@ func TestAppendRequest(t *testing.T) {
 			producer = *want.Producer
 		}
 		want.Producer = nil
-		if r.options != want || r.producer != producer {
+		if !reflect.DeepEqual(r.options, want) || r.producer != producer {
 			t.Errorf("got %+v %+v, want %+v", r.options, r.producer, o)
 		}
 	}

@@ -50,6 +50,7 @@ var codes = []struct {
 	{embedlog.ErrConcurrentTransactions, codeConcurrentTransactions},
 	{embedlog.ErrInvalidTxnState, codeInvalidTxnState},
 	{embedlog.ErrTxnEnded, codeInvalidTxnState},
+	{embedlog.ErrTransactorEnded, codeProducerFenced},
 	{embedlog.ErrProducerMapping, codeInvalidProducerIDMapping},
 	{embedlog.ErrInvalidTimeout, codeInvalidTransactionTimeout},
 	{embedlog.ErrInvalidTransactionalID, codeInvalidRequest},

@@ -22,7 +22,7 @@ import (
 // sentinels are all that the root exports, by name.
 var sentinels = map[string]error{
 	"ErrBadBatch": embedlog.ErrBadBatch, "ErrBusy": embedlog.ErrBusy, "ErrClosed": embedlog.ErrClosed,
-	"ErrConcurrentTransactions": embedlog.ErrConcurrentTransactions, "ErrCorrupt": embedlog.ErrCorrupt,
+	"ErrConcurrentTransactions": embedlog.ErrConcurrentTransactions, "ErrCorrupt": embedlog.ErrCorrupt, "ErrTransactorEnded": embedlog.ErrTransactorEnded,
 	"ErrFenced": embedlog.ErrFenced, "ErrFencedInstance": embedlog.ErrFencedInstance, "ErrGroupNotEmpty": embedlog.ErrGroupNotEmpty,
 	"ErrGroupMaxSize": embedlog.ErrGroupMaxSize, "ErrGroupType": embedlog.ErrGroupType,
 	"ErrInstanceInUse": embedlog.ErrInstanceInUse, "ErrInvalidCommit": embedlog.ErrInvalidCommit, "ErrInvalidGroup": embedlog.ErrInvalidGroup,

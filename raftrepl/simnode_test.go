@@ -117,7 +117,12 @@ func (m mortal) Dial(ctx context.Context, address string) (net.Conn, error) {
 	if m.dead.Load() {
 		return nil, net.ErrClosed
 	}
-	return m.host.Dial(ctx, address)
+	c, err := m.host.Dial(ctx, address)
+	if err == nil && m.dead.Load() { // it waited, behind a cut, and died meanwhile
+		c.Close()
+		return nil, net.ErrClosed
+	}
+	return c, err
 }
 func (m mortal) Listen(address string) (net.Listener, error) { return m.host.Listen(address) }
 

@@ -65,7 +65,9 @@ func aggregated[K, V, A, R any](r Rows[K, V], a aggregator[K, V, A, R]) *Table[K
 	n.build = func(b *builder) any {
 		out := new(port[K, R])
 		s := newKept(b, b.storeName(n), groupCodec(a.acc, !in.appends))
-		b.tables[n] = &storeRows[group[A], R]{s, func(g group[A]) R { v, _ := a.result(g.n, g.acc); return v }}
+		result := func(g group[A]) R { v, _ := a.result(g.n, g.acc); return v }
+		b.tables[n] = &storeRows[group[A], R]{s, result}
+		over := expiring(b, n, s, nil, result, key, out)
 		k := &keyer[K]{codec: key}
 		b.task.keyers(&k.err)
 		var buf []delta[K, R]
@@ -104,6 +106,7 @@ func aggregated[K, V, A, R any](r Rows[K, V], a aggregator[K, V, A, R]) *Table[K
 				if g.n == 0 {
 					g = group[A]{}
 				}
+				over.add(e)
 				s.write(e, g, g.n > 0 || seed.Is(seed.ViewEmptyGroup))
 			}
 			out.emit(buf)

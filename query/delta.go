@@ -5,7 +5,7 @@ type delta[K, V any] struct {
 	key    K
 	val    V
 	raw    []byte // the key's bytes, where they are known; they belong to the batch
-	time   int64  // of the record that caused it, in milliseconds since 1970
+	time   moment // of the record that caused it
 	weight int64
 	null   bool // the record has no key
 }

@@ -12,6 +12,7 @@
 //	TableFrom ──> Table ── Filter, MapTable ──> Table           Table ── Changes ──> Stream
 //	Stream, or GroupBy of either ── Count, Sum, Average, Min, Max, TopN, CountDistinct, Fold, Reduce ──> Table
 //	Join, LeftJoin, OuterJoin, ForeignJoin of tables ──> Table    JoinTable, LeftJoinTable of a stream and a table ──> Stream
+//	Windowed (Tumbling, Hopping) of a stream ── any aggregate ──> Table of windows ── Final ──> Table    Late ──> Stream
 //
 // A Graph runs them: views of tables (Add) and streams that are appended to topics (To), all at one version, with rows, positions and
 // what is appended in one transaction. Materialize and Aggregate make a graph of one view.

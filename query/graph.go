@@ -17,6 +17,10 @@ type Options struct {
 	// CommitInterval is how often what has changed is committed: what has not been is computed again after a restart. Each commit
 	// waits for the disk. Zero means 100 ms.
 	CommitInterval time.Duration
+	// MaxAhead is how far a record's timestamp may be ahead of all before it in its partition. One that is further ahead does not move the
+	// time by which windows are over, unless ten follow each other that are: a wrong clock must not make late what others send. Zero
+	// means an hour; it should be longer than the pauses between records. Negative is no bound.
+	MaxAhead time.Duration
 	// OneTask has one task read all partitions, whatever the graph is. It is for topics whose records are not where their keys belong.
 	OneTask bool
 	// Logger is told when a task is started again, and why. Nil is silent.
@@ -117,6 +121,9 @@ func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
 	if g.opts.CommitInterval <= 0 {
 		g.opts.CommitInterval = defaultCommitInterval
 	}
+	if g.opts.MaxAhead == 0 {
+		g.opts.MaxAhead = defaultMaxAhead
+	}
 	return g
 }
 
@@ -165,7 +172,7 @@ func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
 		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
 			for i := range ds {
 				d := &ds[i]
-				rec := embedlog.Record{Topic: t.Name(), Timestamp: time.UnixMilli(d.time)}
+				rec := embedlog.Record{Topic: t.Name(), Timestamp: time.UnixMilli(d.time.ms)}
 				if !d.null {
 					rec.Key = append([]byte{}, keyOf(k, d)...)
 				}
@@ -422,6 +429,8 @@ type Stats struct {
 	DeadLetters int64
 	// NoKey are rows that were left out because they have no key to be grouped by.
 	NoKey int64
+	// Late are rows that were left out of a window, or of a join within a time, because it was over: see Late.
+	Late int64
 	// Restarts is how often a task began again after something that passes had gone wrong.
 	Restarts int64
 }
@@ -433,6 +442,7 @@ func (g *Graph) Stats() Stats {
 		g.slots[i].mu.Lock()
 		if t := g.slots[i].task; t != nil {
 			s.NoKey += t.noKey.Load()
+			s.Late += t.late.Load()
 		}
 		g.slots[i].mu.Unlock()
 	}

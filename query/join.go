@@ -72,7 +72,7 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 		name := bu.storeName(n)
 		l, r := newSide(bu, name+"-left", a.key, a.value), newSide(bu, name+"-right", b.key, b.value)
 		// show is the joined row of what the two sides have, if there is one.
-		show := func(buf []delta[K, R], k K, raw []byte, v *V, w *W, time, weight int64) []delta[K, R] {
+		show := func(buf []delta[K, R], k K, raw []byte, v *V, w *W, time moment, weight int64) []delta[K, R] {
 			if seed.Is(seed.ViewPadding) && weight < 0 && w == nil {
 				return buf
 			}
@@ -152,7 +152,7 @@ func LeftJoinTable[K, V, W, R any](s *Stream[K, V], t *Table[K, W], f func(key K
 }
 
 func enriched[K, V, W, R any](kind string, s *Stream[K, V], t *Table[K, W], f func(K, V, *W) (R, bool)) *Stream[K, R] {
-	n := &node{kind: kind, inputs: []*node{t.n, s.n}, appends: s.n.appends}
+	n := &node{kind: kind, inputs: []*node{t.n, s.n}, timedBy: []*node{s.n}, appends: s.n.appends}
 	if !equal(s.key, t.key) {
 		n.err = fmt.Errorf("%s: the keys of the stream and of the table have codecs %T and %T", kind, s.key, t.key)
 	}

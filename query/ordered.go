@@ -47,6 +47,19 @@ func (g *rankedGroup[V]) each(f func(v V, n int64) bool) {
 	})
 }
 
+// clear deletes the rows.
+func (g *rankedGroup[V]) clear() {
+	g.s.order.Ascend(g.prefix, func(key string, e *entry[ranked[V]]) bool {
+		if len(key) < len(g.prefix) || key[:len(g.prefix)] != g.prefix {
+			return false
+		}
+		if e.is.there {
+			g.s.write(e, ranked[V]{}, false)
+		}
+		return true
+	})
+}
+
 func (g *rankedGroup[V]) empty() bool {
 	empty := true
 	g.each(func(V, int64) bool { empty = false; return false })
@@ -88,6 +101,10 @@ func (o rankedOp[K, V, R]) table(r Rows[K, V]) *Table[K, R] {
 		b.task.keyers(&k.err)
 		var buf []delta[K, R]
 		var place []byte
+		over := expiring(b, n, results, func(key string) {
+			g := &rankedGroup[V]{s, string(appendPrefix(nil, rawOf(key)))}
+			g.clear()
+		}, same[R], key, out)
 		portOf[K, V](b, in).to(func(ds []delta[K, V]) {
 			buf = buf[:0]
 			for i := range ds {
@@ -124,6 +141,7 @@ func (o rankedOp[K, V, R]) table(r Rows[K, V]) *Table[K, R] {
 					results.write(e, none, false)
 					continue
 				}
+				over.add(e)
 				results.write(e, o.result(g), true)
 				if len(out.outs) > 0 {
 					buf = append(buf, delta[K, R]{key: d.key, val: e.is.val, raw: rawOf(e.key), time: d.time, weight: 1})
@@ -218,13 +236,8 @@ func CountDistinct[K, V, D any](r Rows[K, V], value Codec[D], f func(key K, valu
 func appendOrdered[S cmp.Ordered](dst []byte, s S, descending bool) []byte {
 	from := len(dst)
 	switch v := reflect.ValueOf(s); v.Kind() {
-	case reflect.String: // 0 is 0 255, and 0 1 is the end
-		for _, c := range []byte(v.String()) {
-			if dst = append(dst, c); c == 0 {
-				dst = append(dst, 255)
-			}
-		}
-		dst = append(dst, 0, 1)
+	case reflect.String:
+		dst = appendText(dst, v.String())
 	case reflect.Float32, reflect.Float64:
 		dst = binary.BigEndian.AppendUint64(dst, orderedBits(v.Float()))
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
@@ -238,6 +251,16 @@ func appendOrdered[S cmp.Ordered](dst []byte, s S, descending bool) []byte {
 		}
 	}
 	return dst
+}
+
+// appendText appends bytes of which none are the beginning of others: 0 is 0 255, and 0 1 is the end.
+func appendText[B string | []byte](dst []byte, text B) []byte {
+	for i := range len(text) {
+		if dst = append(dst, text[i]); text[i] == 0 {
+			dst = append(dst, 255)
+		}
+	}
+	return append(dst, 0, 1)
 }
 
 // orderedBits are bits that compare as cmp.Compare does: all NaN are one, and less than the rest; 0 and -0 are one.

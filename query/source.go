@@ -19,7 +19,8 @@ type source struct {
 // decoder takes the records of a source's topic in a task.
 type decoder interface {
 	// take decodes a record and keeps it for flush. An error says that it cannot be decoded.
-	take(rec *embedlog.Record) error
+	// stream is the time of its partition then.
+	take(rec *embedlog.Record, stream int64) error
 	// flush hands what was taken to the operators.
 	flush()
 }
@@ -52,9 +53,9 @@ func sourcePort[K, V any](b *builder, s *source, _ Codec[K], _ Codec[V]) *source
 
 func (s *sourcePortOf[K, V]) to(f func([]sourced[K, V])) { s.outs = append(s.outs, f) }
 
-func (s *sourcePortOf[K, V]) take(rec *embedlog.Record) error {
+func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) error {
 	d := sourced[K, V]{tombstone: rec.Value == nil}
-	d.time, d.weight, d.null = rec.Timestamp.UnixMilli(), 1, rec.Key == nil
+	d.time, d.weight, d.null = moment{rec.Timestamp.UnixMilli(), stream}, 1, rec.Key == nil
 	var err error
 	if rec.Key != nil {
 		if d.key, err = s.key.Decode(rec.Key); err != nil {

@@ -17,7 +17,11 @@ type node struct {
 	appends bool
 	// rekeys says that rows leave under another key than they came with.
 	rekeys bool
-	err    error // what is wrong with it, said when it is started
+	// windows says that its keys are of windows, and when those are over.
+	windows *windowTimes
+	// timedBy are the inputs whose records its rows have their times of; nil is all inputs.
+	timedBy []*node
+	err     error // what is wrong with it, said when it is started
 	// build makes the operator for a task: a *port of the node's types.
 	build func(b *builder) any
 }

@@ -32,13 +32,17 @@ type task struct {
 	applied, fetched atomic.Int64
 	moved            chan struct{} // closed and made anew when positions have moved; under the lock
 	noKey            atomic.Int64  // records that cannot be grouped, because they have no key
+	late             atomic.Int64  // rows that came when their windows were over
 
 	tables   map[*node]any
 	stores   []kept
 	decoders []*taskSource
 	keyErrs  []*error
 	later    []*deferred
-	single   bool // record by record: an operator depends on their order
+	times    map[place]*streamTime
+	ticks    []tick
+	loaded   []func() // when rows are restored
+	single   bool     // record by record: an operator depends on their order
 	failed   error
 
 	consumer   *embedlog.Consumer
@@ -104,7 +108,7 @@ func (t *task) deferTo(rank int, run func()) *deferred {
 
 // newTask makes the operators of a task.
 func (g *Graph) newTask(index int) *task {
-	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), tables: map[*node]any{}}
+	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}}
 	t.clock.version = 1
 	b := &builder{task: t, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
 	for _, o := range g.outputs {
@@ -273,6 +277,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 			decs = append(decs, ts.dec)
 		}
 	}
+	times, maxAhead := t.streamTime(at), t.g.opts.MaxAhead.Milliseconds()
 	size := chunk
 	if t.single {
 		size = 1
@@ -285,8 +290,9 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 		if t.g.tasks > 1 && rec.Key != nil && t.g.keyed && embedlog.KeyPartition(rec.Key, t.g.tasks) != rec.Partition {
 			return &MisplacedKeyError{Graph: t.g.name, Position: rec.Position(), Key: slices.Clone(rec.Key)}
 		}
+		times.see(rec.Timestamp.UnixMilli(), maxAhead)
 		for _, d := range decs {
-			if err := d.take(&rec); err != nil {
+			if err := d.take(&rec, times.Time); err != nil {
 				t.dead = append(t.dead, deadLetter(t.g.deadName(), &rec, err))
 				t.g.deadLetters.Add(1)
 			}
@@ -318,11 +324,10 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	for _, d := range decs {
 		d.flush()
 	}
-	for i := 0; i < len(t.later); i++ {
-		if d := t.later[i]; d.due {
-			d.due = false
-			d.run()
-		}
+	t.runLater()
+	for i := range t.ticks {
+		t.ticks[i].run()
+		t.runLater()
 	}
 	for _, e := range t.keyErrs {
 		if *e != nil {
@@ -335,6 +340,16 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	t.positions[at] = max(t.positions[at], end)
 	t.moveLocked()
 	return nil
+}
+
+// runLater runs the operators that wait for those before them.
+func (t *task) runLater() {
+	for i := 0; i < len(t.later); i++ {
+		if d := t.later[i]; d.due {
+			d.due = false
+			d.run()
+		}
+	}
 }
 
 func (t *task) moveLocked() {
@@ -400,6 +415,8 @@ type sourcePosition struct {
 	ID        string `json:"id"`
 	Partition int32  `json:"partition"`
 	Offset    int64  `json:"offset"`
+	// Times is the partition's stream time there.
+	Times *streamTime `json:"times,omitempty"`
 }
 
 func (t *task) progressKey() string { return fmt.Sprintf("task %d", t.index) }
@@ -419,7 +436,7 @@ func (t *task) commit(ctx context.Context) error {
 	}
 	p := progress{Definition: t.g.definition, Tasks: t.g.tasks}
 	for at, pos := range t.positions {
-		p.Positions = append(p.Positions, sourcePosition{at.topic, t.g.sources[at.topic].ID().String(), at.partition, pos})
+		p.Positions = append(p.Positions, sourcePosition{at.topic, t.g.sources[at.topic].ID().String(), at.partition, pos, t.times[at]})
 	}
 	slices.SortFunc(p.Positions, func(a, b sourcePosition) int {
 		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
@@ -545,6 +562,9 @@ func (t *task) restore(ctx context.Context) error {
 		}
 		t.positions[place{p.Topic, p.Partition}] = p.Offset
 		t.committed[place{p.Topic, p.Partition}] = p.Offset
+		if p.Times != nil {
+			t.times[place{p.Topic, p.Partition}] = p.Times
+		}
 	}
 	for _, s := range t.stores {
 		if seed.Is(seed.ViewAhead) {
@@ -562,6 +582,9 @@ func (t *task) restore(ctx context.Context) error {
 				return fmt.Errorf("restore %s: %w", s.label(), err)
 			}
 		}
+	}
+	for _, f := range t.loaded {
+		f()
 	}
 	return nil
 }

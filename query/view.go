@@ -54,7 +54,7 @@ func (v *View[K, V]) get(ctx context.Context, key K, wait func(*task) error) (va
 	}
 	index := int32(0)
 	if v.g.tasks > 1 {
-		index = embedlog.KeyPartition(raw, v.g.tasks)
+		index = embedlog.KeyPartition(placeOf(v.t.key, raw), v.g.tasks)
 	}
 	t, err := v.g.slots[index].get(ctx)
 	if err == nil {

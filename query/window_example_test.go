@@ -1,0 +1,68 @@
+package query_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/codec"
+	"github.com/x/embedlog/query"
+)
+
+// sold is a sale with the minute that it was made in.
+func sold(key, value string, minute int) embedlog.Record {
+	at := time.Date(2026, 1, 1, 12, minute, 0, 0, time.UTC)
+	return embedlog.Record{Key: []byte(key), Value: []byte(value), Timestamp: at}
+}
+
+func ExampleWindowed() {
+	ctx := context.Background()
+	db, err := embedlog.OpenMemory(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	sales, err := db.EnsureTopic(ctx, "sales", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	late, err := db.EnsureTopic(ctx, "late-sales", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	stream := query.From(sales, codec.String, codec.String)
+	perHalfHour := query.Tumbling(30 * time.Minute).Grace(5 * time.Minute).Retain(24 * time.Hour)
+	counts := query.Count(query.Windowed(stream, perHalfHour))
+	g := query.NewGraph(db, "shop", nil)
+	view := query.Add(g, "sold", counts)                // changes with every sale
+	final := query.Add(g, "final", query.Final(counts)) // has each window once, when it is over
+	query.To(g, query.Late(stream, perHalfHour), late)
+	if err := g.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+
+	if _, err := sales.Produce(ctx, sold("tea", "a", 1), sold("tea", "b", 29), sold("tea", "c", 34), sold("tea", "d", 28), sold("tea", "e", 35), sold("tea", "f", 27)); err != nil {
+		log.Fatal(err)
+	}
+	for row, err := range view.All(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(row.Key.Key, row.Key.Start.Format("15:04"), row.Value)
+	}
+	for row, err := range final.All(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("final:", row.Key.Key, row.Key.Start.Format("15:04"), row.Value)
+	}
+	fmt.Println("late:", g.Stats().Late)
+	// Output:
+	// tea 12:00 3
+	// tea 12:30 2
+	// final: tea 12:00 3
+	// late: 1
+}

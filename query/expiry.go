@@ -132,3 +132,9 @@ func (x *expiry[S]) add(e *entry[S]) {
 		x.ends.add(end, e.key)
 	}
 }
+
+// remove forgets a row that is taken away before its time.
+func (x *expiry[S]) remove(e *entry[S]) {
+	_, end := spanOf(e.key)
+	x.ends.remove(end, e.key)
+}

@@ -55,7 +55,7 @@ func (s *sourcePortOf[K, V]) to(f func([]sourced[K, V])) { s.outs = append(s.out
 
 func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) error {
 	d := sourced[K, V]{tombstone: rec.Value == nil}
-	d.time, d.weight, d.null = moment{rec.Timestamp.UnixMilli(), stream}, 1, rec.Key == nil
+	d.time, d.weight, d.null = moment{millisOf(rec.Timestamp), stream}, 1, rec.Key == nil
 	var err error
 	if rec.Key != nil {
 		if d.key, err = s.key.Decode(rec.Key); err != nil {

@@ -17,6 +17,13 @@ type moment struct {
 	stream int64
 }
 
+func (m moment) later(o moment) moment { return moment{max(m.ms, o.ms), max(m.stream, o.stream)} }
+
+// maxMillis bounds the times of records, 36 million years from 1970, so that sums have room.
+const maxMillis = 1 << 60
+
+func millisOf(t time.Time) int64 { return max(-maxMillis, min(t.UnixMilli(), maxMillis)) }
+
 // unknownTime is before all times: nothing is late, and nothing is over.
 const unknownTime = math.MinInt64
 

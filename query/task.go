@@ -290,7 +290,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 		if t.g.tasks > 1 && rec.Key != nil && t.g.keyed && embedlog.KeyPartition(rec.Key, t.g.tasks) != rec.Partition {
 			return &MisplacedKeyError{Graph: t.g.name, Position: rec.Position(), Key: slices.Clone(rec.Key)}
 		}
-		times.see(rec.Timestamp.UnixMilli(), maxAhead)
+		times.see(millisOf(rec.Timestamp), maxAhead)
 		for _, d := range decs {
 			if err := d.take(&rec, times.Time); err != nil {
 				t.dead = append(t.dead, deadLetter(t.g.deadName(), &rec, err))

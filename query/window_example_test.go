@@ -66,3 +66,71 @@ func ExampleWindowed() {
 	// final: tea 12:00 3
 	// late: 1
 }
+
+func ExampleFoldSessions() {
+	ctx := context.Background()
+	db, err := embedlog.OpenMemory(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	clicks, err := db.EnsureTopic(ctx, "clicks", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	visits, err := query.Materialize("visits", query.FoldSessions(
+		query.From(clicks, codec.String, codec.String), query.Session(5*time.Minute), codec.String,
+		func(pages string, _ string, page string) string { return pages + page },
+		func(_ string, earlier, later string) string { return earlier + later }))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := clicks.Produce(ctx, sold("ann", "a", 0), sold("ann", "b", 4), sold("ann", "c", 12), sold("ann", "d", 8)); err != nil {
+		log.Fatal(err)
+	}
+	for row, err := range visits.All(ctx) { // the last one has made one of two
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(row.Key.Key, row.Key.Start.Format("15:04"), row.Key.End.Format("15:04"), row.Value)
+	}
+	// Output:
+	// ann 12:00 12:12 abcd
+}
+
+func ExampleJoinStreams() {
+	ctx := context.Background()
+	db, err := embedlog.OpenMemory(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	orders, err := db.EnsureTopic(ctx, "orders", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	payments, err := db.EnsureTopic(ctx, "payments", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	paid := query.JoinStreams(query.From(orders, codec.String, codec.String), query.From(payments, codec.String, codec.String),
+		query.Within(time.Hour).Before(0), func(_ string, order, payment string) string { return order + " " + payment })
+	view, err := query.Materialize("paid", query.Reduce(paid, func(a, b string) string { return a + ", " + b }))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := orders.Produce(ctx, sold("ann", "tea", 10), sold("bob", "milk", 10)); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := payments.Produce(ctx, sold("ann", "4.50", 12), sold("bob", "0.90", 9)); err != nil {
+		log.Fatal(err)
+	}
+	for row, err := range view.All(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(row.Key, row.Value)
+	}
+	// Output:
+	// ann tea 4.50
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,8 +17,8 @@ import (
 	"github.com/x/embedlog/codec"
 )
 
-// epoch is when the times of the tests begin: a multiple of all their windows.
-const epoch = 1_000_000_020_000
+// epoch is when the times of the tests begin: a multiple of all their windows. It is today, because old records are deleted.
+var epoch = time.Now().Truncate(time.Hour).UnixMilli()
 
 // at produces "key=value@ms" in the partition of the key, or "p:key=value@ms" in partition p; the key - is none.
 func (f *fixture) at(top *embedlog.Topic, rows string) {
@@ -98,7 +99,7 @@ func TestTumbling(t *testing.T) {
 	f := newFixture(t, 1)
 	def := Tumbling(10 * ms).Grace(5 * ms).Retain(30 * ms)
 	var counts, finals *View[WindowKey[string], int64]
-	g := f.graphOf(nil, func(g *Graph) {
+	g := f.graphOf(atClose, func(g *Graph) {
 		table := Count(Windowed(f.stream(), def))
 		counts, finals = Add(g, "counts", table), Add(g, "finals", Final(table))
 		To(g, Late(f.stream(), def), f.topic("late", 1))
@@ -185,52 +186,69 @@ func TestWindowsExpire(t *testing.T) {
 	}
 }
 
-// empty waits until a graph has neither rows nor entries in its stores.
+// atClose has a graph commit when it is closed, and not before: what tests look at then is there.
+var atClose = &Options{CommitInterval: time.Hour}
+
+// soon waits until a topic has some records.
+func (f *fixture) soon(what, topic, want string) {
+	f.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		got := f.records(topic)
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.Fatalf("%s: %q, want %q", what, got, want)
+		}
+	}
+}
+
+// empty waits until a graph has neither rows nor entries in its stores, nor rows in its changelogs.
 func (f *fixture) empty(g *Graph) {
 	f.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		left := 0
 		tasks, err := g.all(f.ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
+		entries, rows := 0, 0
 		for _, task := range tasks {
 			task.clock.RLock()
 			for _, s := range task.stores {
-				left += s.entries()
+				entries += s.entries()
 			}
 			task.clock.RUnlock()
 		}
-		if left == 0 {
-			break
+		if entries == 0 { // what is committed is on its way to the changelogs at least
+			for _, s := range tasks[0].stores {
+				rows += f.changelogRows(g.changelogName(s.label()))
+			}
+			if rows == 0 {
+				return
+			}
 		}
 		if time.Now().After(deadline) {
-			f.Fatalf("%d rows are left", left)
+			f.Fatalf("%d entries and %d rows of changelogs are left", entries, rows)
 		}
 	}
-	// And so it is in the changelogs.
-	tasks, err := g.all(f.ctx)
+}
+
+func (f *fixture) changelogRows(name string) int {
+	f.Helper()
+	top, err := f.db.Topic(name)
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, s := range tasks[0].stores {
-		rows := map[string]bool{}
-		top, err := f.db.Topic(g.changelogName(s.label()))
+	rows := map[string]bool{}
+	for rec, err := range top.Scan(f.ctx, nil) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		for rec, err := range top.Scan(f.ctx, nil) {
-			if err != nil {
-				f.Fatal(err)
-			}
-			if rows[string(rec.Key)] = true; rec.Value == nil {
-				delete(rows, string(rec.Key))
-			}
-		}
-		if len(rows) > 0 {
-			f.Errorf("the changelog of %s has %d rows", s.label(), len(rows))
+		if rows[string(rec.Key)] = true; rec.Value == nil {
+			delete(rows, string(rec.Key))
 		}
 	}
+	return len(rows)
 }
 
 // What was late stays late after a restart, and what was final is not final again.
@@ -239,7 +257,7 @@ func TestWindowsAfterRestart(t *testing.T) {
 	sink := f.topic("out", 1)
 	var v *View[WindowKey[string], int64]
 	start := func() *Graph {
-		return f.graphOf(nil, func(g *Graph) {
+		return f.graphOf(atClose, func(g *Graph) {
 			table := Count(Windowed(f.stream(), Tumbling(10*ms).Retain(100*ms)))
 			v = Add(g, "v", table)
 			To(g, Map(Final(table).Changes(), codec.String, func(w WindowKey[string], n int64) (string, string) {
@@ -450,5 +468,21 @@ func TestEachWindow(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("size %d by %d, time %d: %v, want %v", size, advance, at, got, want)
 		}
+	}
+}
+
+// fuzzRow decodes a row of a changelog; what is one is encoded to what is decoded again.
+func fuzzRow[V any](t *testing.T, c rowCodec[V], b []byte) {
+	v, err := c.decode(&embedlog.Record{Value: b})
+	if err != nil {
+		return
+	}
+	value, headers, err := c.append(nil, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.decode(&embedlog.Record{Value: value, Headers: headers})
+	if err != nil || !reflect.DeepEqual(v, again) {
+		t.Errorf("%v is %v when it is decoded again: %v", v, again, err)
 	}
 }

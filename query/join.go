@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/x/embedlog/internal/seed"
 )
@@ -189,7 +190,11 @@ func enriched[K, V, W, R any](kind string, s *Stream[K, V], t *Table[K, W], f fu
 			out.emit(buf)
 		})
 		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
-			waiting = append(waiting, ds...)
+			for i := range ds {
+				d := ds[i]
+				d.raw = slices.Clone(d.raw) // it may be a part of what the next batch of this chunk is written over
+				waiting = append(waiting, d)
+			}
 			op.due = true
 		})
 		return out

@@ -13,6 +13,10 @@ var (
 	ErrClosed = embedlog.ErrClosed
 	// ErrNotStarted says that the graph was not started yet.
 	ErrNotStarted = errors.New("query: the graph is not started")
+	// ErrStarted says that something was added to a graph that runs.
+	ErrStarted = errors.New("query: the graph has been started")
+	// ErrOtherGraph says that a snapshot is of another graph than the view.
+	ErrOtherGraph = errors.New("query: the snapshot is of another graph")
 	// ErrInterrupted says that a part of the graph began again from its last commit while the call waited for it. It may be called again.
 	ErrInterrupted = errors.New("query: the view was restored meanwhile")
 	// ErrGap is matched by *GapError.

@@ -46,6 +46,7 @@ type Graph struct {
 	mu         sync.Mutex
 	outputs    []output
 	started    bool
+	misuse     error // what was added too late
 	names      map[string]bool
 	storeNames *storeNames
 	detach     []func()
@@ -141,12 +142,14 @@ func (g *Graph) deadName() string     { return g.name + "-dead-letter" }
 // Name is the graph's name.
 func (g *Graph) Name() string { return g.name }
 
-// add takes an output, before the graph is started.
+// add takes an output, before the graph is started. Afterwards it is an error of all that is read from the graph: nobody would notice
+// a sink that does nothing.
 func (g *Graph) add(o output) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.started {
-		panic(fmt.Sprintf("query: %s %s is added to graph %s, which has been started", o.kind, o.name, g.name))
+		g.misuse = fmt.Errorf("%w: %s %s was added afterwards", ErrStarted, o.kind, o.name)
+		return
 	}
 	g.outputs = append(g.outputs, o)
 }

@@ -669,3 +669,34 @@ func TestCloseCommitsAll(t *testing.T) {
 		}
 	}
 }
+
+// What is added too late, or read from another graph's snapshot, is an error and no panic.
+func TestWrongOrder(t *testing.T) {
+	f := newFixture(t, 1)
+	v := view(f, f.table())
+	f.put(f.top, "a=1")
+	s, err := v.Graph().Snapshot(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	other, err := Materialize("other", f.table())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := other.In(s).Get("a"); !errors.Is(err, ErrOtherGraph) {
+		t.Errorf("of another graph: %v", err)
+	}
+	for _, err := range other.In(s).All() {
+		if !errors.Is(err, ErrOtherGraph) {
+			t.Errorf("of another graph: %v", err)
+		}
+	}
+	late := Add(v.Graph(), "late", Count(f.stream()))
+	if _, _, err := late.Get(f.ctx, "a"); !errors.Is(err, ErrStarted) || !strings.Contains(err.Error(), "view late") {
+		t.Errorf("added late: %v", err)
+	}
+	if _, _, err := late.In(s).Get("a"); !errors.Is(err, ErrStarted) {
+		t.Errorf("added late, in a snapshot: %v", err)
+	}
+}

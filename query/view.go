@@ -77,7 +77,7 @@ func (g *Graph) ready() error {
 	if !g.started {
 		return ErrNotStarted
 	}
-	return nil
+	return g.misuse
 }
 
 // all are the tasks of a graph, when each has its rows.
@@ -307,11 +307,25 @@ type SnapshotRows[K, V any] struct {
 // In is a view of the snapshot's graph, as it is there.
 func (v *View[K, V]) In(s *Snapshot) *SnapshotRows[K, V] { return &SnapshotRows[K, V]{s, v} }
 
+// check says whether the snapshot has the view.
+func (r *SnapshotRows[K, V]) check() error {
+	if r.s.g != r.v.g {
+		return fmt.Errorf("view %s: %w", r.v.name, ErrOtherGraph)
+	}
+	if err := r.v.g.ready(); err != nil {
+		return fmt.Errorf("view %s: %w", r.v.name, err)
+	}
+	return nil
+}
+
 // Get is the row of a key.
 func (r *SnapshotRows[K, V]) Get(key K) (value V, found bool, err error) {
 	raw, err := r.v.t.key.Append(nil, key)
 	if err != nil {
 		return value, false, fmt.Errorf("view %s: encode the key: %w", r.v.name, err)
+	}
+	if err := r.check(); err != nil {
+		return value, false, err
 	}
 	for i, t := range r.s.tasks {
 		rows := t.tables[r.v.t.n].(rowReader[V])
@@ -370,6 +384,10 @@ const page = 256
 // walk merges the tasks' rows.
 func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 	return func(yield func(Row[K, V], error) bool) {
+		if err := r.check(); err != nil {
+			yield(Row[K, V]{}, err)
+			return
+		}
 		type cursor struct {
 			rows []row[V]
 			next *string

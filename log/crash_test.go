@@ -651,7 +651,7 @@ func TestCrashUnnoticed(t *testing.T) {
 // one ended.
 func TestCrashStates(t *testing.T) {
 	smallLog(t, 2048)
-	x := &crashtest.Explorer{Workloads: crashWorkloads(), PerRun: 4}
+	x := &crashtest.Explorer{Workloads: crashWorkloads(), PerRun: 4, Step: 20000 / testcount.N(20000)}
 	states := envInt(t, "EMBEDLOG_CRASH_STATES", testcount.N(20000))
 	from := envInt(t, "EMBEDLOG_CRASH_FROM", 0)
 	x.Progress = func(pass int, totals crashtest.Totals) {

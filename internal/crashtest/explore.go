@@ -65,19 +65,23 @@ type Explorer struct {
 	Workloads []Workload
 	// PerRun is how many states of each frozen file system are looked at.
 	PerRun int
+	// Step is how far one operation that is tried is from the next; zero is each. A pass begins one further
+	// than the one before.
+	Step int
 	// Progress, if not nil, is told the totals after each pass.
 	Progress func(pass int, t Totals)
 }
 
 // Explore makes passes until at least states crash states were checked, beginning
-// with the pass of number from. A pass tries every operation of every workload,
-// each pass with other cuts and other states. It stops at the first error.
+// with the pass of number from. A pass tries every operation of every workload
+// (see Step), each pass with other cuts and other states. It stops at the first error.
 func (x *Explorer) Explore(from, states int) (Totals, error) {
 	var all Totals
+	step := max(x.Step, 1)
 	for pass := from; all.States < states; pass++ {
 		var this Totals
 		for i := range x.Workloads {
-			for k := 0; ; k++ {
+			for k := pass % step; ; k += step {
 				done, t, err := x.Point(i, k, pass)
 				this.add(t)
 				if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +31,8 @@ type DB struct {
 	out         atomic.Int32 // functions of the user's that run: see callOut
 
 	mu      sync.Mutex
-	closed  bool
+	closes  bool                // Close has been called
+	closed  bool                // nothing new begins
 	closers map[closer]struct{} // what has to end before the engine does
 	done    chan struct{}       // closed when Close is through
 	err     error               // what Close found
@@ -92,23 +95,47 @@ func (db *DB) Close() error {
 		return err
 	}
 	db.mu.Lock()
-	if db.closed {
+	if db.closes {
 		db.mu.Unlock()
 		<-db.done
 		return db.err
 	}
-	db.closed = true
-	var ending sync.WaitGroup // at once: each may wait for a coordinator that nobody reaches
-	for c := range db.closers {
-		ending.Go(c.closeWithDB)
+	db.closes = true
+	for !db.closed {
+		first := db.endings() // they may need all the rest
+		db.closed = len(first) == 0
+		db.mu.Unlock()
+		end(first)
+		db.mu.Lock()
 	}
+	rest := slices.Collect(maps.Keys(db.closers))
 	db.mu.Unlock()
-	ending.Wait()
+	end(rest)
 	db.stopVersion()
 	db.err = db.engine.Close()
 	db.version.Add(1) // what handles remember is from before
 	close(db.done)
 	return db.err
+}
+
+// endings takes the functions of BeforeClose out of what has to be closed.
+func (db *DB) endings() (list []closer) {
+	for c := range db.closers {
+		if _, ok := c.(*ending); ok {
+			list = append(list, c)
+			delete(db.closers, c)
+		}
+	}
+	return list
+}
+
+// end closes at once: each may wait for a coordinator that nobody reaches.
+func end(list []closer) {
+	var ending sync.WaitGroup
+	for _, c := range list {
+		ending.Go(c.closeWithDB)
+	}
+	ending.Wait()
 }
 
 // opened registers something that ends before the engine does.

@@ -9,9 +9,9 @@ func (db *DB) AutoCreatesTopics() bool { return db.autoCreate }
 // DefaultPartitions is how many partitions a topic gets that says nothing else.
 func (db *DB) DefaultPartitions() int { return max(db.partitions, 1) }
 
-// BeforeClose has f called by Close, before anything of the database is closed that
-// f might still use. f returns when what it ends has ended. cancel takes it back.
-// After Close it fails with ErrClosed.
+// BeforeClose has f called by Close before anything of the database is closed: all calls
+// still work in f. f returns when what it ends has ended. Functions are called at the same
+// time. cancel takes it back. After Close it fails with ErrClosed.
 func (db *DB) BeforeClose(f func()) (cancel func(), err error) {
 	c := &ending{f}
 	if err := db.opened(c); err != nil {

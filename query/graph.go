@@ -402,8 +402,7 @@ func passes(err error) bool {
 // Close commits what has changed, and ends the graph: reads fail with an error that matches ErrClosed. A graph of its name, started later,
 // goes on where this one was. An error is the last commit's: what it would have written is computed again. Close may be called more than once.
 //
-// DB.Close closes graphs, too, and may leave out the last commit, since transactions end at the same time: nothing is lost, but what sinks
-// had not appended yet comes with the next start.
+// DB.Close closes graphs, too, in the same way.
 func (g *Graph) Close() error {
 	g.mu.Lock()
 	started := g.started

@@ -123,15 +123,19 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 			"Quotas":        quiet(func() { db.Quotas() }),
 			"ResetGroup":    func() error { return first(db.ResetGroup(ctx, "g", ResetSpec{Topics: []string{"t"}, To: Earliest})) },
 			"ServeCommands": func() error { return serveClosed(ctx, db) },
-			"SetUser":       func() error { return db.SetUser(ctx, "ann", "secret") },
-			"Stats":         quiet(func() { db.Stats() }),
-			"Sync":          func() error { return db.Sync(ctx) },
-			"Topic":         func() error { return first(db.Topic("t")) },
-			"Topics":        quiet(func() { db.Topics() }),
-			"Transactor":    func() error { return first(db.Transactor(ctx, TxnOptions{ID: "task"})) },
-			"Update":        func() error { return db.Update(ctx, func(*Txn) error { return nil }) },
-			"Users":         quiet(func() { db.Users() }),
-			"Verify":        func() error { return first(db.Verify(ctx)) },
+			"StateDir": func() error {
+				_, _, err := db.StateDir()
+				return err
+			},
+			"SetUser":    func() error { return db.SetUser(ctx, "ann", "secret") },
+			"Stats":      quiet(func() { db.Stats() }),
+			"Sync":       func() error { return db.Sync(ctx) },
+			"Topic":      func() error { return first(db.Topic("t")) },
+			"Topics":     quiet(func() { db.Topics() }),
+			"Transactor": func() error { return first(db.Transactor(ctx, TxnOptions{ID: "task"})) },
+			"Update":     func() error { return db.Update(ctx, func(*Txn) error { return nil }) },
+			"Users":      quiet(func() { db.Users() }),
+			"Verify":     func() error { return first(db.Verify(ctx)) },
 		}},
 		{transactor, table{
 			"Begin": func() error { return first(transactor.Begin(ctx)) },

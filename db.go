@@ -29,6 +29,7 @@ type DB struct {
 	stopVersion func()
 	sessions    txnSessions  // of transactions without an id
 	out         atomic.Int32 // functions of the user's that run: see callOut
+	volatile    bool         // nothing outlives it
 
 	mu      sync.Mutex
 	closes  bool                // Close has been called
@@ -57,7 +58,13 @@ func Open(dir string, o *Options) (*DB, error) {
 
 // OpenMemory opens an empty database that is in memory alone and gone when it is
 // closed. It is otherwise the same; what is synced costs nothing.
-func OpenMemory(o *Options) (*DB, error) { return open("memory", vfs.NewMem(vfs.Volatile()), o) }
+func OpenMemory(o *Options) (*DB, error) {
+	db, err := open("memory", vfs.NewMem(vfs.Volatile()), o)
+	if err == nil {
+		db.volatile = true
+	}
+	return db, err
+}
 
 // OpenFS opens the database in a file system of this module's, for its tests.
 func OpenFS(fs vfs.FS, o *Options) (*DB, error) { return open("memory", fs, o) }
@@ -158,6 +165,19 @@ func (db *DB) closing(c closer) {
 
 // Engine is what the other packages of this module build on.
 func (db *DB) Engine() *engine.Engine { return db.engine }
+
+// StateDir is the directory "views" in the database's, where package query keeps what it can make again from topics: checkpoints and
+// stores. It is made when it is not there. dir is its name for others; it is empty where the database is in no directory
+// of the system's. files is nil where nothing outlives the database (OpenMemory).
+func (db *DB) StateDir() (files vfs.FS, dir string, err error) {
+	if db.isClosed() {
+		return nil, "", ErrClosed
+	}
+	if db.volatile {
+		return nil, "", nil
+	}
+	return db.engine.StateDir()
+}
 
 func (db *DB) isClosed() bool {
 	db.mu.Lock()

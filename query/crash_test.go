@@ -55,7 +55,8 @@ func crashGraph(ctx context.Context, db *embedlog.DB, level embedlog.Durability)
 	if out, err = db.EnsureTopic(ctx, "out", nil); err != nil {
 		return
 	}
-	g := NewGraph(db, "g", &Options{CommitInterval: 5 * time.Millisecond})
+	g := NewGraph(db, "g", &Options{CommitInterval: 5 * time.Millisecond, CheckpointInterval: 1})
+	g.checkpointAfter = 1
 	s := From(orders, codec.String, codec.Int64)
 	v = Add(g, "spent", Sum(s, func(_ string, n int64) int64 { return n }))
 	To(g, Map(s, codec.String, func(key string, n int64) (string, string) { return "one", fmt.Sprint(key, "=", n) }), out)

@@ -23,6 +23,8 @@ var (
 	ErrGap = errors.New("query: records are missing")
 	// ErrDefinition is matched by *DefinitionError.
 	ErrDefinition = errors.New("query: the graph was started with another definition")
+	// ErrState is matched by *StateError.
+	ErrState = errors.New("query: the changelogs do not have what was committed")
 	// ErrRunning says that a graph of this name runs on this database.
 	ErrRunning = errors.New("query: a graph of this name runs already")
 )

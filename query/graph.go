@@ -23,6 +23,11 @@ type Options struct {
 	MaxAhead time.Duration
 	// OneTask has one task read all partitions, whatever the graph is. It is for topics whose records are not where their keys belong.
 	OneTask bool
+	// CheckpointInterval is how often the rows that are in memory are written to a file of the database's at most, so that a restart reads the changelogs
+	// from there on. It is done when the changelogs have got as many records since the last one as there are rows, and when the graph is
+	// closed: the disk takes about twice what changelogs alone take, and a restart reads no more than twice the rows. Zero
+	// means a minute; negative is never.
+	CheckpointInterval time.Duration
 	// Logger is told when a task is started again, and why. Nil is silent.
 	Logger *slog.Logger
 }
@@ -68,6 +73,9 @@ type Graph struct {
 	closeErr    error // of the last commit; under mu
 	deadLetters atomic.Int64
 	restarts    atomic.Int64
+	saved       saveStats
+
+	checkpointAfter int64 // records; see there
 }
 
 // output is a view or a sink.
@@ -115,7 +123,7 @@ func (s *slot) get(ctx context.Context) (*task, error) {
 
 // NewGraph makes a graph. What it keeps is in topics that begin with its name.
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
-	g := &Graph{db: db, name: name, names: map[string]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}}
+	g := &Graph{db: db, name: name, names: map[string]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
 	if o != nil {
 		g.opts = *o
 	}
@@ -124,6 +132,9 @@ func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
 	}
 	if g.opts.MaxAhead == 0 {
 		g.opts.MaxAhead = defaultMaxAhead
+	}
+	if g.opts.CheckpointInterval == 0 {
+		g.opts.CheckpointInterval = defaultCheckpointInterval
 	}
 	return g
 }
@@ -435,11 +446,23 @@ type Stats struct {
 	Late int64
 	// Restarts is how often a task began again after something that passes had gone wrong.
 	Restarts int64
+	// RestoredRows is how many rows were there from checkpoints, or stores on disk, when tasks began; RestoredRecords how many records were
+	// read from changelogs for what came after.
+	RestoredRows, RestoredRecords int64
+	// Checkpoints is how many were written, CheckpointBytes the length of the last one. CheckpointsRefused were there and could not be used.
+	Checkpoints, CheckpointBytes, CheckpointsRefused int64
+	// CheckpointStop is the longest time for which a checkpoint kept a task from going on.
+	CheckpointStop time.Duration
 }
 
 // Stats returns the counters.
 func (g *Graph) Stats() Stats {
-	s := Stats{Tasks: g.tasks, DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load()}
+	s := Stats{
+		Tasks: g.tasks, DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(),
+		RestoredRows: g.saved.rows.Load(), RestoredRecords: g.saved.records.Load(),
+		Checkpoints: g.saved.written.Load(), CheckpointBytes: g.saved.bytes.Load(), CheckpointsRefused: g.saved.refused.Load(),
+		CheckpointStop: time.Duration(g.saved.stop.Load()),
+	}
 	for i := range g.slots {
 		g.slots[i].mu.Lock()
 		if t := g.slots[i].task; t != nil {

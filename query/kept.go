@@ -1,9 +1,11 @@
 package query
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/x/embedlog"
 )
@@ -18,6 +20,14 @@ type kept interface {
 	committed()
 	// entries are the rows that take memory, deleted ones too.
 	entries() int
+	// count is how many rows there are.
+	count() int
+	// dump calls f for the rows of a version that is pinned, in the order of their keys. It holds the lock for some at a time, and says how long.
+	dump(ctx context.Context, version uint64, held func(time.Duration), f func(key string, row []byte) error) error
+	// expect makes room for rows, load takes some of a checkpoint, clear forgets what was taken.
+	expect(rows int)
+	load(b *block) error
+	clear()
 	// restore takes a record of the changelog.
 	restore(rec *embedlog.Record) error
 }
@@ -57,6 +67,57 @@ func newKept[V any](b *builder, name string, c rowCodec[V]) *store[V] {
 func (k *keptStore[V]) label() string { return k.name }
 func (k *keptStore[V]) size() int     { return k.bytes }
 func (k *keptStore[V]) entries() int  { return len(k.rows) }
+func (k *keptStore[V]) count() int    { return k.live }
+func (k *keptStore[V]) expect(n int)  { k.reset(n) }
+func (k *keptStore[V]) clear()        { k.reset(0) }
+
+func (k *keptStore[V]) dump(ctx context.Context, version uint64, held func(time.Duration), f func(key string, row []byte) error) error {
+	rows := storeRows[V, V]{k.store, same[V]}
+	var some []row[V]
+	var value, buf []byte
+	for next := new(string); next != nil; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		k.c.RLock()
+		began := time.Now()
+		some, next = rows.page(some[:0], version, *next, "", page)
+		held(time.Since(began))
+		k.c.RUnlock()
+		for _, r := range some {
+			v, headers, err := k.codec.append(value[:0], r.val)
+			if err != nil {
+				return fmt.Errorf("encode a row of %s: %w", k.name, err)
+			}
+			value = v
+			buf = appendRow(buf[:0], v, headers)
+			if err := f(r.key, buf); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (k *keptStore[V]) load(b *block) error {
+	var rec embedlog.Record
+	last, _, any := k.order.Max()
+	return b.each(func(key string, row []byte) error {
+		if any && key <= last {
+			return fmt.Errorf("%w: keys of %s are not in order", errCheckpoint, k.name)
+		}
+		last, any = key, true
+		if err := readRow(&rec, row); err != nil {
+			return fmt.Errorf("a row of %s: %w", k.name, err)
+		}
+		v, err := k.codec.decode(&rec)
+		if err != nil {
+			return fmt.Errorf("decode a row of %s: %w", k.name, err)
+		}
+		k.store.load(key, v)
+		return nil
+	})
+}
 
 func (k *keptStore[V]) changes(recs []embedlog.Record, topic string, partition int32) ([]embedlog.Record, error) {
 	for _, e := range k.changed {

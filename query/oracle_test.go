@@ -439,7 +439,10 @@ func oracleCase(t *testing.T, seed uint64) {
 		if w.b, err = db.EnsureTopic(ctx, "b", &embedlog.TopicConfig{Partitions: partitions}); err != nil {
 			t.Fatal(err)
 		}
-		graph := NewGraph(db.DB, "g", &Options{CommitInterval: interval})
+		graph := NewGraph(db.DB, "g", &Options{CommitInterval: interval, CheckpointInterval: 1})
+		if seed%2 == 0 {
+			graph.checkpointAfter = 1
+		}
 		for i, e := range exprs {
 			views = append(views, Add(graph, fmt.Sprint("v", i), e.build(w)))
 		}

@@ -3,6 +3,7 @@ package query
 import (
 	"slices"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/tidwall/btree"
@@ -62,7 +63,8 @@ type clock struct {
 	sync.RWMutex
 	version uint64
 	pins    []uint64 // of snapshots, ascending; one each
-	unpin   []func() // of the stores: no snapshot is left
+	// unpin of the stores drops some of what was kept, when no snapshot is left; more says that there is more of it.
+	unpin []func() (more bool)
 }
 
 // pin keeps the rows of now for a reader. The lock is held, for writing.
@@ -71,18 +73,24 @@ func (c *clock) pin() uint64 {
 	return c.version
 }
 
-// release ends a pin.
-func (c *clock) release(version uint64) {
+// release ends a pin. It returns for how long it held the lock at once, at most.
+func (c *clock) release(version uint64) (stop time.Duration) {
 	c.Lock()
-	defer c.Unlock()
 	if i := slices.Index(c.pins, version); i >= 0 {
 		c.pins = slices.Delete(c.pins, i, i+1)
 	}
-	if len(c.pins) == 0 {
+	for more := true; more && len(c.pins) == 0; {
+		began := time.Now()
+		more = false
 		for _, f := range c.unpin {
-			f()
+			more = f() || more
 		}
+		stop = max(stop, time.Since(began))
+		c.Unlock() // a snapshot may have a million of them, and others wait
+		c.Lock()
 	}
+	c.Unlock()
+	return stop
 }
 
 // wants says whether a snapshot needs a value that was written at from and is replaced now.
@@ -168,6 +176,19 @@ func (s *store[V]) restored(key []byte, v V, there bool) {
 	}
 }
 
+// load sets a row that is not there; the keys come in their order. The key is kept.
+func (s *store[V]) load(key string, v V) {
+	e := &entry[V]{key: key, is: state[V]{v, true, s.c.version}}
+	s.rows[key] = e
+	s.order.Load(key, e)
+	s.live++
+}
+
+// reset removes all rows, with room for some others. It is for a store that nobody reads yet.
+func (s *store[V]) reset(room int) {
+	s.rows, s.order, s.live = make(map[string]*entry[V], room), btree.Map[string, *entry[V]]{}, 0
+}
+
 // committed forgets what was changed: the next changes are counted anew.
 func (s *store[V]) committed() {
 	for i, e := range s.changed {
@@ -178,14 +199,20 @@ func (s *store[V]) committed() {
 	s.changed, s.bytes = s.changed[:0], 0
 }
 
-// forget drops what was kept for snapshots, when none is left.
-func (s *store[V]) forget() {
-	for i, e := range s.old {
+// forgetAtOnce is how many entries forget looks at.
+const forgetAtOnce = 1 << 12
+
+// forget drops some of what was kept for snapshots, when none is left; more says that there is more.
+func (s *store[V]) forget() (more bool) {
+	for n := 0; n < forgetAtOnce && len(s.old) > 0; n++ {
+		last := len(s.old) - 1
+		e := s.old[last]
+		s.old[last] = nil
+		s.old = s.old[:last]
 		e.kept, e.older = false, nil
 		s.tidy(e)
-		s.old[i] = nil
 	}
-	s.old = s.old[:0]
+	return len(s.old) > 0
 }
 
 // tidy removes an entry that nobody needs.

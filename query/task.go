@@ -53,6 +53,7 @@ type task struct {
 	committing chan error      // nil when no commit is under way
 	writing    context.Context // of commits
 	giveUp     context.CancelFunc
+	saver      *saver // from restore on
 }
 
 // place is a partition of a source.
@@ -132,6 +133,9 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 			if e := <-t.committing; err == nil {
 				err = e
 			}
+		}
+		if t.saver != nil {
+			t.saver.wait()
 		}
 	}()
 	// Whoever had the id before cannot commit any more, and what he committed is seen.
@@ -262,12 +266,17 @@ func (t *task) last(why error) error {
 			return err
 		}
 	}
-	if err := t.commit(); err != nil || t.committing == nil {
+	if err := t.commit(); err != nil {
 		return err
 	}
-	err := <-t.committing
-	t.committing = nil
-	return err
+	if t.committing != nil {
+		err := <-t.committing
+		if t.committing = nil; err != nil {
+			return err
+		}
+	}
+	t.saver.close()
+	return nil
 }
 
 // closePatience bounds the last commits.
@@ -413,6 +422,8 @@ type progress struct {
 	Definition string           `json:"definition"`
 	Tasks      int              `json:"tasks"`
 	Positions  []sourcePosition `json:"positions"`
+	// Rows is how many each store has: see restore.
+	Rows map[string]int64 `json:"rows,omitempty"`
 }
 
 type sourcePosition struct {
@@ -439,7 +450,10 @@ func (t *task) commit() error {
 			return err
 		}
 	}
-	p := progress{Definition: t.g.definition, Tasks: t.g.tasks}
+	p := progress{Definition: t.g.definition, Tasks: t.g.tasks, Rows: map[string]int64{}}
+	for _, s := range t.stores {
+		p.Rows[s.label()] = int64(s.count())
+	}
 	for at, pos := range t.positions {
 		p.Positions = append(p.Positions, sourcePosition{at.topic, t.g.sources[at.topic].ID().String(), at.partition, pos, t.times[at]})
 	}
@@ -460,6 +474,7 @@ func (t *task) commit() error {
 	for _, s := range t.stores {
 		s.committed()
 	}
+	c := t.saver.begin(string(text), len(rows)-1)
 	t.clock.Unlock()
 	dead := len(t.dead) > 0
 	if t.dead = nil; !seed.Is(seed.ViewSinkTwice) {
@@ -470,12 +485,16 @@ func (t *task) commit() error {
 	}
 	done := make(chan error, 1)
 	t.committing = done
-	go func() { done <- t.write(t.writing, rows, keyed, dead) }()
+	go func() {
+		err := t.write(t.writing, rows, keyed, dead, c)
+		t.saver.committed(c, err)
+		done <- err
+	}()
 	return nil
 }
 
 // write is the transaction: rows name their partitions, keyed records go where their keys belong.
-func (t *task) write(ctx context.Context, rows, keyed []embedlog.Record, dead bool) error {
+func (t *task) write(ctx context.Context, rows, keyed []embedlog.Record, dead bool, c *commitOf) error {
 	if t.g.weak { // rows must not survive the records that they are of
 		if err := t.g.db.Sync(ctx); err != nil {
 			return err
@@ -491,7 +510,11 @@ func (t *task) write(ctx context.Context, rows, keyed []embedlog.Record, dead bo
 		return err
 	}
 	defer x.Abort(context.WithoutCancel(ctx)) // does nothing after Commit
-	if err := inParts(rows, func(recs []embedlog.Record) error { _, err := x.ProduceTo(ctx, recs...); return err }); err != nil {
+	if err := inParts(rows, func(recs []embedlog.Record) error {
+		pos, err := x.ProduceTo(ctx, recs...)
+		c.produced(pos)
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := inParts(keyed, func(recs []embedlog.Record) error { _, err := x.Produce(ctx, recs...); return err }); err != nil {
@@ -533,63 +556,4 @@ func (t *task) assignment() (list []embedlog.Position) {
 		}
 	}
 	return list
-}
-
-// restore reads what was committed: rows from the changelogs, and where they are of.
-func (t *task) restore(ctx context.Context) error {
-	top, err := t.g.db.Topic(t.g.progressName())
-	if err != nil {
-		return err
-	}
-	var found *progress
-	for rec, err := range top.Scan(ctx, nil) {
-		if err != nil {
-			return err
-		}
-		if string(rec.Key) != t.progressKey() {
-			continue
-		}
-		found = new(progress)
-		if err := json.Unmarshal(rec.Value, found); err != nil {
-			return fmt.Errorf("progress of %s: %w", t.g.name, err)
-		}
-	}
-	if found == nil {
-		return nil // and nothing in the changelogs: they are written together
-	}
-	if found.Definition != t.g.definition || found.Tasks != t.g.tasks {
-		return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.g.tasks}
-	}
-	for _, p := range found.Positions {
-		src := t.g.sources[p.Topic]
-		if src == nil || src.ID().String() != p.ID {
-			return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.g.tasks, Topic: p.Topic}
-		}
-		t.positions[place{p.Topic, p.Partition}] = p.Offset
-		t.committed[place{p.Topic, p.Partition}] = p.Offset
-		if p.Times != nil {
-			t.times[place{p.Topic, p.Partition}] = p.Times
-		}
-	}
-	for _, s := range t.stores {
-		if seed.Is(seed.ViewAhead) {
-			continue
-		}
-		top, err := t.g.db.Topic(t.g.changelogName(s.label()))
-		if err != nil {
-			return err
-		}
-		for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{int32(t.index)}}) {
-			if err == nil {
-				err = s.restore(&rec)
-			}
-			if err != nil {
-				return fmt.Errorf("restore %s: %w", s.label(), err)
-			}
-		}
-	}
-	for _, f := range t.loaded {
-		f()
-	}
-	return nil
 }

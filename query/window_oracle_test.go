@@ -267,7 +267,10 @@ func windowOracleCase(t *testing.T, seed uint64) {
 			}
 			return s
 		}
-		g = NewGraph(db.DB, "g", &Options{CommitInterval: intervals[r.IntN(3)], MaxAhead: time.Duration(c.bound) * ms})
+		g = NewGraph(db.DB, "g", &Options{CommitInterval: intervals[r.IntN(3)], MaxAhead: time.Duration(c.bound) * ms, CheckpointInterval: 1})
+		if seed%2 == 0 {
+			g.checkpointAfter = 1
+		}
 		a, b := stream("a"), stream("b")
 		// A row for each time that something of a key was final. They have new keys, which is for one task.
 		perKey := func(t *Table[WindowKey[string], int64]) *Table[string, int64] {

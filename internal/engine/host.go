@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -64,6 +65,28 @@ func (h host) Dir() string {
 }
 
 func (h host) FS() vfs.FS { return h.e.fs }
+
+// stateName is the directory of what packages above keep of topics, and can make again from them.
+const stateName = "views"
+
+// StateDir makes that directory where it is not there. dir is empty where the file system is not the operating system's.
+func (e *Engine) StateDir() (files vfs.FS, dir string, err error) {
+	if e.closed.Load() {
+		return nil, "", log.ErrClosed
+	}
+	if _, err := e.fs.Stat(stateName); err != nil {
+		if err := e.fs.Mkdir(stateName); err != nil {
+			return nil, "", err
+		}
+		if err := e.fs.SyncDir("."); err != nil {
+			return nil, "", err
+		}
+	}
+	if dir = (host{e}).Dir(); dir != "" {
+		dir = filepath.Join(dir, stateName)
+	}
+	return vfs.Sub(e.fs, stateName), dir, nil
+}
 
 func (h host) Logger() *slog.Logger { return h.e.logger }
 

@@ -62,6 +62,7 @@ var All = []Bug{
 	{ViewSinkTwice, "query", "TestCrashes"},
 	{ViewAhead, "query", "TestOracle"},
 	{ViewTimes, "query", "TestOracle"},
+	{ViewGhosts, "query", "TestDeletedRowsStayDeleted"},
 }
 
 // The bugs, by what is wrong.
@@ -116,4 +117,5 @@ const (
 	ViewSinkTwice  = "view-sink-appends-twice"
 	ViewAhead      = "view-position-without-rows"
 	ViewTimes      = "view-multiset-forgets-how-many"
+	ViewGhosts     = "view-checkpoint-brings-back-deleted"
 )

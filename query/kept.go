@@ -28,8 +28,9 @@ type kept interface {
 	expect(rows int)
 	load(b *block) error
 	clear()
-	// restore takes a record of the changelog.
+	// restore takes a record of the changelog; restored says that it was the last one.
 	restore(rec *embedlog.Record) error
+	restored()
 }
 
 // rowCodec is how a store's rows are written: their value, and headers.
@@ -141,9 +142,11 @@ func (k *keptStore[V]) restore(rec *embedlog.Record) error {
 			return fmt.Errorf("decode a row of %s: %w", k.name, err)
 		}
 	}
-	k.restored(rec.Key, v, rec.Value != nil)
+	k.store.restored(rec.Key, v, rec.Value != nil)
 	return nil
 }
+
+func (k *keptStore[V]) restored() { k.sorted() }
 
 // keyed is a row that carries its key: where rows are kept by another one.
 type keyed[K, V any] struct {

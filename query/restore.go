@@ -156,6 +156,8 @@ func (t *task) restoreFrom(ctx context.Context, m *mark) error {
 		if m != nil {
 			t.saver.next[t.g.changelogName(s.label())] = m.Stores[i].Next
 			from = embedlog.AtOffset(m.Stores[i].Next)
+		} else {
+			s.expect(int(min(max(found.Rows[s.label()], 0), roomAtOnce)))
 		}
 		if err := t.replay(ctx, s, from); err != nil {
 			if m != nil && errors.Is(err, embedlog.ErrOffsetOutOfRange) {
@@ -206,6 +208,9 @@ func (t *task) readProgress(ctx context.Context, m *mark) (found *progress, err 
 	return found, nil
 }
 
+// roomAtOnce bounds the room that is made for rows that are said to be there.
+const roomAtOnce = 1 << 22
+
 // replay takes what a changelog has from an offset on.
 func (t *task) replay(ctx context.Context, s kept, from embedlog.OffsetSpec) error {
 	name := t.g.changelogName(s.label())
@@ -224,6 +229,7 @@ func (t *task) replay(ctx context.Context, s kept, from embedlog.OffsetSpec) err
 		t.saver.next[name] = rec.Offset + 1
 		n++
 	}
+	s.restored()
 	t.saver.since += n
 	t.g.saved.records.Add(n)
 	return nil

@@ -2,6 +2,7 @@ package query
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -30,7 +31,9 @@ type store[V any] struct {
 	changed []*entry[V]
 	old     []*entry[V]
 	bytes   int // of keys of changed, roughly
-	watches []*keySet
+	// unsorted are entries that are not in order yet, while changelogs are read.
+	unsorted []*entry[V]
+	watches  []*keySet
 }
 
 // keySet is the keys that have changed since somebody looked: see View.Watch.
@@ -161,19 +164,34 @@ func (s *store[V]) write(e *entry[V], v V, there bool) {
 	}
 }
 
-// restored sets a row that is in the changelog.
+// restored sets a row that is in the changelog. It has its place in the order when the changelog is through, see sorted: a tree takes keys that come in
+// their order five times as fast as others.
 func (s *store[V]) restored(key []byte, v V, there bool) {
 	switch e := s.rows[string(key)]; {
 	case there:
 		if e == nil {
-			e = s.add(string(key))
+			e = &entry[V]{key: string(key), is: state[V]{version: s.c.version}}
+			s.rows[e.key] = e
+			s.unsorted = append(s.unsorted, e)
 			s.live++
 		}
 		e.is.val, e.is.there = v, true
 	case e != nil:
 		s.live--
+		e.is.there = false
 		s.remove(e)
 	}
+}
+
+// sorted ends a restoration.
+func (s *store[V]) sorted() {
+	slices.SortFunc(s.unsorted, func(a, b *entry[V]) int { return strings.Compare(a.key, b.key) })
+	for _, e := range s.unsorted {
+		if e.is.there {
+			s.order.Load(e.key, e)
+		}
+	}
+	s.unsorted = nil
 }
 
 // load sets a row that is not there; the keys come in their order. The key is kept.
@@ -186,7 +204,7 @@ func (s *store[V]) load(key string, v V) {
 
 // reset removes all rows, with room for some others. It is for a store that nobody reads yet.
 func (s *store[V]) reset(room int) {
-	s.rows, s.order, s.live = make(map[string]*entry[V], room), btree.Map[string, *entry[V]]{}, 0
+	s.rows, s.order, s.unsorted, s.live = make(map[string]*entry[V], room), btree.Map[string, *entry[V]]{}, nil, 0
 }
 
 // committed forgets what was changed: the next changes are counted anew.

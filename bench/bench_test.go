@@ -104,7 +104,7 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, want string }{
-		{"", "log, db, kafka, raft or limits?"},
+		{"", "log, db, views, kafka, raft or limits?"},
 		{"logs", `"logs" is neither`},
 		{"log --reps 0", "--reps 0"},
 		{"log --seconds NaN", "--seconds NaN"},
@@ -116,7 +116,7 @@ func TestFlags(t *testing.T) {
 		{"log more", `unexpected argument "more"`},
 		{"log --reps 0 --seconds 0", "--seconds 0 "},
 		{"log --fast", "-fast"},
-		{"log --profile .", "--profile is for kafka"},
+		{"log --profile .", "--profile is for views"},
 		{"kafka --profile " + file, "is not a directory"},
 		{"kafka --rows nothing-is-named-so", "matches no row"},
 	} {

@@ -3,6 +3,7 @@
 //
 //	go run ./bench log            a partition and its log, beside the machine's limits
 //	go run ./bench db             the public API, beside what it stands on
+//	go run ./bench views          views and Nexmark's queries, beside reading the log and SQLite
 //	go run ./bench kafka          the Kafka listener over loopback, beside bare TCP
 //	go run ./bench raft           three replicas over loopback, beside bare TCP and syncs
 //	go run ./bench limits         the limits of the log alone
@@ -41,10 +42,11 @@ func main() {
 
 const usage = `bench measures embedlog beside the limits of this machine.
 
-usage: bench log|db|kafka|raft|limits [flags]
+usage: bench log|db|views|kafka|raft|limits [flags]
 
   log      a partition and its log: the machine's limit, ours, and their ratio
   db       the public API: what it stands on, ours, and their ratio
+  views    views and Nexmark's queries: reading the same log, or SQLite, ours, and their ratio
   kafka    the Kafka listener over loopback: bare TCP, ours, and their ratio
   raft     three replicas over loopback: bare TCP, write and sync, ours, and their ratio
   limits   the limits of the log alone
@@ -114,7 +116,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stdout io.Writer) (config, error) {
 	var c config
 	if len(args) == 0 {
-		return c, errors.New("log, db, kafka, raft or limits? --help shows the usage")
+		return c, errors.New("log, db, views, kafka, raft or limits? --help shows the usage")
 	}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(io.Discard) // errors are returned, and the usage is printed where it was asked for
@@ -126,7 +128,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	short := set.Bool("short", false, "smaller: 3 repetitions, 0.2 seconds, 64 MiB, 10 kills, 10 and 100 partitions, where those flags are not given")
 	list := set.Bool("list", false, "print the names of the rows and stop")
 	check := set.Bool("check", false, "exit with status 1 when a target is missed")
-	profile := set.String("profile", "", "write profiles of the Kafka server, or of the nodes, to this `directory`")
+	profile := set.String("profile", "", "write profiles of views, of the Kafka server, or of the nodes, to this `directory`")
 	kills := set.Int("kills", 100, "how often raft failover kills the leader")
 	partitions := set.String("partitions", "10,100,300,1000", "`numbers` of partitions for raft scale")
 	idle := set.Float64("idle", 20, "`seconds` for which raft scale looks at an idle cluster")
@@ -140,6 +142,8 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	case "log":
 	case "db":
 		c.suite = suiteDB
+	case "views":
+		c.suite = suiteViews
 	case "kafka":
 		c.suite = suiteKafka
 	case "raft":
@@ -149,7 +153,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	case "help", "-h", "-help", "--help":
 		return c, help()
 	default:
-		return c, fmt.Errorf("%q is neither log, db, kafka, raft nor limits; --help shows the usage", args[0])
+		return c, fmt.Errorf("%q is neither log, db, views, kafka, raft nor limits; --help shows the usage", args[0])
 	}
 	if err := set.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
 		return c, help()
@@ -216,8 +220,8 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	} else if !info.IsDir() {
 		wrong = append(wrong, fmt.Errorf("--dir %s is not a directory", *dir))
 	}
-	if *profile != "" && c.suite != suiteKafka && c.suite != suiteRaft {
-		wrong = append(wrong, errors.New("--profile is for kafka and raft"))
+	if *profile != "" && c.suite != suiteKafka && c.suite != suiteRaft && c.suite != suiteViews {
+		wrong = append(wrong, errors.New("--profile is for views, kafka and raft"))
 	} else if info, err := os.Stat(*profile); *profile != "" && (err != nil || !info.IsDir()) {
 		wrong = append(wrong, fmt.Errorf("--profile %s is not a directory", *profile))
 	}

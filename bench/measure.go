@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -121,6 +123,9 @@ func measureSide(c config, r *row, s side, number int, base, dir string) (res re
 		}
 	}
 	if s.fresh {
+		if c.profile != "" && number > 0 {
+			one.Profile = filepath.Join(c.profile, strings.ReplaceAll(r.name, "/", ","))
+		}
 		return inChild(r.name, sideNames[number], &one)
 	}
 	runtime.GC() // what the last repetition left is not this one's to clean up
@@ -157,8 +162,11 @@ func (r *row) judge(out outcome) verdict {
 	}
 	v.ratio, v.low, v.high = median(held), slices.Min(held), slices.Max(held)
 	v.ok = v.ratio <= r.target
-	if r.measure == rate {
+	switch r.measure {
+	case rate:
 		v.ok = v.ratio >= r.target
+	case speed:
+		v.ok = medianFigure(r, out.ours) >= r.target
 	}
 	if r.stated {
 		v.ok = true
@@ -184,7 +192,7 @@ func (r *row) held(limit, our result) float64 {
 // figure is what a side is reported as: records per second, nanoseconds, or the amount.
 func (r *row) figure(one result) float64 {
 	switch r.measure {
-	case rate:
+	case rate, speed:
 		return float64(one.Records) / one.Elapsed.Seconds()
 	case latency:
 		return float64(one.P50)

@@ -22,6 +22,8 @@ type rep struct {
 	Count      int           // of what the row opens: partitions
 	Level      string        // durability: os, interval, durable; empty where it does not matter
 	Reuse      bool          // what is read is valid until the next read only
+	Cores      int           // GOMAXPROCS of the process, where it is not the machine's
+	Profile    string        // where a profile of the processor's time goes; empty is none
 	OneKey     bool          // each goroutine has one key for all its records, so it stays with its partition
 }
 

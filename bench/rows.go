@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -14,6 +15,7 @@ const (
 	tail                   // p99; the ratio ours/limit is at most the target
 	amount                 // Value of ours alone is at most the target; the limit is shown beside it
 	growth                 // Value of ours less that of the limit is at most the target
+	speed                  // records per second of ours are at least the target; the ratio to the limit is shown beside it
 )
 
 // A suite is a table: the rows of one subcommand.
@@ -22,6 +24,7 @@ type suite int
 const (
 	suiteLog suite = iota
 	suiteDB
+	suiteViews
 	suiteKafka // in a table of its own: see kafka.go
 	suiteRaft  // the same: see raft.go
 )
@@ -66,7 +69,7 @@ var sizes = []struct {
 }{{"100B", 100}, {"1KiB", 1024}}
 
 // rows is all there are.
-func rows() []*row { return append(logRows(), dbRows()...) }
+func rows() []*row { return slices.Concat(logRows(), dbRows(), viewRows()) }
 
 // logRows is the table of targets of a partition and its log.
 func logRows() []*row {

@@ -99,7 +99,7 @@ func (r *row) show(x float64) string {
 	switch r.measure {
 	case latency, tail:
 		return time.Duration(x).String()
-	case rate:
+	case rate, speed:
 		switch {
 		case x >= 1e6:
 			return short(x/1e6) + " M/s"
@@ -118,6 +118,8 @@ func (r *row) showTarget() string {
 	switch r.measure {
 	case rate:
 		return ">= " + short(r.target)
+	case speed:
+		return ">= " + r.show(r.target)
 	case latency, tail:
 		return "<= " + short(r.target)
 	case growth:

@@ -123,6 +123,11 @@ func (s *Stream[K, V]) Filter(keep func(key K, value V) bool) *Stream[K, V] {
 	return &Stream[K, V]{filtered(s.n, keep), s.key, s.value}
 }
 
+// WithCodec has the stream's values written with another codec where they are kept from here on, or appended to a topic.
+func (s *Stream[K, V]) WithCodec(value Codec[V]) *Stream[K, V] {
+	return &Stream[K, V]{s.n, s.key, value}
+}
+
 // Branch divides a stream: each row goes to the first of the streams whose function takes it, or to the last one, which is for the
 // rest.
 func (s *Stream[K, V]) Branch(take ...func(key K, value V) bool) []*Stream[K, V] {

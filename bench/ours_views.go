@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/x/embedlog"
+	"github.com/x/embedlog/bench/internal/nexmark"
+	"github.com/x/embedlog/codec"
+	"github.com/x/embedlog/query"
+)
+
+func init() {
+	for _, r := range viewRows() {
+		name := strings.TrimPrefix(r.name, "views/")
+		switch kind, rest, _ := strings.Cut(name, "/"); {
+		case strings.HasSuffix(name, "/codec=json"):
+			register(r.name, side{fresh: true, setup: produceEvents(asJSON), run: profiled(runQuery("q1", asJSON, false))})
+		case strings.HasPrefix(name, "query="):
+			q := strings.TrimPrefix(kind, "query=")
+			register(r.name, side{fresh: true, setup: produceEvents(compact), run: profiled(runQuery(q, compact, q == "q20" || rest == "sink=topic"))})
+		case strings.HasPrefix(name, "decode/"):
+			register(r.name, side{fresh: true, setup: produceEvents(compact), run: readEvents(compact)})
+		case strings.HasPrefix(name, "of="):
+			register(r.name, side{fresh: true, setup: produceAmounts, run: profiled(viewOfAmounts(strings.TrimPrefix(kind, "of=")))})
+		case strings.HasPrefix(name, "get/"):
+			register(r.name, side{fresh: true, setup: produceRows, run: getFromView(strings.HasSuffix(name, "written"))})
+		case strings.HasPrefix(name, "restore/"):
+			register(r.name, side{fresh: true, setup: fillView, run: profiled(restoreView)})
+		case strings.HasPrefix(name, "visible/"):
+			register(r.name, side{fresh: true, run: visible})
+		}
+	}
+}
+
+// viewName is the name of the graphs of one view.
+const viewName = "view"
+
+// runQuery is a query from the moment when its graph runs until it has all events and they are committed.
+func runQuery(name string, c query.Codec[nexmark.Event], sink bool) subject {
+	return func(r *rep) (result, error) {
+		q, ok := nexmark.Named(name)
+		if !ok {
+			return result{}, fmt.Errorf("there is no query %s", name)
+		}
+		return runGraph(r, func(in graphInput) (err error) {
+			n := nexmark.Input{Graph: in.graph, Events: in.topic, Codec: c}
+			if sink {
+				if n.Out, err = in.db.EnsureTopic(context.Background(), viewName+"-out", &embedlog.TopicConfig{Durability: embedlog.OS}); err != nil {
+					return err
+				}
+			}
+			q.Add(n)
+			return nil
+		})
+	}
+}
+
+type graphInput struct {
+	db    *embedlog.DB
+	topic *embedlog.Topic
+	graph *query.Graph
+}
+
+// runGraph times a graph over the topic. What it made is deleted again, for the next repetition.
+func runGraph(r *rep, add func(in graphInput) error) (res result, err error) {
+	defer cores(r)()
+	ctx := context.Background()
+	db, err := embedlog.Open(r.Dir, nil)
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { err = errors.Join(err, deleteViews(ctx, db), db.Close()) }()
+	t, err := db.Topic(dbTopic)
+	if err != nil {
+		return result{}, err
+	}
+	g := query.NewGraph(db, viewName, nil)
+	if err := add(graphInput{db, t, g}); err != nil {
+		return result{}, err
+	}
+	if err := g.Start(ctx); err != nil {
+		return result{}, err
+	}
+	start := time.Now()
+	err = g.CatchUp(ctx)
+	var n int64
+	if err == nil {
+		var v query.Version
+		v, err = g.Version(ctx)
+		for _, p := range v {
+			n += p.Offset
+		}
+	}
+	s := g.Stats()
+	err = errors.Join(err, g.Close())
+	elapsed := time.Since(start)
+	if err == nil && (n != r.Records || s.DeadLetters+s.Restarts+s.Late > 0 || s.Tasks != r.Count) {
+		err = fmt.Errorf("the graph has %d records of %d: %+v", n, r.Records, s)
+	}
+	return result{Records: n, Elapsed: elapsed}, err
+}
+
+// deleteViews deletes what a graph has made.
+func deleteViews(ctx context.Context, db *embedlog.DB) (err error) {
+	for _, t := range db.Topics() {
+		if strings.HasPrefix(t.Name, viewName) {
+			err = errors.Join(err, db.DeleteTopic(ctx, t.Name))
+		}
+	}
+	return err
+}
+
+// total is a group's rows.
+type total struct{ N, Sum int64 }
+
+type totalCodec struct{}
+
+func (totalCodec) Append(dst []byte, t total) ([]byte, error) {
+	return nexmark.AppendNumbers(dst, t.N, t.Sum), nil
+}
+
+func (totalCodec) Decode(b []byte) (t total, err error) {
+	err = nexmark.Numbers(b, &t.N, &t.Sum)
+	return t, err
+}
+
+func viewOfAmounts(of string) subject {
+	return func(r *rep) (result, error) {
+		return runGraph(r, func(in graphInput) error {
+			if of == "latest" {
+				query.Add(in.graph, viewName, query.TableFrom(in.topic, codec.Int64, query.Codec[amountOf](amountCodec{})))
+				return nil
+			}
+			by := query.GroupBy(query.From(in.topic, codec.Int64, query.Codec[amountOf](amountCodec{})), codec.Int64, func(_ int64, a amountOf) int64 { return a.Group })
+			query.Add(in.graph, viewName, query.Fold(by, totalCodec{}, func(t total, _ int64, a amountOf) total {
+				return total{t.N + 1, t.Sum + a.Amount}
+			}, nil))
+			return nil
+		})
+	}
+}
+
+// produceRows writes one record for each of Count keys.
+func produceRows(r *rep) error {
+	one := *r
+	one.Count, one.Records = 1, int64(r.Count)
+	return produceTyped(&one, codec.Int64, query.Codec[amountOf](amountCodec{}), func(i int64) (int64, amountOf, time.Time) {
+		return i, amountOf{Group: i, At: i}, time.UnixMilli(1_700_000_000_000 + i)
+	})
+}
+
+// startView opens the directory and starts the view of its topic, the latest record of each key.
+func startView(r *rep) (*embedlog.DB, *query.View[int64, amountOf], error) {
+	db, err := embedlog.Open(r.Dir, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := db.Topic(dbTopic)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	v, err := query.Materialize(viewName, query.TableFrom(t, codec.Int64, query.Codec[amountOf](amountCodec{})))
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return db, v, nil
+}
+
+// getFromView reads rows while nothing is written: as they are, or with what was written before the call.
+func getFromView(written bool) subject {
+	return func(r *rep) (result, error) {
+		ctx := context.Background()
+		db, v, err := startView(r)
+		if err != nil {
+			return result{}, err
+		}
+		if err := v.Graph().CatchUp(ctx); err != nil {
+			return result{}, errors.Join(err, db.Close())
+		}
+		get := v.GetNow
+		if written {
+			get = v.Get
+		}
+		res, err := timeGets(r, func(k int64) (amountOf, bool, error) { return get(ctx, k) })
+		return res, errors.Join(err, v.Close(), db.Close())
+	}
+}
+
+// fillView writes rows, and has a view of them committed.
+func fillView(r *rep) error {
+	one := *r
+	one.Count = int(r.Records)
+	if err := produceRows(&one); err != nil {
+		return err
+	}
+	db, v, err := startView(r)
+	if err != nil {
+		return err
+	}
+	return errors.Join(v.Graph().CatchUp(context.Background()), v.Close(), db.Close())
+}
+
+// restoreView is a view from the start until it can be read, which is when it has its rows from the changelog.
+func restoreView(r *rep) (result, error) {
+	defer cores(r)()
+	db, err := embedlog.Open(r.Dir, nil)
+	if err != nil {
+		return result{}, err
+	}
+	start := time.Now()
+	t, err := db.Topic(dbTopic)
+	if err != nil {
+		return result{}, errors.Join(err, db.Close())
+	}
+	v, err := query.Materialize(viewName, query.TableFrom(t, codec.Int64, query.Codec[amountOf](amountCodec{})))
+	if err != nil {
+		return result{}, errors.Join(err, db.Close())
+	}
+	n, err := v.Len(context.Background())
+	elapsed := time.Since(start)
+	if err == nil && int64(n) != r.Records {
+		err = fmt.Errorf("the view has %d rows, %d were committed", n, r.Records)
+	}
+	return result{Records: int64(n), Elapsed: elapsed}, errors.Join(err, v.Close(), db.Close())
+}
+
+// everySeen is of how many records one is waited for.
+const everySeen = 50
+
+// visible produces 50,000 records a second, one a call, and measures for one of fifty how long it takes from before the call until the
+// view has it.
+func visible(r *rep) (result, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	one := *r
+	one.Records = 1000
+	one.Count = int(one.Records)
+	one.Batch = 1000
+	if err := produceRows(&one); err != nil {
+		return result{}, err
+	}
+	db, v, err := startView(r)
+	if err != nil {
+		return result{}, err
+	}
+	fail := func(err error) (result, error) { return result{}, errors.Join(err, v.Close(), db.Close()) }
+	if err := v.Graph().CatchUp(ctx); err != nil {
+		return fail(err)
+	}
+	type sample struct {
+		sent time.Time
+		at   embedlog.Position
+		row  amountOf
+	}
+	samples := make(chan sample, 1024)
+	took := make(chan []time.Duration, 1)
+	waiting := make(chan error, 1)
+	go func() {
+		var list []time.Duration
+		var failed error
+		for s := range samples {
+			err := v.Graph().Wait(ctx, s.at)
+			list = append(list, time.Since(s.sent))
+			row, ok, errGet := v.GetNow(ctx, s.row.Group)
+			if err = errors.Join(err, errGet); err == nil && (!ok || row.At < s.row.At) {
+				err = fmt.Errorf("row %+v, %t after %+v", row, ok, s.row)
+			}
+			failed = errors.Join(failed, err)
+		}
+		took <- list
+		waiting <- failed
+	}()
+	top, err := db.Topic(dbTopic)
+	if err != nil {
+		return fail(err)
+	}
+	typed := embedlog.Typed(top, codec.Int64, query.Codec[amountOf](amountCodec{}))
+	const gap = time.Second / 50_000
+	start := time.Now()
+	for i := range r.Records {
+		due := start.Add(time.Duration(i) * gap)
+		for wait := time.Until(due); wait > 0; wait = time.Until(due) {
+			// Sleeping is too coarse for 20 microseconds, and waiting busily would take a processor from the view: who is
+			// ahead sleeps, and makes up for it.
+			time.Sleep(wait)
+		}
+		row := amountOf{Group: i % one.Records, Amount: i, At: one.Records + i}
+		rec, err := typed.Encode(row.Group, row)
+		if err != nil {
+			return fail(err)
+		}
+		sent := time.Now()
+		pos, err := top.Produce(ctx, rec)
+		if err != nil {
+			return fail(err)
+		}
+		if i%everySeen == 0 {
+			samples <- sample{sent, pos[0], row}
+		}
+	}
+	elapsed := time.Since(start)
+	close(samples)
+	list := <-took
+	if err := <-waiting; err != nil {
+		return fail(err)
+	}
+	slices.Sort(list)
+	res := result{Records: r.Records, Elapsed: elapsed, P50: list[len(list)/2], P99: list[len(list)*99/100]}
+	res.Value = float64(res.P99.Nanoseconds()) / 1000
+	if reached := float64(r.Records) / elapsed.Seconds(); reached < 45_000 {
+		res.Note = fmt.Sprintf("%.0f records/s", reached)
+	}
+	return res, errors.Join(v.Close(), db.Close())
+}
+
+// startProfiles begins a profile of the processor's time. What it returns ends it, and writes what was allocated beside it.
+func startProfiles(path string) (stop func() error, err error) {
+	f, err := os.Create(path + ".cpu")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		allocs, err := os.Create(path + ".allocs")
+		if err == nil {
+			err = errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close())
+		}
+		return errors.Join(err, f.Close())
+	}, nil
+}

@@ -342,10 +342,17 @@ func (g *Graph) plan() {
 // makeTopics makes what the graph writes to.
 func (g *Graph) makeTopics(ctx context.Context) error {
 	t := g.newTask(0) // to see what stores it has
+	if t.failed != nil {
+		return t.failed
+	}
 	g.keyed = len(t.stores) > 0
 	names := map[string]int{g.progressName(): 1}
 	for _, s := range t.stores {
-		names[g.changelogName(s.label())] = g.tasks
+		name := g.changelogName(s.label())
+		if names[name] > 0 {
+			return fmt.Errorf("two stores are named %s", s.label())
+		}
+		names[name] = g.tasks
 	}
 	for name, partitions := range names {
 		if _, err := g.db.EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: partitions, Cleanup: embedlog.Compact}); err != nil {

@@ -43,6 +43,7 @@ type task struct {
 	ticks    []tick
 	loaded   []func() // when rows are restored
 	single   bool     // record by record: an operator depends on their order
+	wall     wallClock
 	failed   error
 
 	consumer   *embedlog.Consumer
@@ -230,6 +231,8 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 		case e := <-t.committing:
 			t.committing = nil
 			err = e
+		case <-t.wall.wake():
+			err = t.strike()
 		case <-timer.C:
 			armed = false
 			if t.committing != nil {
@@ -328,16 +331,29 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	t.clock.Lock()
 	defer t.clock.Unlock()
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(t.g.name, p)
-			t.fail(err)
-		}
-	}()
+	defer t.recovered(&err)
 	t.clock.version++
 	for _, d := range decs {
 		d.flush()
 	}
+	if err := t.settle(); err != nil {
+		return err
+	}
+	t.positions[at] = max(t.positions[at], end)
+	t.moveLocked()
+	return nil
+}
+
+// recovered makes an error of a panic of a function.
+func (t *task) recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = panicked(t.g.name, p)
+		t.fail(*err)
+	}
+}
+
+// settle runs what waits until others have run, and says what went wrong.
+func (t *task) settle() error {
 	t.runLater()
 	for i := range t.ticks {
 		t.ticks[i].run()
@@ -351,8 +367,6 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	if t.failed != nil {
 		return fmt.Errorf("view graph %s: %w", t.g.name, t.failed)
 	}
-	t.positions[at] = max(t.positions[at], end)
-	t.moveLocked()
 	return nil
 }
 
@@ -406,7 +420,7 @@ func (t *task) changedBytes() (n int) {
 }
 
 func (t *task) dirty() bool {
-	if len(t.dead) > 0 || len(t.out) > 0 {
+	if len(t.dead) > 0 || len(t.out) > 0 || t.wall.changed {
 		return true
 	}
 	for at, pos := range t.positions {
@@ -476,6 +490,7 @@ func (t *task) commit() error {
 	}
 	c := t.saver.begin(string(text), len(rows)-1)
 	t.clock.Unlock()
+	t.wall.changed = false
 	dead := len(t.dead) > 0
 	if t.dead = nil; !seed.Is(seed.ViewSinkTwice) {
 		t.out = nil

@@ -59,7 +59,10 @@ func (n *node) title() string {
 //	2 filter <- 1
 //	3 sum <- 2
 //	view spent <- 3
-func (g *Graph) Describe() string {
+func (g *Graph) Describe() string { return g.describe(true) }
+
+// describe is the graph in words. Without indexes it is what the kept rows are of.
+func (g *Graph) describe(indexes bool) string {
 	list, number := g.numbered()
 	var b strings.Builder
 	for _, n := range list {
@@ -70,6 +73,9 @@ func (g *Graph) Describe() string {
 		writeInputs(&b, n.inputs, number)
 	}
 	for _, o := range g.outputs {
+		if o.kind == "index" && !indexes {
+			continue
+		}
 		fmt.Fprintf(&b, "%s %s", o.kind, o.name)
 		in := []*node{o.n}
 		if o.kind == "sink" {

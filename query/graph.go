@@ -273,11 +273,11 @@ func (g *Graph) check() error {
 	seen := map[*node]bool{}
 	views := map[string]bool{}
 	for _, o := range g.outputs {
-		if o.kind == "view" {
-			if views[o.name] {
-				bad = append(bad, fmt.Errorf("two views are named %s", o.name))
+		if name := o.kind + " " + o.name; o.kind != "sink" {
+			if views[name] {
+				bad = append(bad, fmt.Errorf("two %s are named %s", map[string]string{"view": "views", "index": "indexes"}[o.kind], o.name))
 			}
-			views[o.name] = true
+			views[name] = true
 		}
 		o.n.walk(func(n *node) {
 			if seen[n] {
@@ -322,7 +322,7 @@ func (g *Graph) plan() {
 			}
 		})
 	}
-	g.definition = g.Describe()
+	g.definition = g.describe(false)
 	g.tasks = 1
 	counts := map[int]bool{}
 	for _, t := range g.sources {

@@ -51,7 +51,7 @@ func (t *task) restore(ctx context.Context) (err error) {
 	for _, f := range t.loaded {
 		f()
 	}
-	return nil
+	return t.failed
 }
 
 // fromCheckpoint restores from the checkpoint if there is one.

@@ -34,6 +34,7 @@ type store[V any] struct {
 	// unsorted are entries that are not in order yet, while changelogs are read.
 	unsorted []*entry[V]
 	watches  []*keySet
+	before   []func(e *entry[V]) // are called before a row is written
 }
 
 // keySet is the keys that have changed since somebody looked: see View.Watch.
@@ -140,6 +141,9 @@ func (s *store[V]) del(key []byte) {
 }
 
 func (s *store[V]) write(e *entry[V], v V, there bool) {
+	for _, f := range s.before {
+		f(e)
+	}
 	if s.c.wants(e.is.version) && (e.is.there || e.older != nil) {
 		e.older = &past[V]{e.is, e.older}
 		if !e.kept {

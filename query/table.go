@@ -136,6 +136,8 @@ type rowReader[V any] interface {
 	count() int
 	// watch has keys that change put into a set, until cancel is called.
 	watch(w *keySet) (cancel func())
+	// observe has f called with rows as they are before they change: each before its first change in a chunk, at least.
+	observe(f func(key string, v V, there bool))
 }
 
 type row[V any] struct {
@@ -191,4 +193,16 @@ func (r *storeRows[S, V]) watch(w *keySet) (cancel func()) {
 	return func() {
 		r.s.watches = slices.DeleteFunc(r.s.watches, func(o *keySet) bool { return o == w })
 	}
+}
+
+func (r *storeRows[S, V]) observe(f func(key string, v V, there bool)) {
+	r.s.before = append(r.s.before, func(e *entry[S]) {
+		switch {
+		case !e.is.there:
+			var none V
+			f(e.key, none, false)
+		case e.is.version != r.s.c.version:
+			f(e.key, r.conv(e.is.val), true)
+		}
+	})
 }

@@ -35,12 +35,14 @@ type task struct {
 	late             atomic.Int64  // rows that came when their windows were over
 
 	tables   map[*node]any
+	indexes  map[any]any // *Index to the store of its places
 	stores   []kept
 	decoders []*taskSource
 	keyErrs  []*error
 	later    []*deferred
 	times    map[place]*streamTime
 	ticks    []tick
+	settled  []func() // at the end of each chunk
 	loaded   []func() // when rows are restored
 	single   bool     // record by record: an operator depends on their order
 	wall     wallClock
@@ -112,7 +114,7 @@ func (t *task) deferTo(rank int, run func()) *deferred {
 
 // newTask makes the operators of a task.
 func (g *Graph) newTask(index int) *task {
-	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}}
+	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
 	t.clock.version = 1
 	b := &builder{task: t, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
 	for _, o := range g.outputs {
@@ -358,6 +360,9 @@ func (t *task) settle() error {
 	for i := range t.ticks {
 		t.ticks[i].run()
 		t.runLater()
+	}
+	for _, f := range t.settled {
+		f()
 	}
 	for _, e := range t.keyErrs {
 		if *e != nil {

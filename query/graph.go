@@ -71,6 +71,7 @@ type Graph struct {
 	closing     atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error // of the last commit; under mu
+	read        atomic.Int64 // records
 	deadLetters atomic.Int64
 	restarts    atomic.Int64
 	saved       saveStats
@@ -445,6 +446,10 @@ func (g *Graph) Close() error {
 type Stats struct {
 	// Tasks is how many goroutines compute the graph.
 	Tasks int
+	// Records is how many were read of the sources.
+	Records int64
+	// Lag is how many records there are that were not read yet, as far as this node knows by itself. Graph.Lag says it for each partition.
+	Lag int64
 	// DeadLetters are records that could not be decoded; they are in the topic <graph>-dead-letter.
 	DeadLetters int64
 	// NoKey are rows that were left out because they have no key to be grouped by.
@@ -465,7 +470,7 @@ type Stats struct {
 // Stats returns the counters.
 func (g *Graph) Stats() Stats {
 	s := Stats{
-		Tasks: g.tasks, DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(),
+		Tasks: g.tasks, Records: g.read.Load(), DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(), Lag: g.behind(),
 		RestoredRows: g.saved.rows.Load(), RestoredRecords: g.saved.records.Load(),
 		Checkpoints: g.saved.written.Load(), CheckpointBytes: g.saved.bytes.Load(), CheckpointsRefused: g.saved.refused.Load(),
 		CheckpointStop: time.Duration(g.saved.stop.Load()),

@@ -52,3 +52,22 @@ func ExampleIndex_Range() {
 	// chair 3 ann
 	// desk 2 bob
 }
+
+// How far a graph is behind its sources.
+func ExampleGraph_Lag() {
+	ctx := context.Background()
+	db, orders, _ := shop(ctx)
+	defer db.Close()
+	spent := run("spent", query.Count(ordersOf(orders)))
+	if err := spent.Graph().CatchUp(ctx); err != nil {
+		log.Fatal(err)
+	}
+	lag, err := spent.Graph().Lag(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, l := range lag {
+		fmt.Printf("%s/%d at %d of %d, %d records behind\n", l.Topic, l.Partition, l.Position, l.LastStable, l.Records)
+	}
+	// Output: orders/0 at 3 of 3, 0 records behind
+}

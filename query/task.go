@@ -290,12 +290,14 @@ const closePatience = 10 * time.Second
 // take brings a batch's records into the stores.
 func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 	at := place{b.Topic, b.Partition}
+	read := 0
 	var decs []decoder
 	for _, ts := range t.decoders {
 		if ts.topic.Name() == b.Topic {
 			decs = append(decs, ts.dec)
 		}
 	}
+	defer func() { t.g.read.Add(int64(read)) }()
 	times, maxAhead := t.streamTime(at), t.g.opts.MaxAhead.Milliseconds()
 	size := chunk
 	if t.single {
@@ -316,6 +318,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 				t.g.deadLetters.Add(1)
 			}
 		}
+		read++
 		if n++; n == size {
 			if err := t.flush(at, rec.Offset+1, decs); err != nil {
 				return err

@@ -114,8 +114,7 @@ func (t *task) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// reach waits until a task has read a partition up to an offset. Behind the last record there may be markers of transactions, and
-// records of aborted ones: the consumer passes them without a word.
+// reach waits until a task has read a partition up to an offset.
 func (t *task) reach(ctx context.Context, at place, end int64) error {
 	pause := 50 * time.Microsecond
 	for {
@@ -125,9 +124,7 @@ func (t *task) reach(ctx context.Context, at place, end int64) error {
 		if pos >= end {
 			return nil
 		}
-		// The order of these lines counts: what lies below the consumer's position was fetched before.
-		read, ok := t.consumer.Position(at.topic, at.partition)
-		if ok && read.Offset >= end && t.fetched.Load() == t.applied.Load() {
+		if t.passed(at, end) {
 			return nil
 		}
 		timer := time.NewTimer(pause)

@@ -70,7 +70,7 @@ type Graph struct {
 
 	closing     atomic.Bool
 	closeOnce   sync.Once
-	closeErr    error // of the last commit; under mu
+	closeErr    error        // of the last commit; under mu
 	read        atomic.Int64 // records
 	deadLetters atomic.Int64
 	restarts    atomic.Int64

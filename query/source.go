@@ -18,6 +18,10 @@ type source struct {
 
 // decoder takes the records of a source's topic in a task.
 type decoder interface {
+	// join is called before the first batch: other tasks of the process may decode the same.
+	join(partitions []int32) (leave func())
+	// begin is called before the records of a batch are taken, all of them, in their order.
+	begin(b *embedlog.Batch)
 	// take decodes a record and keeps it for flush. An error says that it cannot be decoded.
 	// stream is the time of its partition then.
 	take(rec *embedlog.Record, stream int64) error
@@ -33,16 +37,22 @@ type sourced[K, V any] struct {
 
 // sourcePortOf is the decoder of a source in a task.
 type sourcePortOf[K, V any] struct {
+	source  *source
 	key     Codec[K]
 	value   Codec[V]
 	bare    bool // the key's bytes are its one encoding
+	shared  *decoding[K, V]
+	batch   *decodedBatch[K, V] // what another one has decoded; nil: nobody has
+	next    int                 // row of batch
 	pending []sourced[K, V]
 	outs    []func([]sourced[K, V])
 }
 
 func newSource[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *source {
 	s := &source{topic: t, key: key, value: value}
-	s.build = func(*builder) decoder { return &sourcePortOf[K, V]{key: key, value: value, bare: canonical(key)} }
+	s.build = func(*builder) decoder {
+		return &sourcePortOf[K, V]{source: s, key: key, value: value, bare: canonical(key)}
+	}
 	return s
 }
 
@@ -53,13 +63,54 @@ func sourcePort[K, V any](b *builder, s *source, _ Codec[K], _ Codec[V]) *source
 
 func (s *sourcePortOf[K, V]) to(f func([]sourced[K, V])) { s.outs = append(s.outs, f) }
 
-func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) error {
-	d := sourced[K, V]{tombstone: rec.Value == nil}
-	d.time, d.weight, d.null = moment{millisOf(rec.Timestamp), stream}, 1, rec.Key == nil
-	var err error
+func (s *sourcePortOf[K, V]) join(partitions []int32) (leave func()) {
+	s.shared, leave = joinDecoding[K, V](s.source, partitions)
+	return leave
+}
+
+func (s *sourcePortOf[K, V]) begin(b *embedlog.Batch) {
+	s.batch, s.next = nil, 0
+	if s.shared == nil {
+		return
+	}
+	e, mine := s.shared.find(b)
+	if e == nil {
+		return
+	}
+	if mine {
+		e.fill(b, s.decode)
+	}
+	if <-e.ready; e.whole {
+		s.batch = e
+	}
+}
+
+func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) (err error) {
+	var d sourced[K, V]
+	if s.batch != nil {
+		d = s.batch.rows[s.next]
+		if s.batch.errs != nil {
+			err = s.batch.errs[s.next]
+		}
+		s.next++
+	} else {
+		d, err = s.decode(rec)
+	}
+	if err != nil {
+		return err
+	}
+	d.time.stream = stream
+	s.pending = append(s.pending, d)
+	return nil
+}
+
+// decode makes a row of a record, without the stream time.
+func (s *sourcePortOf[K, V]) decode(rec *embedlog.Record) (d sourced[K, V], err error) {
+	d.tombstone = rec.Value == nil
+	d.time, d.weight, d.null = moment{ms: millisOf(rec.Timestamp)}, 1, rec.Key == nil
 	if rec.Key != nil {
 		if d.key, err = s.key.Decode(rec.Key); err != nil {
-			return fmt.Errorf("decode the key: %w", err)
+			return d, fmt.Errorf("decode the key: %w", err)
 		}
 		if s.bare {
 			d.raw = rec.Key
@@ -67,11 +118,10 @@ func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) error {
 	}
 	if rec.Value != nil {
 		if d.val, err = s.value.Decode(rec.Value); err != nil {
-			return fmt.Errorf("decode the value: %w", err)
+			return d, fmt.Errorf("decode the value: %w", err)
 		}
 	}
-	s.pending = append(s.pending, d)
-	return nil
+	return d, nil
 }
 
 func (s *sourcePortOf[K, V]) flush() {

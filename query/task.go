@@ -90,6 +90,25 @@ func (t *task) decoder(b *builder, s *source) decoder {
 	return ts.dec
 }
 
+// shareDecoding has the decoders take part in what other tasks decode, until the function that it returns is called.
+func (t *task) shareDecoding() (leave func()) {
+	var all []func()
+	for _, ts := range t.decoders {
+		var partitions []int32
+		for at := range t.positions {
+			if at.topic == ts.topic.Name() {
+				partitions = append(partitions, at.partition)
+			}
+		}
+		all = append(all, ts.dec.join(partitions))
+	}
+	return func() {
+		for _, f := range all {
+			f()
+		}
+	}
+}
+
 func (t *task) keyers(err *error) { t.keyErrs = append(t.keyErrs, err) }
 
 // fail notes the first thing that went wrong; the chunk is the last one.
@@ -161,6 +180,7 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 		}
 		return err
 	}
+	defer t.shareDecoding()()
 	batches := make(chan fetched, 4)
 	done := make(chan struct{})
 	defer func() {
@@ -288,7 +308,8 @@ func (t *task) last(why error) error {
 const closePatience = 10 * time.Second
 
 // take brings a batch's records into the stores.
-func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
+func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
+	defer t.recovered(&err) // codecs are the program's, too
 	at := place{b.Topic, b.Partition}
 	read := 0
 	var decs []decoder
@@ -304,6 +325,9 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) error {
 		size = 1
 	}
 	n := 0
+	for _, d := range decs {
+		d.begin(b)
+	}
 	for rec, err := range b.Records() {
 		if err != nil {
 			return err

@@ -23,8 +23,11 @@ const checkpointAfter = 10_000
 // a commit, and may be behind as far as it likes.
 type saver struct {
 	t     *task
-	files vfs.FS // nil: nothing is kept
+	files vfs.FS // nil: no checkpoints are written
 	name  string // of the checkpoint
+
+	store  RowStore       // nil: rows are in memory
+	number map[string]int // of the stores, by changelog
 
 	ids      map[string]string // of the changelogs and of the progress topic, by topic
 	next     map[string]int64  // the offset behind what was committed, by topic
@@ -59,14 +62,20 @@ func (t *task) newSaver() (*saver, error) {
 		}
 		s.ids[name] = top.ID().String()
 	}
-	if t.g.opts.CheckpointInterval < 0 || len(t.stores) == 0 {
+	if t.g.opts.CheckpointInterval < 0 && t.g.opts.Store == nil || len(t.stores) == 0 {
 		return s, nil
 	}
-	var err error
-	s.files, _, err = t.g.db.StateDir()
+	files, dir, err := t.g.db.StateDir()
+	if err != nil {
+		return nil, err
+	}
 	// Topics that are deleted and made again have other checkpoints.
-	s.name = fmt.Sprintf("%s-%d.checkpoint", s.ids[t.g.progressName()], t.index)
-	return s, err
+	name := fmt.Sprintf("%s-%d", s.ids[t.g.progressName()], t.index)
+	if t.g.opts.Store == nil {
+		s.files, s.name = files, name+".checkpoint"
+		return s, nil
+	}
+	return s, s.openStore(dir, name+".store")
 }
 
 func (t *task) changelogs() (names []string) {
@@ -84,11 +93,15 @@ type commitOf struct {
 	next       map[string]int64
 	checkpoint bool // one is to be written of this commit: pin has its rows
 	pin        uint64
+	recs       []embedlog.Record // what the store gets
 }
 
-// begin notes what is being committed. The task's lock is held, for writing.
-func (s *saver) begin(progress string, changed int) *commitOf {
-	c := &commitOf{progress: progress, changed: int64(changed), next: map[string]int64{}}
+// begin notes what is being committed: changed rows, and the progress record behind them. The task's lock is held, for writing.
+func (s *saver) begin(progress string, rows []embedlog.Record) *commitOf {
+	c := &commitOf{progress: progress, changed: int64(len(rows) - 1), next: map[string]int64{}}
+	if s.store != nil {
+		c.recs = rows[:len(rows)-1]
+	}
 	all := int64(0)
 	for _, k := range s.t.stores {
 		c.rows = append(c.rows, int64(k.count()))
@@ -116,20 +129,24 @@ func (c *commitOf) produced(pos []embedlog.Position) {
 	}
 }
 
-// committed begins a checkpoint if it is time for one. err is the transaction's. It runs beside the task, which is not told before it returns.
-func (s *saver) committed(c *commitOf, err error) {
+// committed has the store take what was committed, or begins a checkpoint if it is time for one. err is the transaction's. It runs beside the
+// task, which is not told before it returns.
+func (s *saver) committed(c *commitOf, err error) error {
 	if err != nil {
 		if c.checkpoint {
 			s.t.clock.release(c.pin)
 			close(s.running)
 		}
-		return
+		return err
 	}
 	for topic, next := range c.next {
 		s.next[topic] = next
 	}
 	s.progress = c.progress
 	s.since += c.changed
+	if s.store != nil {
+		return s.take(c)
+	}
 	if c.checkpoint {
 		s.since = 0
 		m, done := s.mark(c.rows), s.running
@@ -138,6 +155,7 @@ func (s *saver) committed(c *commitOf, err error) {
 			s.save(m, c.pin)
 		}()
 	}
+	return nil
 }
 
 // mark is what was committed last.

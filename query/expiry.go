@@ -90,19 +90,20 @@ func expiring[K, R, S any](b *builder, n *node, s *store[S], clear func(key stri
 	}
 	x := &expiry[S]{}
 	b.task.loaded = append(b.task.loaded, func() {
-		for key, e := range s.rows {
+		s.scan("", "", func(key string, e *entry[S]) bool {
 			if e.is.there {
 				_, end := spanOf(key)
 				x.ends.add(end, key)
 			}
-		}
+			return true
+		})
 	})
 	mark := b.watermark(n)
 	var buf []delta[K, R]
 	b.everyChunk(n, whenExpired, func() {
 		buf = buf[:0]
 		x.ends.due(w.expires, mark.now(), func(raw string, end int64) {
-			e := s.rows[raw]
+			e := s.find(rawOf(raw))
 			if e == nil || !e.is.there {
 				return
 			}

@@ -50,7 +50,7 @@ func Final[K, V any](t *Table[WindowKey[K], V]) *Table[WindowKey[K], V] {
 				}
 				raw := string(keyOf(k, d))
 				_, end := spanOf(raw)
-				e := s.rows[raw]
+				e := s.find(rawOf(raw))
 				switch final := e != nil && e.is.there; {
 				case d.weight < 0 && final: // it expires
 					var none V

@@ -28,6 +28,11 @@ type Options struct {
 	// closed: the disk takes about twice what changelogs alone take, and a restart reads no more than twice the rows. Zero
 	// means a minute; negative is never.
 	CheckpointInterval time.Duration
+	// Store has the rows of the graph's tables on disk: nil has them in memory. What has changed since the last commit, and what is used
+	// most, is in memory all the same. See package query/disk.
+	Store Stores
+	// CacheBytes is how much each task keeps in memory of rows that are on disk, roughly. Zero means 64 MiB.
+	CacheBytes int
 	// Logger is told when a task is started again, and why. Nil is silent.
 	Logger *slog.Logger
 }
@@ -136,6 +141,9 @@ func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
 	}
 	if g.opts.CheckpointInterval == 0 {
 		g.opts.CheckpointInterval = defaultCheckpointInterval
+	}
+	if g.opts.CacheBytes <= 0 {
+		g.opts.CacheBytes = defaultCacheBytes
 	}
 	return g
 }

@@ -31,7 +31,7 @@ func (x *Index[IK, K, V]) build(b *builder) {
 	t := b.task
 	t.indexes[x] = i.places
 	i.rows.observe(func(key string, v V, there bool) { i.was = append(i.was, wasRow[V]{key, v, there}) })
-	t.settled = append(t.settled, func() {
+	t.atEnd = append(t.atEnd, func() {
 		if err := i.settle(); err != nil {
 			t.fail(err)
 		}

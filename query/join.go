@@ -91,7 +91,7 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 					bu.task.fail(fmt.Errorf("%v of key %q: %w", kind, raw, err))
 					return
 				}
-				other := r.find(raw)
+				other := r.partner(raw)
 				if d.weight > 0 {
 					buf = show(buf, d.key, raw, nil, other, d.time, -1)
 					buf = show(buf, d.key, raw, &d.val, other, d.time, 1)
@@ -111,7 +111,7 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 					bu.task.fail(fmt.Errorf("%v of key %q: %w", kind, raw, err))
 					return
 				}
-				other := l.find(raw)
+				other := l.partner(raw)
 				if d.weight > 0 {
 					buf = show(buf, d.key, raw, other, nil, d.time, -1)
 					buf = show(buf, d.key, raw, other, &d.val, d.time, 1)
@@ -127,9 +127,9 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 	return &Table[K, R]{n, a.key, DefaultCodec[R]()}
 }
 
-// find is the row of a key; nil where there is none.
-func (s *side[K, V]) find(key []byte) *V {
-	if e := s.rows[string(key)]; e != nil && e.is.there {
+// partner is the row of a key; nil where there is none.
+func (s *side[K, V]) partner(key []byte) *V {
+	if e := s.find(key); e != nil && e.is.there {
 		v := e.is.val
 		return &v
 	}
@@ -255,7 +255,7 @@ func ForeignJoin[K, V, K2, W, R any](a *Table[K, V], b *Table[K2, W], foreign fu
 				default:
 					l.write(e, keyed[K, V]{}, false)
 				}
-				if w := r.find(ref); w != nil {
+				if w := r.partner(ref); w != nil {
 					buf = append(buf, delta[K, R]{key: d.key, val: f(d.key, d.val, *w), time: d.time, weight: d.weight})
 				}
 			}
@@ -274,7 +274,7 @@ func ForeignJoin[K, V, K2, W, R any](a *Table[K, V], b *Table[K2, W], foreign fu
 					continue
 				}
 				prefix := string(appendPrefix(nil, raw))
-				l.order.Ascend(prefix, func(key string, e *entry[keyed[K, V]]) bool {
+				l.scan(prefix, "", func(key string, e *entry[keyed[K, V]]) bool {
 					if len(key) < len(prefix) || key[:len(prefix)] != prefix {
 						return false
 					}

@@ -24,6 +24,17 @@ type kept interface {
 	count() int
 	// dump calls f for the rows of a version that is pinned, in the order of their keys. It holds the lock for some at a time, and says how long.
 	dump(ctx context.Context, version uint64, held func(time.Duration), f func(key string, row []byte) error) error
+	// toDisk has the rows in a RowStore, under keys that begin with a number. There are rows of them.
+	toDisk(rows RowStore, number int, c *rowCache)
+	resume(rows int64)
+	// pending are rows of changelogs that the RowStore has not got yet, and how much that is.
+	pending() []RowChange
+	pendingSize() int
+	// change is what a record of the changelog changes in the RowStore.
+	change(rec *embedlog.Record) RowChange
+	// flushed says that the RowStore has what was committed; evict has some of what is there, too, leave memory.
+	flushed()
+	evict()
 	// expect makes room for rows, load takes some of a checkpoint, clear forgets what was taken.
 	expect(rows int)
 	load(b *block) error
@@ -129,12 +140,46 @@ func (k *keptStore[V]) changes(recs []embedlog.Record, topic string, partition i
 				return nil, fmt.Errorf("encode a row of %s: %w", k.name, err)
 			}
 		}
+		if k.disk != nil {
+			k.sized(e, len(rec.Value))
+		}
 		recs = append(recs, rec)
 	}
 	return recs, nil
 }
 
+func (k *keptStore[V]) toDisk(rows RowStore, number int, c *rowCache) {
+	k.disk = &onDisk[V]{rows: rows, prefix: storePrefix(number), cache: c, decode: func(raw []byte) (v V, err error) {
+		var rec embedlog.Record
+		if err := readRow(&rec, raw); err != nil {
+			return v, err
+		}
+		return k.codec.decode(&rec)
+	}}
+}
+
+// storePrefix is what the keys of a store begin with in the task's RowStore. Zero is no store's.
+func storePrefix(number int) [2]byte {
+	return [2]byte{byte((number + 1) >> 7), byte((number + 1) & 0x7f)}
+}
+
+func (k *keptStore[V]) resume(rows int64) { k.live = int(rows) }
+
+func (k *keptStore[V]) pending() []RowChange { return k.takePending() }
+
+func (k *keptStore[V]) pendingSize() int {
+	if k.disk == nil {
+		return 0
+	}
+	return k.disk.pendingBytes
+}
+
+func (k *keptStore[V]) change(rec *embedlog.Record) RowChange { return k.disk.change(rec) }
+
 func (k *keptStore[V]) restore(rec *embedlog.Record) error {
+	if k.disk != nil {
+		return k.replayed(rec)
+	}
 	var v V
 	if rec.Value != nil {
 		var err error

@@ -430,6 +430,7 @@ func oracleCase(t *testing.T, seed uint64) {
 	}
 	db := embedlogtest.Open(t, &embedlogtest.Options{Seed: seed})
 	partitions := r.IntN(3) + 1
+	stores := new(MemStores)
 	interval := pick(g, time.Millisecond, 10*time.Millisecond, time.Hour)
 	open := func() (w world, views []*View[string, int64]) {
 		var err error
@@ -439,7 +440,11 @@ func oracleCase(t *testing.T, seed uint64) {
 		if w.b, err = db.EnsureTopic(ctx, "b", &embedlog.TopicConfig{Partitions: partitions}); err != nil {
 			t.Fatal(err)
 		}
-		graph := NewGraph(db.DB, "g", &Options{CommitInterval: interval, CheckpointInterval: 1})
+		o := &Options{CommitInterval: interval, CheckpointInterval: 1}
+		if seed%3 == 0 { // on disk, and next to nothing is kept of it in memory
+			o.Store, o.CacheBytes = stores, 1
+		}
+		graph := NewGraph(db.DB, "g", o)
 		if seed%2 == 0 {
 			graph.checkpointAfter = 1
 		}
@@ -525,6 +530,7 @@ func oracleCase(t *testing.T, seed uint64) {
 			} else {
 				db.Kill()
 			}
+			stores.Forget(rand.New(rand.NewPCG(seed, uint64(len(log)))))
 			w, views = open()
 		case 3:
 			check()

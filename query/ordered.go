@@ -39,7 +39,7 @@ type rankedGroup[V any] struct {
 
 // each walks the rows in order.
 func (g *rankedGroup[V]) each(f func(v V, n int64) bool) {
-	g.s.order.Ascend(g.prefix, func(key string, e *entry[ranked[V]]) bool {
+	g.s.scan(g.prefix, "", func(key string, e *entry[ranked[V]]) bool {
 		if len(key) < len(g.prefix) || key[:len(g.prefix)] != g.prefix {
 			return false
 		}
@@ -49,7 +49,7 @@ func (g *rankedGroup[V]) each(f func(v V, n int64) bool) {
 
 // clear deletes the rows.
 func (g *rankedGroup[V]) clear() {
-	g.s.order.Ascend(g.prefix, func(key string, e *entry[ranked[V]]) bool {
+	g.s.between(g.prefix, "", func(key string, e *entry[ranked[V]]) bool {
 		if len(key) < len(g.prefix) || key[:len(g.prefix)] != g.prefix {
 			return false
 		}

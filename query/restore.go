@@ -38,6 +38,11 @@ func (t *task) restore(ctx context.Context) (err error) {
 		for _, s := range t.stores {
 			s.clear()
 		}
+		if t.saver.store != nil {
+			if err := t.saver.store.Clear(); err != nil {
+				return err
+			}
+		}
 		clear(t.positions)
 		clear(t.committed)
 		clear(t.times)
@@ -56,6 +61,9 @@ func (t *task) restore(ctx context.Context) (err error) {
 
 // fromCheckpoint restores from the checkpoint if there is one.
 func (t *task) fromCheckpoint(ctx context.Context) error {
+	if t.saver.store != nil {
+		return t.fromStore(ctx)
+	}
 	if t.saver.files == nil {
 		return t.restoreFrom(ctx, nil)
 	}
@@ -148,13 +156,17 @@ func (t *task) restoreFrom(ctx context.Context, m *mark) error {
 			t.times[place{p.Topic, p.Partition}] = p.Times
 		}
 	}
+	if m != nil {
+		for i := range m.Stores {
+			t.saver.next[t.g.changelogName(m.Stores[i].Name)] = m.Stores[i].Next
+		}
+	}
 	for i, s := range t.stores {
 		if seed.Is(seed.ViewAhead) {
 			continue
 		}
 		from := embedlog.Earliest
 		if m != nil {
-			t.saver.next[t.g.changelogName(s.label())] = m.Stores[i].Next
 			from = embedlog.AtOffset(m.Stores[i].Next)
 		} else {
 			s.expect(int(min(max(found.Rows[s.label()], 0), roomAtOnce)))
@@ -228,8 +240,18 @@ func (t *task) replay(ctx context.Context, s kept, from embedlog.OffsetSpec) err
 		}
 		t.saver.next[name] = rec.Offset + 1
 		n++
+		if s.pendingSize() > pendingBytes {
+			if err := t.saver.apply(s.pending()); err != nil {
+				return err
+			}
+		}
 	}
 	s.restored()
+	if list := s.pending(); len(list) > 0 {
+		if err := t.saver.apply(list); err != nil {
+			return err
+		}
+	}
 	t.saver.since += n
 	t.g.saved.records.Add(n)
 	return nil

@@ -148,7 +148,7 @@ func FoldSessions[K, V, A any](r Rows[K, V], w SessionWindows, acc Codec[A], add
 // gap, so that they are in the order of their ends as well.
 func sessionsAt[A any](s *store[A], list []*entry[A], prefix []byte, ms, gap int64) []*entry[A] {
 	latest := appendSpan(prefix, plusMillis(ms, gap), math.MaxInt64)
-	s.order.Descend(text(latest), func(key string, e *entry[A]) bool {
+	s.before(text(latest), func(key string, e *entry[A]) bool {
 		if len(key) != len(prefix)+spanBytes || key[:len(prefix)] != text(prefix) {
 			return false
 		}

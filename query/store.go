@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -32,9 +33,10 @@ type store[V any] struct {
 	old     []*entry[V]
 	bytes   int // of keys of changed, roughly
 	// unsorted are entries that are not in order yet, while changelogs are read.
-	unsorted []*entry[V]
-	watches  []*keySet
-	before   []func(e *entry[V]) // are called before a row is written
+	unsorted    []*entry[V]
+	disk        *onDisk[V] // nil: all rows are in memory
+	watches     []*keySet
+	beforeWrite []func(e *entry[V]) // are called before a row is written
 }
 
 // keySet is the keys that have changed since somebody looked: see View.Watch.
@@ -49,6 +51,12 @@ type entry[V any] struct {
 	older   *past[V]
 	changed bool // is in store.changed
 	kept    bool // is in store.old
+	// Of a store on disk:
+	flushing bool // is in the commit under way
+	circled  bool // is in onDisk.ring
+	used     bool // since the hand came by
+	gone     bool // is not in the store any more
+	size     uint32
 }
 
 type state[V any] struct {
@@ -67,6 +75,8 @@ type clock struct {
 	sync.RWMutex
 	version uint64
 	pins    []uint64 // of snapshots, ascending; one each
+	writing bool     // the task has the lock, and changes rows
+	broken  atomic.Pointer[error]
 	// unpin of the stores drops some of what was kept, when no snapshot is left; more says that there is more of it.
 	unpin []func() (more bool)
 }
@@ -102,6 +112,17 @@ func (c *clock) wants(from uint64) bool {
 	return len(c.pins) > 0 && c.pins[len(c.pins)-1] >= from && from < c.version
 }
 
+// fail notes that rows could not be read. What was read is not to be believed.
+func (c *clock) fail(err error) { c.broken.CompareAndSwap(nil, &err) }
+
+// err is why rows cannot be read.
+func (c *clock) err() error {
+	if err := c.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 func newStore[V any](name string, c *clock) *store[V] {
 	s := &store[V]{name: name, c: c, rows: make(map[string]*entry[V])}
 	c.unpin = append(c.unpin, s.forget)
@@ -110,38 +131,96 @@ func newStore[V any](name string, c *clock) *store[V] {
 
 // get is the row of now. The key is not kept.
 func (s *store[V]) get(key []byte) (v V, ok bool) {
-	if e := s.rows[string(key)]; e != nil && e.is.there {
+	e := s.rows[string(key)]
+	if e == nil && s.disk != nil {
+		return s.missed(key)
+	}
+	if e != nil && e.is.there {
 		return e.is.val, true
 	}
 	return v, false
 }
 
-// put sets a row. The key is copied.
-func (s *store[V]) put(key []byte, v V) {
+// find is a row's entry; nil where there is none. It is for the task alone.
+func (s *store[V]) find(key []byte) *entry[V] {
 	e := s.rows[string(key)]
-	if e == nil {
-		e = s.add(string(key))
+	if s.disk != nil {
+		if e == nil {
+			return s.loaded(key)
+		}
+		e.used = true
 	}
-	s.write(e, v, true)
+	return e
 }
+
+// getAt is a row of a version that is pinned.
+func (s *store[V]) getAt(key []byte, version uint64) (v V, ok bool) {
+	e := s.rows[string(key)]
+	if e == nil && s.disk != nil {
+		return s.missed(key)
+	}
+	if e == nil {
+		return v, false
+	}
+	return e.at(version)
+}
+
+// scan calls f for the entries from a key on, in order, up to another one that is not included, if it is not empty; until f says false.
+// F changes neither them nor the store.
+func (s *store[V]) scan(from, to string, f func(key string, e *entry[V]) bool) {
+	if s.disk != nil {
+		s.scanDisk(from, to, f)
+		return
+	}
+	if to == "" {
+		s.order.Ascend(from, f)
+		return
+	}
+	s.order.Ascend(from, func(key string, e *entry[V]) bool { return key < to && f(key, e) })
+}
+
+// between is scan for the task, which may write the entries.
+func (s *store[V]) between(from, to string, f func(key string, e *entry[V]) bool) {
+	if s.disk != nil {
+		s.entriesDisk(from, to, false, f)
+		return
+	}
+	s.scan(from, to, f)
+}
+
+// before is between for the entries up to a key, which is included, from the last one on down.
+func (s *store[V]) before(last string, f func(key string, e *entry[V]) bool) {
+	if s.disk != nil {
+		s.entriesDisk("", last+"\x00", true, f)
+		return
+	}
+	s.order.Descend(last, f)
+}
+
+// put sets a row. The key is copied.
+func (s *store[V]) put(key []byte, v V) { s.write(s.entry(key), v, true) }
 
 func (s *store[V]) add(key string) *entry[V] {
 	e := &entry[V]{key: key, is: state[V]{version: s.c.version}}
 	s.rows[key] = e
 	s.order.Set(key, e)
+	if s.disk != nil {
+		s.sized(e, 0)
+		s.circle(e)
+	}
 	return e
 }
 
 // del deletes a row.
 func (s *store[V]) del(key []byte) {
-	if e := s.rows[string(key)]; e != nil && e.is.there {
+	if e := s.find(key); e != nil && e.is.there {
 		var none V
 		s.write(e, none, false)
 	}
 }
 
 func (s *store[V]) write(e *entry[V], v V, there bool) {
-	for _, f := range s.before {
+	for _, f := range s.beforeWrite {
 		f(e)
 	}
 	if s.c.wants(e.is.version) && (e.is.there || e.older != nil) {
@@ -208,11 +287,19 @@ func (s *store[V]) load(key string, v V) {
 
 // reset removes all rows, with room for some others. It is for a store that nobody reads yet.
 func (s *store[V]) reset(room int) {
+	if s.disk != nil {
+		room, s.disk.ring, s.disk.hand = 0, nil, 0
+		s.takePending()
+	}
 	s.rows, s.order, s.unsorted, s.live = make(map[string]*entry[V], room), btree.Map[string, *entry[V]]{}, nil, 0
 }
 
 // committed forgets what was changed: the next changes are counted anew.
 func (s *store[V]) committed() {
+	if s.disk != nil {
+		s.flush()
+		return
+	}
 	for i, e := range s.changed {
 		e.changed = false
 		s.tidy(e)
@@ -239,7 +326,7 @@ func (s *store[V]) forget() (more bool) {
 
 // tidy removes an entry that nobody needs.
 func (s *store[V]) tidy(e *entry[V]) {
-	if !e.is.there && !e.changed && !e.kept {
+	if !e.is.there && !e.changed && !e.kept && !e.flushing {
 		s.remove(e)
 	}
 }
@@ -248,6 +335,7 @@ func (s *store[V]) remove(e *entry[V]) {
 	if s.rows[e.key] == e {
 		delete(s.rows, e.key)
 		s.order.Delete(e.key)
+		e.gone = true
 	}
 }
 
@@ -269,7 +357,7 @@ func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // entry finds a row to be written, and makes one that is not there where there is none. The key is copied.
 func (s *store[V]) entry(key []byte) *entry[V] {
-	e := s.rows[string(key)]
+	e := s.find(key)
 	if e == nil {
 		e = s.add(string(key))
 	}

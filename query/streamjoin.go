@@ -111,11 +111,12 @@ func newWaiting[K, V any](b *builder, name string, key Codec[K], value Codec[V])
 	s := &waitingSide[K, V]{store: newKept(b, name, waitingCodec(value)), k: &keyer[K]{codec: key}}
 	b.task.keyers(&s.k.err)
 	b.task.loaded = append(b.task.loaded, func() {
-		for key := range s.rows {
+		s.scan("", "", func(key string, _ *entry[waiting[V]]) bool {
 			ms, number := spanOf(key)
 			s.number = max(s.number, number+1)
 			s.ends.add(ms, key)
-		}
+			return true
+		})
 	})
 	return s
 }
@@ -143,7 +144,7 @@ func (s *waitingSide[K, V]) take(t *task, w JoinWindows, d *delta[K, V]) (e *ent
 // match calls f for the rows of a key whose times are from the one to the other.
 func (s *waitingSide[K, V]) match(prefix []byte, from, to int64, f func(m moment, e *entry[waiting[V]])) {
 	first := text(appendSpan(prefix, from, math.MinInt64))
-	s.order.Ascend(first, func(key string, e *entry[waiting[V]]) bool {
+	s.between(first, "", func(key string, e *entry[waiting[V]]) bool {
 		if len(key) != len(prefix)+spanBytes || key[:len(prefix)] != text(prefix) {
 			return false
 		}
@@ -161,7 +162,7 @@ func (s *waitingSide[K, V]) match(prefix []byte, from, to int64, f func(m moment
 // expire drops the rows that nothing can match any more: those that are older than a time by more than they are kept.
 func (s *waitingSide[K, V]) expire(kept, now int64, f func(e *entry[waiting[V]])) {
 	s.ends.due(kept+1, now, func(key string, _ int64) {
-		if e := s.rows[key]; e != nil && e.is.there {
+		if e := s.find(rawOf(key)); e != nil && e.is.there {
 			f(e)
 			s.write(e, waiting[V]{}, false)
 		}

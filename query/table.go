@@ -39,7 +39,7 @@ func TableFrom[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Table
 					continue
 				}
 				raw := keyOf(k, &d.delta)
-				if d.tombstone && (s.rows[string(raw)] == nil || seed.Is(seed.ViewTombstone)) {
+				if d.tombstone && (s.find(raw) == nil || seed.Is(seed.ViewTombstone)) {
 					continue
 				}
 				e := s.entry(raw)
@@ -159,10 +159,8 @@ func (r *storeRows[S, V]) get(key []byte) (v V, ok bool) {
 }
 
 func (r *storeRows[S, V]) getAt(key []byte, version uint64) (v V, ok bool) {
-	if e := r.s.rows[string(key)]; e != nil {
-		if s, ok := e.at(version); ok {
-			return r.conv(s), true
-		}
+	if s, ok := r.s.getAt(key, version); ok {
+		return r.conv(s), true
 	}
 	return v, false
 }
@@ -170,10 +168,7 @@ func (r *storeRows[S, V]) getAt(key []byte, version uint64) (v V, ok bool) {
 func (r *storeRows[S, V]) page(buf []row[V], version uint64, from, to string, limit int) ([]row[V], *string) {
 	var next *string
 	looked := 0
-	r.s.order.Ascend(from, func(key string, e *entry[S]) bool {
-		if to != "" && key >= to {
-			return false
-		}
+	r.s.scan(from, to, func(key string, e *entry[S]) bool {
 		if looked++; looked > limit {
 			next = &key
 			return false
@@ -196,7 +191,7 @@ func (r *storeRows[S, V]) watch(w *keySet) (cancel func()) {
 }
 
 func (r *storeRows[S, V]) observe(f func(key string, v V, there bool)) {
-	r.s.before = append(r.s.before, func(e *entry[S]) {
+	r.s.beforeWrite = append(r.s.beforeWrite, func(e *entry[S]) {
 		switch {
 		case !e.is.there:
 			var none V

@@ -42,7 +42,7 @@ type task struct {
 	later    []*deferred
 	times    map[place]*streamTime
 	ticks    []tick
-	settled  []func() // at the end of each chunk
+	atEnd    []func() // at the end of each chunk
 	loaded   []func() // when rows are restored
 	single   bool     // record by record: an operator depends on their order
 	wall     wallClock
@@ -56,7 +56,8 @@ type task struct {
 	committing chan error      // nil when no commit is under way
 	writing    context.Context // of commits
 	giveUp     context.CancelFunc
-	saver      *saver // from restore on
+	saver      *saver      // from restore on
+	ended      atomic.Bool // its store is closed
 }
 
 // place is a partition of a source.
@@ -158,6 +159,7 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 		}
 		if t.saver != nil {
 			t.saver.wait()
+			err = errors.Join(err, t.saver.closeStore())
 		}
 	}()
 	// Whoever had the id before cannot commit any more, and what he committed is seen.
@@ -251,8 +253,7 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 				t.publish()
 			}
 		case e := <-t.committing:
-			t.committing = nil
-			err = e
+			err = t.settled(e)
 		case <-t.wall.wake():
 			err = t.strike()
 		case <-timer.C:
@@ -286,8 +287,7 @@ func (t *task) last(why error) error {
 	}
 	defer time.AfterFunc(closePatience, t.giveUp).Stop()
 	if t.committing != nil {
-		err := <-t.committing
-		if t.committing = nil; err != nil {
+		if err := t.settled(<-t.committing); err != nil {
 			return err
 		}
 	}
@@ -295,8 +295,7 @@ func (t *task) last(why error) error {
 		return err
 	}
 	if t.committing != nil {
-		err := <-t.committing
-		if t.committing = nil; err != nil {
+		if err := t.settled(<-t.committing); err != nil {
 			return err
 		}
 	}
@@ -361,6 +360,8 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	t.clock.Lock()
 	defer t.clock.Unlock()
 	defer t.recovered(&err)
+	t.clock.writing = true
+	defer func() { t.clock.writing = false }()
 	t.clock.version++
 	for _, d := range decs {
 		d.flush()
@@ -388,7 +389,7 @@ func (t *task) settle() error {
 		t.ticks[i].run()
 		t.runLater()
 	}
-	for _, f := range t.settled {
+	for _, f := range t.atEnd {
 		f()
 	}
 	for _, e := range t.keyErrs {
@@ -396,8 +397,14 @@ func (t *task) settle() error {
 			t.fail(fmt.Errorf("encode a key: %w", *e))
 		}
 	}
+	if err := t.clock.err(); err != nil {
+		t.fail(err)
+	}
 	if t.failed != nil {
 		return fmt.Errorf("view graph %s: %w", t.g.name, t.failed)
+	}
+	for _, s := range t.stores {
+		s.evict()
 	}
 	return nil
 }
@@ -431,7 +438,7 @@ func (t *task) relieve(ctx context.Context) error {
 	if t.committing != nil {
 		select {
 		case err := <-t.committing:
-			if t.committing = nil; err != nil {
+			if err = t.settled(err); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -520,7 +527,7 @@ func (t *task) commit() error {
 	for _, s := range t.stores {
 		s.committed()
 	}
-	c := t.saver.begin(string(text), len(rows)-1)
+	c := t.saver.begin(string(text), rows)
 	t.clock.Unlock()
 	t.wall.changed = false
 	dead := len(t.dead) > 0
@@ -533,9 +540,7 @@ func (t *task) commit() error {
 	done := make(chan error, 1)
 	t.committing = done
 	go func() {
-		err := t.write(t.writing, rows, keyed, dead, c)
-		t.saver.committed(c, err)
-		done <- err
+		done <- t.saver.committed(c, t.write(t.writing, rows, keyed, dead, c))
 	}()
 	return nil
 }

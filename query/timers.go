@@ -262,6 +262,8 @@ func (t *task) strike() (err error) {
 	t.clock.Lock()
 	defer t.clock.Unlock()
 	defer t.recovered(&err)
+	t.clock.writing = true
+	defer func() { t.clock.writing = false }()
 	t.clock.version++
 	now, fired := millisOf(time.Now()), false
 	for _, c := range t.wall.clocks {

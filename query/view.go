@@ -67,6 +67,9 @@ func (v *View[K, V]) get(ctx context.Context, key K, wait func(*task) error) (va
 	t.clock.RLock()
 	defer t.clock.RUnlock()
 	value, found = rows.get(raw)
+	if err := t.readErr(); err != nil {
+		return value, false, fmt.Errorf("view %s: %w", v.name, err)
+	}
 	return value, found, nil
 }
 
@@ -329,6 +332,9 @@ func (r *SnapshotRows[K, V]) Get(key K) (value V, found bool, err error) {
 		t.clock.RLock()
 		value, found = rows.getAt(raw, r.s.pins[i])
 		t.clock.RUnlock()
+		if err := t.readErr(); err != nil {
+			return value, false, fmt.Errorf("view %s: %w", r.v.name, err)
+		}
 		if found {
 			break
 		}
@@ -390,17 +396,24 @@ func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 			next *string
 		}
 		cursors := make([]cursor, len(r.s.tasks))
-		fill := func(i int) {
+		fill := func(i int) error {
 			c, t := &cursors[i], r.s.tasks[i]
 			for len(c.rows) == 0 && c.next != nil {
 				t.clock.RLock()
 				c.rows, c.next = t.tables[r.v.t.n].(rowReader[V]).page(c.rows[:0], r.s.pins[i], *c.next, to, page)
 				t.clock.RUnlock()
+				if err := t.readErr(); err != nil {
+					return fmt.Errorf("view %s: %w", r.v.name, err)
+				}
 			}
+			return nil
 		}
 		for i := range cursors {
 			cursors[i].next = &from
-			fill(i)
+			if err := fill(i); err != nil {
+				yield(Row[K, V]{}, err)
+				return
+			}
 		}
 		for {
 			least := -1
@@ -422,7 +435,10 @@ func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 				return
 			}
 			if c.rows = c.rows[1:]; len(c.rows) == 0 {
-				fill(least)
+				if err := fill(least); err != nil {
+					yield(Row[K, V]{}, err)
+					return
+				}
 			}
 		}
 	}

@@ -54,6 +54,9 @@ func (v *View[K, V]) watch(ctx context.Context, yield func(Change[K, V], error) 
 			defer t.clock.Unlock()
 			cancel()
 		}()
+		if err := t.readErr(); err != nil {
+			return err
+		}
 	}
 	for first := true; ; first = false {
 		var version Version
@@ -94,6 +97,9 @@ func (v *View[K, V]) drain(t *task, w *keySet, version *Version) (keys []string,
 		}
 		value, found := rows.get([]byte(key))
 		c.Value, c.Deleted = value, !found
+	}
+	if err := t.readErr(); err != nil {
+		return nil, nil, err
 	}
 	*version = t.versionLocked(*version)
 	return keys, changes, nil

@@ -248,6 +248,7 @@ func windowOracleCase(t *testing.T, seed uint64) {
 		c.sessions, c.joins = c.sessions.Grace(length(0, 30)), c.joins.Grace(length(0, 30)).Before(length(0, 10))
 	}
 	db := embedlogtest.Open(t, &embedlogtest.Options{Seed: seed})
+	stores := new(MemStores)
 	intervals := []time.Duration{ms, 10 * ms, time.Hour}
 	var g *Graph
 	windowed := map[string]*View[WindowKey[string], int64]{}
@@ -267,7 +268,11 @@ func windowOracleCase(t *testing.T, seed uint64) {
 			}
 			return s
 		}
-		g = NewGraph(db.DB, "g", &Options{CommitInterval: intervals[r.IntN(3)], MaxAhead: time.Duration(c.bound) * ms, CheckpointInterval: 1})
+		o := &Options{CommitInterval: intervals[r.IntN(3)], MaxAhead: time.Duration(c.bound) * ms, CheckpointInterval: 1}
+		if seed%3 == 0 {
+			o.Store, o.CacheBytes = stores, 1
+		}
+		g = NewGraph(db.DB, "g", o)
 		if seed%2 == 0 {
 			g.checkpointAfter = 1
 		}
@@ -389,6 +394,7 @@ func windowOracleCase(t *testing.T, seed uint64) {
 			} else {
 				db.Kill()
 			}
+			stores.Forget(rand.New(rand.NewPCG(seed, uint64(len(log)))))
 			open()
 		case 2:
 			check()

@@ -473,3 +473,33 @@ func TestCrashWhileOpening(t *testing.T) {
 	}
 	t.Logf("%d states", states)
 }
+
+// A process is killed while it makes the database; the next one makes a topic, and the power goes. Nothing of the first one's may be lost then
+// that the topic needs.
+func TestPowerCutAfterAKillWhileCreating(t *testing.T) {
+	for k := 0; ; k++ {
+		mem := vfs.NewMem(vfs.CrashAt(k))
+		if e, err := Open("db", &Options{FS: mem}); err == nil {
+			e.Close()
+		}
+		if !mem.Crashed() {
+			return
+		}
+		mem = mem.AfterKill()
+		second, err := Open("db", &Options{FS: mem})
+		if err != nil {
+			t.Fatalf("killed at operation %d: %v", k, err)
+		}
+		mustTopic(t, second, "orders", 1)
+		left := mem.AfterCrash(vfs.KeepNone)
+		second.Close()
+		third, err := Open("db", &Options{FS: left})
+		if err != nil {
+			t.Fatalf("killed at operation %d, and the power cut afterwards: %v", k, err)
+		}
+		if _, err := third.Topic("orders"); err != nil {
+			t.Errorf("killed at operation %d, and the power cut afterwards: %v", k, err)
+		}
+		third.Close()
+	}
+}

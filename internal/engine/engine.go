@@ -209,6 +209,12 @@ func (e *Engine) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if found {
+		// Whoever made FORMAT may have been killed before its name was durable. Topics must not survive a power cut that it does not.
+		if err := e.fs.SyncDir("."); err != nil {
+			return err
+		}
+	}
 	if e.cluster != nil {
 		return e.openReplicated(found)
 	}

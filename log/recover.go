@@ -379,9 +379,11 @@ func (r *recovery) finish() error {
 	} else if c := r.ckpt; c != nil && c.durableBase == last.baseOffset && c.durablePos == t.end {
 		l.found.Store(&asFound{segs: l.segs.Load(), pos: t.end, start: l.start.Load(), state: crc32.Checksum(c.state, castagnoli)})
 	}
-	if r.ckpt != nil && (r.ckpt.cutTag != 0 || r.ckpt.start > t.at.offset) {
+	created := r.ckpt == nil && cut == 0 && t.end == segmentHeaderLen
+	if created || r.ckpt != nil && (r.ckpt.cutTag != 0 || r.ckpt.start > t.at.offset) {
 		// What the checkpoint says of where a segment ends, or of a start that the log
-		// did not reach, must not be believed once there are appends behind it.
+		// did not reach, must not be believed once there are appends behind it. And a log
+		// has one before it takes any: who made this one came no further than the segment.
 		c := l.takeCheckpoint()
 		c.state = r.report.State
 		if err := l.writeCheckpoint(c); err != nil {

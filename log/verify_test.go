@@ -91,3 +91,21 @@ func TestVerifyFinds(t *testing.T) {
 		t.Fatalf("both copies of the checkpoint are damaged, found %v, %v", r.Problems, err)
 	}
 }
+
+// A log whose maker was killed at any operation is whole when it is opened again: it has a checkpoint, as each log that was ever opened.
+func TestKilledWhileCreating(t *testing.T) {
+	for k := 0; ; k++ {
+		fs := vfs.NewMem(vfs.CrashAt(k))
+		if l, err := Open("", &Options{FS: fs}); err == nil {
+			l.Close()
+		}
+		if !fs.Crashed() {
+			return
+		}
+		l := openTest(t, fs.AfterKill(), Config{})
+		wantVerified(t, l)
+		if t.Failed() {
+			t.Fatalf("killed at operation %d", k)
+		}
+	}
+}

@@ -52,6 +52,8 @@ type Graph struct {
 	db   *embedlog.DB
 	name string
 	opts Options
+	// chunk is how many records a task takes at a time.
+	chunk int
 
 	mu         sync.Mutex
 	outputs    []output
@@ -129,7 +131,7 @@ func (s *slot) get(ctx context.Context) (*task, error) {
 
 // NewGraph makes a graph. What it keeps is in topics that begin with its name.
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
-	g := &Graph{db: db, name: name, names: map[string]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
+	g := &Graph{db: db, name: name, chunk: chunk, names: map[string]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
 	if o != nil {
 		g.opts = *o
 	}

@@ -243,13 +243,13 @@ func TestProcessOutside(t *testing.T) {
 }
 
 // The program of the oracle of processors: totals by key, and a timer that some records set and others cancel.
-type oracleTotals struct {
+type processTotals struct {
 	totals *KeyValueStore[string, int64]
 	timers *Timers[string, string, string]
 }
 
-func newOracleTotals() *oracleTotals {
-	o := &oracleTotals{totals: NewKeyValueStore("totals", codec.String, codec.Int64)}
+func newProcessTotals() *processTotals {
+	o := &processTotals{totals: NewKeyValueStore("totals", codec.String, codec.Int64)}
 	o.timers = NewTimers("timers", codec.String, StreamTime, func(c *Context[string, string], key string, at time.Time) error {
 		n, _ := o.totals.Get(c, key)
 		c.Forward(key, fmt.Sprintf("(%d@%d)", n, at.UnixMilli()-epoch))
@@ -264,7 +264,7 @@ func newOracleTotals() *oracleTotals {
 	return o
 }
 
-func (o *oracleTotals) process(c *Context[string, string], r Record[string, int64]) error {
+func (o *processTotals) process(c *Context[string, string], r Record[string, int64]) error {
 	if r.NoKey {
 		return nil
 	}
@@ -332,19 +332,7 @@ func naiveTotals(log []timed, parts int, bound int64) (out map[string]string, to
 
 // Whatever the batches are, and however often it is closed, killed or loses its power: the processor's rows are those of the records one by one.
 func TestProcessOracle(t *testing.T) {
-	if *oracleSeed != 0 {
-		processOracleCase(t, *oracleSeed)
-		return
-	}
-	runs := *oracleRuns
-	if runs == 0 {
-		runs = testcount.N(40)
-	}
-	for seed := *oracleFrom; seed < *oracleFrom+uint64(runs); seed++ {
-		if processOracleCase(t, seed); t.Failed() {
-			t.Fatalf("case %d failed: go test -run TestProcessOracle ./query -oracle.seed %d", seed, seed)
-		}
-	}
+	oracleRun(t, 40, func(t *testing.T, seed uint64, counts map[string]int64) { processOracleCase(t, seed) })
 }
 
 func processOracleCase(t *testing.T, seed uint64) {
@@ -361,7 +349,7 @@ func processOracleCase(t *testing.T, seed uint64) {
 		if top, err = db.EnsureTopic(ctx, "t", &embedlog.TopicConfig{Partitions: parts}); err != nil {
 			t.Fatal(err)
 		}
-		o := newOracleTotals()
+		o := newProcessTotals()
 		g = NewGraph(db.DB, "g", &Options{CommitInterval: []time.Duration{ms, 10 * ms, time.Hour}[r.IntN(3)], MaxAhead: time.Duration(bound) * ms})
 		rows := ProcessValues(From(top, codec.String, codec.Int64), "totals", o.process, o.totals, o.timers)
 		v = Add(g, "out", Reduce(rows, func(a, b string) string { return a + b }))
@@ -417,7 +405,7 @@ func processOracleCase(t *testing.T, seed uint64) {
 			var recs []embedlog.Record
 			for range r.IntN(20) + 1 {
 				clock += int64(r.IntN(8))
-				at := timed{key: fmt.Sprint("k", r.IntN(4)), val: int64(r.IntN(50)), null: r.IntN(20) == 0, tombstone: r.IntN(15) == 0, ms: epoch + clock}
+				at := timed{record: record{key: fmt.Sprint("k", r.IntN(4)), val: int64(r.IntN(50)), null: r.IntN(20) == 0, tombstone: r.IntN(15) == 0, ms: epoch + clock}}
 				if r.IntN(4) == 0 {
 					at.ms += int64(r.IntN(200)) - 60
 				}
@@ -559,7 +547,7 @@ func processCrash(t *testing.T, k int, power bool, seed uint64) {
 			return
 		}
 		g = NewGraph(db, "g", &Options{CommitInterval: 5 * ms})
-		p := newOracleTotals()
+		p := newProcessTotals()
 		To(g, ProcessValues(From(in, codec.String, codec.Int64), "totals", p.process, p.totals, p.timers), out)
 		return g, in, out, g.Start(ctx)
 	}
@@ -622,7 +610,7 @@ func processCrash(t *testing.T, k int, power bool, seed uint64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		log = append(log, timed{key: string(rec.Key), val: n, partition: rec.Partition, ms: rec.Timestamp.UnixMilli()})
+		log = append(log, timed{record: record{key: string(rec.Key), val: n, partition: rec.Partition, ms: rec.Timestamp.UnixMilli()}})
 	}
 	got := map[string]string{}
 	for rec, err := range out.Scan(ctx, nil) {

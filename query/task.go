@@ -319,7 +319,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	}
 	defer func() { t.g.read.Add(int64(read)) }()
 	times, maxAhead := t.streamTime(at), t.g.opts.MaxAhead.Milliseconds()
-	size := chunk
+	size := t.g.chunk
 	if t.single {
 		size = 1
 	}

@@ -1,38 +1,32 @@
 package query
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
-	"github.com/x/embedlog/embedlogtest"
-	"github.com/x/embedlog/internal/testcount"
 )
 
 // The oracle of windows: random definitions over random logs, out of order and with wrong clocks, compared with an evaluator that walks each
-// partition's records in their order and knows nothing of changes, batches, stores or restarts.
+// partition's records in their order and knows nothing of changes, batches, stores or restarts; and with SQLite, unless clocks may be wrong.
 
-// timed is a record as it was acknowledged. The evaluator gives it the stream time of its partition.
+// timed is a record for the evaluator, which gives it the stream time of its partition.
 type timed struct {
-	topic     string
-	partition int32
-	key       string
-	val       int64
-	null      bool
-	tombstone bool
-	ms        int64
-	stream    int64
+	record
+	stream int64
 }
 
 // naiveTime is the stream time after some records of a partition. It is computed from all of them.
 func naiveTime(times []int64, bound int64) int64 {
+	if bound < 0 {
+		return slices.Max(times)
+	}
 	now, first, run := int64(math.MinInt64), int64(math.MinInt64), []int64(nil)
 	for _, x := range times {
 		base := now
@@ -74,20 +68,48 @@ type windowCase struct {
 	windows  Windows
 	sessions SessionWindows
 	joins    JoinWindows
-	oneTask  bool // by a new key, of all partitions
+	rekey    bool // by a new key, which has one task
+	single   bool // one task, for whatever reason
 	bound    int64
 	parts    int
 }
 
+const noBound = 1 << 40 // of a record before the others, but the first one alone is not believed
+
+// chooseWindows makes a case.
+func chooseWindows(r *rand.Rand, o *circumstances) *windowCase {
+	length := func(least, most int) time.Duration { return time.Duration(r.IntN(most-least+1)+least) * ms }
+	c := &windowCase{rekey: r.IntN(3) == 0, parts: o.partitions}
+	c.single = c.rekey || o.oneTask || o.partitions == 1
+	c.bound = []int64{-1, noBound, int64(r.IntN(80) + 20), int64(r.IntN(80) + 20)}[r.IntN(4)]
+	c.windows = Tumbling(length(1, 30))
+	if r.IntN(2) == 0 {
+		c.windows = Hopping(c.windows.size, length(1, int(c.windows.size/ms)))
+	}
+	c.windows = c.windows.Grace(length(0, 30))
+	c.sessions, c.joins = Session(length(1, 15)), Within(length(0, 20))
+	if r.IntN(2) == 0 {
+		c.windows, c.sessions = c.windows.Retain(length(0, 100)), c.sessions.Retain(length(0, 100))
+	}
+	if r.IntN(2) == 0 {
+		c.sessions, c.joins = c.sessions.Grace(length(0, 30)), c.joins.Grace(length(0, 30)).Before(length(0, 10))
+	}
+	return c
+}
+
 func (c *windowCase) key(r timed) string {
-	if c.oneTask {
+	if c.rekey {
 		return fmt.Sprint("v", r.val%2)
 	}
 	return r.key
 }
 
 // naive is what the views are after some records.
-func (c *windowCase) naive(log []timed) map[string]map[string]int64 {
+func (c *windowCase) naive(records []record) map[string]map[string]int64 {
+	log := make([]timed, len(records))
+	for i := range log {
+		log[i].record = records[i]
+	}
 	type place struct {
 		topic     string
 		partition int32
@@ -104,7 +126,7 @@ func (c *windowCase) naive(log []timed) map[string]map[string]int64 {
 	mark := func(topic string, partition int32) int64 {
 		least := int64(math.MaxInt64)
 		for p := range int32(c.parts) {
-			if c.oneTask || p == partition {
+			if c.single || p == partition {
 				now, ok := streams[place{topic, p}]
 				if !ok {
 					now = math.MinInt64
@@ -129,7 +151,7 @@ func (c *windowCase) naive(log []timed) map[string]map[string]int64 {
 	groups := map[string]*group{}
 	perKey := map[string][]timed{} // accepted for sessions
 	for _, r := range log {
-		if r.topic != "a" || r.tombstone || r.null && !c.oneTask {
+		if r.topic != "a" || r.tombstone || r.null && !c.rekey {
 			continue
 		}
 		key := c.key(r)
@@ -190,7 +212,7 @@ func (c *windowCase) naive(log []timed) map[string]map[string]int64 {
 		}
 	}
 	inTime := func(r timed, topic string) bool {
-		return r.topic == topic && !r.tombstone && (!r.null || c.oneTask) &&
+		return r.topic == topic && !r.tombstone && (!r.null || c.rekey) &&
 			(r.stream == math.MinInt64 || r.ms+c.joins.late().Milliseconds() >= r.stream)
 	}
 	for _, l := range log {
@@ -211,210 +233,223 @@ func (c *windowCase) naive(log []timed) map[string]map[string]int64 {
 	return out
 }
 
-func TestWindowOracle(t *testing.T) {
-	if *oracleSeed != 0 {
-		windowOracleCase(t, *oracleSeed)
-		return
+// sql is a SELECT of the same: the view's name, a row's and its number.
+func (c *windowCase) sql() string {
+	ms := func(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+	key, stream, mark := "k", "max(ms) OVER p", "last"
+	if c.rekey {
+		key = "'v'||(v%2)"
 	}
-	runs := *oracleRuns
-	if runs == 0 {
-		runs = testcount.N(60)
+	if c.bound == noBound {
+		stream = "CASE WHEN row_number() OVER p=1 THEN NULL ELSE max(ms) OVER p END"
 	}
-	for seed := *oracleFrom; seed < *oracleFrom+uint64(runs); seed++ {
-		if windowOracleCase(t, seed); t.Failed() {
-			t.Fatalf("case %d failed: go test -run TestWindowOracle ./query -oracle.seed %d", seed, seed)
-		}
+	if c.single {
+		mark = fmt.Sprintf("(SELECT min(o.last) FROM lasts o WHERE o.topic=lasts.topic HAVING count(o.last)=%d)", c.parts)
 	}
+	return strings.NewReplacer("$key", key, "$stream", stream, "$mark", mark, "$size", ms(c.windows.size), "$advance", ms(c.windows.advance),
+		"$grace", ms(c.windows.grace), "$kept", ms(c.windows.kept()), "$gap", ms(c.sessions.gap), "$slate", ms(c.sessions.late()), "$skept", ms(c.sessions.kept()),
+		"$before", ms(c.joins.before), "$after", ms(c.joins.after), "$jlate", ms(c.joins.late()), "$0", fmt.Sprint(epoch)).Replace(`
+WITH times AS MATERIALIZED (SELECT *,$stream AS stream FROM log WINDOW p AS (PARTITION BY topic,part ORDER BY seq)),
+lasts AS MATERIALIZED (SELECT topic,part,max(stream) AS last FROM times GROUP BY topic,part),
+marks AS MATERIALIZED (SELECT topic,part,$mark AS now FROM lasts),
+rows AS MATERIALIZED (SELECT topic,part,seq,$key AS key,v,ms,stream FROM times WHERE v IS NOT NULL AND $key IS NOT NULL),
+placed AS MATERIALIZED (SELECT rows.*,ms-ms%$advance-n*$advance AS start FROM rows JOIN numbers ON n*$advance<$size-ms%$advance WHERE topic='a'),
+groups AS MATERIALIZED (SELECT key,start,count(*) AS n,sum(v) AS total,(SELECT now FROM marks WHERE topic='a' AND marks.part=placed.part) AS now
+	FROM placed WHERE stream IS NULL OR start+$size+$grace>stream GROUP BY key,start),
+shown AS MATERIALIZED (SELECT key||'['||(start-$0)||','||(start+$size-$0)||']' AS name,n,total,start+$size+$grace<=now AS over FROM groups WHERE now IS NULL OR start+$size+$kept>now),
+joined AS (SELECT *,ms-lag(ms) OVER k<=$gap AS joins FROM rows WHERE topic='a' AND (stream IS NULL OR ms+$slate>=stream) WINDOW k AS (PARTITION BY key ORDER BY ms,seq)),
+numbered AS (SELECT *,count(*) FILTER (WHERE NOT coalesce(joins,0)) OVER (PARTITION BY key ORDER BY ms,seq) AS number FROM joined),
+sessions AS MATERIALIZED (SELECT key,min(ms) AS start,max(ms) AS end,count(*) AS n,(SELECT now FROM marks WHERE topic='a' AND marks.part=numbered.part) AS now FROM numbered GROUP BY key,number),
+kept AS MATERIALIZED (SELECT key||'['||(start-$0)||','||(end-$0)||']' AS name,n,end+$gap+$slate<now AS over FROM sessions WHERE now IS NULL OR end+$skept>=now),
+timely AS MATERIALIZED (SELECT * FROM rows WHERE stream IS NULL OR ms+$jlate>=stream),
+pairs AS MATERIALIZED (SELECT l.key,l.v AS lv,r.v AS rv,l.ms,l.part FROM timely l LEFT JOIN timely r ON r.topic='b' AND r.key=l.key AND r.ms BETWEEN l.ms-$before AND l.ms+$after WHERE l.topic='a')
+SELECT 'counts',name,n FROM shown
+UNION ALL SELECT 'folds',name,total FROM shown
+UNION ALL SELECT 'finals',name,n FROM shown WHERE over
+UNION ALL SELECT 'all finals',key,count(*) FROM groups WHERE start+$size+$grace<=now GROUP BY key
+UNION ALL SELECT 'late',key,count(DISTINCT seq) FROM placed WHERE start+$size+$grace<=stream GROUP BY key
+UNION ALL SELECT 'sessions',name,n FROM kept
+UNION ALL SELECT 'final sessions',name,n FROM kept WHERE over
+UNION ALL SELECT 'all sessions',key,count(*) FROM sessions WHERE end+$gap+$slate<now GROUP BY key
+UNION ALL SELECT 'pairs',key||' '||lv||' '||coalesce(rv,'-'),count(*) FROM pairs
+	WHERE rv IS NOT NULL OR ms+$after+$jlate<(SELECT now FROM marks WHERE topic='b' AND marks.part=pairs.part) GROUP BY 2`)
 }
 
-func windowOracleCase(t *testing.T, seed uint64) {
-	ctx := context.Background()
-	r := rand.New(rand.NewPCG(seed, 8))
-	length := func(least, most int) time.Duration { return time.Duration(r.IntN(most-least+1)+least) * ms }
-	c := &windowCase{oneTask: r.IntN(3) == 0, parts: r.IntN(3) + 1, bound: int64(r.IntN(80) + 20)}
-	if r.IntN(2) == 0 {
-		c.bound = 1 << 40
-	}
-	c.windows = Tumbling(length(1, 30))
-	if r.IntN(2) == 0 {
-		c.windows = Hopping(c.windows.size, length(1, int(c.windows.size/ms)))
-	}
-	c.windows = c.windows.Grace(length(0, 30))
-	c.sessions, c.joins = Session(length(1, 15)), Within(length(0, 20))
-	if r.IntN(2) == 0 {
-		c.windows, c.sessions = c.windows.Retain(length(0, 100)), c.sessions.Retain(length(0, 100))
-	}
-	if r.IntN(2) == 0 {
-		c.sessions, c.joins = c.sessions.Grace(length(0, 30)), c.joins.Grace(length(0, 30)).Before(length(0, 10))
-	}
-	db := embedlogtest.Open(t, &embedlogtest.Options{Seed: seed})
-	stores := new(MemStores)
-	intervals := []time.Duration{ms, 10 * ms, time.Hour}
-	var g *Graph
-	windowed := map[string]*View[WindowKey[string], int64]{}
-	plain := map[string]*View[string, int64]{}
-	open := func() {
-		topic := func(name string) *embedlog.Topic {
-			top, err := db.EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: c.parts})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return top
+// windowViews are the views of a case in a graph.
+type windowViews struct {
+	windowed map[string]*View[WindowKey[string], int64]
+	plain    map[string]*View[string, int64]
+}
+
+// build adds a case's views to a graph.
+func (c *windowCase) build(l *life, g *Graph) (v windowViews, err error) {
+	var streams [2]*Stream[string, int64]
+	for i, name := range []string{"a", "b"} {
+		top, err := l.db.Topic(name)
+		if err != nil {
+			return v, err
 		}
-		stream := func(name string) *Stream[string, int64] {
-			s := From(topic(name), codec.String, codec.Int64)
-			if c.oneTask {
-				s = Rekey(s, codec.String, func(key string, v int64) string { return c.key(timed{key: key, val: v}) })
-			}
-			return s
+		s := From(top, codec.String, codec.Int64)
+		if c.rekey {
+			s = Rekey(s, codec.String, func(key string, v int64) string { return c.key(timed{record: record{key: key, val: v}}) })
 		}
-		o := &Options{CommitInterval: intervals[r.IntN(3)], MaxAhead: time.Duration(c.bound) * ms, CheckpointInterval: 1}
-		if seed%3 == 0 {
-			o.Store, o.CacheBytes = stores, 1
-		}
-		g = NewGraph(db.DB, "g", o)
-		if seed%2 == 0 {
-			g.checkpointAfter = 1
-		}
-		a, b := stream("a"), stream("b")
+		streams[i] = s
+	}
+	a, b := streams[0], streams[1]
+	counts := Count(Windowed(a, c.windows))
+	finals := Final(counts)
+	sessions := CountSessions(a, c.sessions)
+	finalSessions := Final(sessions)
+	v.windowed = map[string]*View[WindowKey[string], int64]{
+		"counts": Add(g, "counts", counts),
+		"folds":  Add(g, "folds", Sum(Windowed(a, c.windows), func(_ WindowKey[string], v int64) int64 { return v })),
+		"finals": Add(g, "finals", finals), "sessions": Add(g, "sessions", sessions), "final sessions": Add(g, "final-sessions", finalSessions),
+	}
+	v.plain = map[string]*View[string, int64]{"late": Add(g, "late", Count(Late(a, c.windows)))}
+	if c.rekey {
 		// A row for each time that something of a key was final. They have new keys, which is for one task.
 		perKey := func(t *Table[WindowKey[string], int64]) *Table[string, int64] {
 			return Count(Rekey(t.Changes(), codec.String, func(w WindowKey[string], _ int64) string { return w.Key }))
 		}
-		counts := Count(Windowed(a, c.windows))
-		folds := Sum(Windowed(a, c.windows), func(_ WindowKey[string], v int64) int64 { return v })
-		sessions := CountSessions(a, c.sessions)
-		for name, table := range map[string]*Table[WindowKey[string], int64]{"counts": counts, "folds": folds, "finals": Final(counts),
-			"sessions": sessions, "final sessions": Final(sessions)} {
-			windowed[name] = &View[WindowKey[string], int64]{t: table}
-		}
-		for _, name := range slices.Sorted(maps.Keys(windowed)) {
-			windowed[name] = Add(g, dashed(name), windowed[name].t)
-		}
-		if c.oneTask {
-			plain["all finals"] = Add(g, "all-finals", perKey(windowed["finals"].t))
-			plain["all sessions"] = Add(g, "all-sessions", perKey(windowed["final sessions"].t))
-		}
-		plain["late"] = Add(g, "late", Count(Late(a, c.windows)))
-		pairs := LeftJoinStreams(a, b, c.joins, func(key string, v int64, w *int64) string {
-			if w == nil {
-				return fmt.Sprint(key, " ", v, " -")
-			}
-			return fmt.Sprint(key, " ", v, " ", *w)
-		})
-		plain["pairs"] = Add(g, "pairs", Count(&Grouped[string, string]{linear("texts", pairs.n, false, func(buf []delta[string, string], d *delta[string, string]) []delta[string, string] {
-			return append(buf, delta[string, string]{key: d.val, time: d.time, weight: d.weight})
-		}), codec.String, codec.String}))
-		if err := g.Start(ctx); err != nil {
-			t.Fatalf("case %d: %v\n%s", seed, err, g.Describe())
-		}
+		v.plain["all finals"] = Add(g, "all-finals", perKey(finals))
+		v.plain["all sessions"] = Add(g, "all-sessions", perKey(finalSessions))
 	}
-	open()
-	var log []timed
-	check := func() {
-		s, err := g.Snapshot(ctx)
-		if err != nil {
-			t.Fatalf("case %d: %v", seed, err)
+	pairs := LeftJoinStreams(a, b, c.joins, func(key string, v int64, w *int64) string {
+		if w == nil {
+			return fmt.Sprint(key, " ", v, " -")
 		}
-		defer s.Release()
-		want := c.naive(log)
-		for name, want := range want {
-			got := map[string]int64{}
-			if v := windowed[name]; v != nil {
-				for row, err := range v.In(s).All() {
-					if err != nil {
-						t.Fatal(err)
-					}
-					got[windowText(row.Key)] += row.Value
-				}
-			} else if plain[name] == nil {
-				continue
-			} else {
-				for row, err := range plain[name].In(s).All() {
-					if err != nil {
-						t.Fatal(err)
-					}
-					got[row.Key] += row.Value // a pair's text can be in several tasks
-				}
-			}
-			if !maps.Equal(got, want) {
-				for i := range log {
-					log[i].ms -= epoch
-					log[i].stream -= epoch
-				}
-				t.Fatalf("case %d, %d records, %d partitions, one task %v, bound %d\n%v\n%v\n%v\n%s\n is %v\nnot %v\nlog %+v", seed, len(log), c.parts, c.oneTask, c.bound, c.windows, c.sessions, c.joins, name, got, want, log)
-			}
-		}
-	}
-	clock := int64(100)
-	produce := func(n int) {
-		for range n {
-			clock += int64(r.IntN(8))
-			at := timed{topic: "a", key: fmt.Sprint("k", r.IntN(4)), val: int64(r.IntN(50)), null: r.IntN(20) == 0, tombstone: r.IntN(15) == 0}
-			if r.IntN(3) == 0 {
-				at.topic = "b"
-			}
-			switch at.ms = epoch + clock; r.IntN(12) {
-			case 0, 1, 2:
-				at.ms -= int64(r.IntN(60))
-			case 3:
-				at.ms += int64(r.IntN(300)) // a wrong clock
-			case 4:
-				clock += int64(r.IntN(40))
-			}
-			rec := embedlog.Record{Timestamp: time.UnixMilli(at.ms), Topic: at.topic}
-			if !at.null {
-				rec.Key = []byte(at.key)
-			}
-			if !at.tombstone {
-				rec.Value = mustInt(at.val)
-			}
-			top, err := db.Topic(at.topic)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pos, err := top.Produce(ctx, rec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			at.partition = pos[0].Partition
-			log = append(log, at)
-		}
-	}
-	for range r.IntN(12) + 3 {
-		switch r.IntN(8) {
-		case 0:
-			if err := g.Close(); err != nil {
-				t.Fatal(err)
-			}
-			open()
-		case 1:
-			if r.IntN(2) == 0 {
-				db.Crash()
-			} else {
-				db.Kill()
-			}
-			stores.Forget(rand.New(rand.NewPCG(seed, uint64(len(log)))))
-			open()
-		case 2:
-			check()
-		default:
-			produce(r.IntN(12) + 1)
-		}
-	}
-	check()
-	if err := db.DB.Close(); err != nil {
-		t.Fatal(err)
-	}
+		return fmt.Sprint(key, " ", v, " ", *w)
+	})
+	v.plain["pairs"] = Add(g, "pairs", Count(&Grouped[string, string]{linear("texts", pairs.n, false, func(buf []delta[string, string], d *delta[string, string]) []delta[string, string] {
+		return append(buf, delta[string, string]{key: d.val, time: d.time, weight: d.weight})
+	}), codec.String, codec.String}))
+	return v, nil
 }
 
-// dashed is a name as topics may have it.
-func dashed(name string) string {
-	b := []byte(name)
-	for i := range b {
-		if b[i] == ' ' {
-			b[i] = '-'
+// rows are the views' in a snapshot.
+func (v *windowViews) rows(s *Snapshot) (map[string]map[string]int64, error) {
+	out := map[string]map[string]int64{}
+	for name, view := range v.windowed {
+		out[name] = map[string]int64{}
+		for row, err := range view.In(s).All() {
+			if err != nil {
+				return nil, err
+			}
+			out[name][windowText(row.Key)] += row.Value
 		}
 	}
-	return string(b)
+	for name, view := range v.plain {
+		out[name] = map[string]int64{}
+		for row, err := range view.In(s).All() {
+			if err != nil {
+				return nil, err
+			}
+			out[name][row.Key] += row.Value // a pair's text can be in several tasks
+		}
+	}
+	return out, nil
+}
+
+// compare compares the views of a snapshot with both oracles.
+func (c *windowCase) compare(l *life, v *windowViews, s *Snapshot, log []record) error {
+	got, err := v.rows(s)
+	if err != nil {
+		return err
+	}
+	want := c.naive(log)
+	if c.bound == -1 || c.bound == noBound {
+		l.counts["views compared with SQLite"] += int64(len(got))
+		lite := sqliteOf(l.T)
+		lite.load(l.T, sqlRows(log))
+		selected := lite.answers(l.T, c.sql())
+		for name := range got {
+			if !maps.Equal(want[name], selected[name]) {
+				return fmt.Errorf("the oracles differ: %s of %v\n%s\nSQLite  %v\nnaively %v\nlog %s", name, c, c.sql(), selected[name], want[name], logText(log))
+			}
+		}
+	}
+	for name := range got {
+		if l.counts["views compared"]++; len(want[name]) > 0 {
+			l.counts["of them with rows"]++
+		}
+		if !maps.Equal(got[name], want[name]) {
+			return fmt.Errorf("%v\n%v\n%s\n is %v\nnot %v\nlog %s\n%s", &l.circumstances, c, name, got[name], want[name], logText(log), strings.Join(l.steps, "\n"))
+		}
+	}
+	return nil
+}
+
+func (c *windowCase) String() string {
+	return fmt.Sprintf("%v\n%v\n%v\nnew keys %v, one task %v, bound %d", c.windows, c.sessions, c.joins, c.rekey, c.single, c.bound)
+}
+
+func TestWindowOracle(t *testing.T) { oracleRun(t, 60, windowOracleCase) }
+
+func windowOracleCase(t *testing.T, seed uint64, counts map[string]int64) {
+	r := rand.New(rand.NewPCG(seed, 8))
+	o := choose(r)
+	c := chooseWindows(r, &o)
+	var views windowViews
+	l := newLife(t, r, o, func(l *life) (*Graph, error) {
+		g := l.graph(l.db, Options{MaxAhead: time.Duration(c.bound) * ms})
+		var err error
+		if views, err = c.build(l, g); err != nil {
+			return nil, err
+		}
+		return g, g.Start(l.ctx)
+	})
+	defer func() { maps.Copy(counts, l.counts) }()
+	check := func(all bool) {
+		l.view(all, func(s *Snapshot, log []record) error { return c.compare(l, &views, s, log) })
+	}
+	clock := windowClock{r: r, now: 100}
+	for range r.IntN(12) + 3 {
+		switch r.IntN(9) {
+		case 0:
+			l.restart()
+		case 1:
+			l.again(r.IntN(2) == 0)
+		case 2:
+			check(true)
+		case 3:
+			check(false)
+		default:
+			l.produce(clock.records(r.IntN(12) + 1))
+		}
+	}
+	check(true)
+	l.end(r.IntN(10) == 0)
+}
+
+// windowClock makes records whose times are out of order, and some of which are of a wrong clock.
+type windowClock struct {
+	r   *rand.Rand
+	now int64
+}
+
+func (c *windowClock) records(n int) (recs []record) {
+	r := c.r
+	for range n {
+		c.now += int64(r.IntN(8))
+		rec := record{topic: "a", key: fmt.Sprint("k", r.IntN(4)), val: int64(r.IntN(50)), null: r.IntN(20) == 0, tombstone: r.IntN(15) == 0}
+		if r.IntN(3) == 0 {
+			rec.topic = "b"
+		}
+		switch rec.ms = epoch + c.now; r.IntN(12) {
+		case 0, 1, 2:
+			rec.ms -= int64(r.IntN(60))
+		case 3:
+			rec.ms += int64(r.IntN(300)) // a wrong clock
+		case 4:
+			c.now += int64(r.IntN(40))
+		}
+		if rec.null {
+			rec.key = ""
+		}
+		if rec.tombstone {
+			rec.val = 0
+		}
+		recs = append(recs, rec)
+	}
+	return recs
 }

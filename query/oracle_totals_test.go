@@ -1,0 +1,131 @@
+package query
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// oracleTotals is what some cases of a test came to. A line of the state file is one.
+type oracleTotals struct {
+	Test    string           `json:"test"`
+	Commit  string           `json:"commit"`
+	From    uint64           `json:"from"`
+	Next    uint64           `json:"next"`
+	Cases   int              `json:"cases"`
+	Failed  []uint64         `json:"failed,omitempty"`
+	Seconds float64          `json:"seconds"`
+	Counts  map[string]int64 `json:"counts"`
+
+	began time.Time
+}
+
+func newOracleTotals(t *testing.T, from uint64) *oracleTotals {
+	return &oracleTotals{Test: t.Name(), From: from, Next: from, Counts: map[string]int64{}, began: time.Now()}
+}
+
+// add takes in a case.
+func (a *oracleTotals) add(seed uint64, counts map[string]int64, failed bool) {
+	a.Cases++
+	a.Next = seed + 1
+	if failed {
+		a.Failed = append(a.Failed, seed)
+	}
+	for k, n := range counts {
+		a.Counts[k] += n
+	}
+	a.Seconds = time.Since(a.began).Seconds()
+}
+
+// save appends a line to the state file, if there is one.
+func (a *oracleTotals) save(t *testing.T) {
+	if *oracleState == "" || a.Cases == 0 {
+		return
+	}
+	a.Commit = oracleCommit()
+	line, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(*oracleState, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(append(append([]byte{'\n'}, line...), '\n')) // what was before may have no end
+	if cerr := f.Close(); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+}
+
+// oracleCommit is of what the tests were built, as far as anybody knows.
+func oracleCommit() string {
+	out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		return "unknown"
+	}
+	commit := strings.TrimSpace(string(out))
+	if exec.Command("git", "diff", "--quiet", "HEAD").Run() != nil {
+		commit += "+"
+	}
+	return commit
+}
+
+// readOracleState is the sums of the state file, by test.
+func readOracleState(t *testing.T) map[string]*oracleTotals {
+	b, err := os.ReadFile(*oracleState)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	all := map[string]*oracleTotals{t.Name(): newOracleTotals(t, 1)}
+	for line := range bytes.Lines(b) {
+		if len(line) == 1 {
+			continue
+		}
+		var one oracleTotals
+		if err := json.Unmarshal(line, &one); err != nil {
+			continue // whoever wrote it was killed: other cases take the place of these
+		}
+		sum := all[one.Test]
+		if sum == nil {
+			sum = &oracleTotals{Test: one.Test, From: one.From, Counts: map[string]int64{}}
+			all[one.Test] = sum
+		}
+		sum.Commit = one.Commit
+		sum.From, sum.Next = min(sum.From, one.From), max(sum.Next, one.Next)
+		sum.Cases += one.Cases
+		sum.Seconds += one.Seconds
+		sum.Failed = append(sum.Failed, one.Failed...)
+		for k, n := range one.Counts {
+			sum.Counts[k] += n
+		}
+	}
+	return all
+}
+
+func (a *oracleTotals) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d cases, from %d to before %d, in %.0f s, %d failed %v", a.Test, a.Cases, a.From, a.Next, a.Seconds, len(a.Failed), a.Failed)
+	for _, k := range slices.Sorted(maps.Keys(a.Counts)) {
+		fmt.Fprintf(&b, "\n  %s: %d", k, a.Counts[k])
+	}
+	return b.String()
+}
+
+// TestOracleTotals prints what is in a state file.
+func TestOracleTotals(t *testing.T) {
+	if *oracleState == "" {
+		t.Skip("without -oracle.state there is nothing to add up")
+	}
+	all := readOracleState(t)
+	delete(all, t.Name())
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		t.Logf("%v", all[name])
+	}
+}

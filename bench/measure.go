@@ -140,6 +140,7 @@ type verdict struct {
 	low, high         float64
 	limitPause, pause time.Duration
 	pauseOK           bool
+	limitCPU, cpu     time.Duration // of a record, median
 	notes             []string
 }
 
@@ -149,6 +150,7 @@ func (r *row) judge(out outcome) verdict {
 	for _, one := range out.limit {
 		v.limitPause = max(v.limitPause, one.Longest)
 	}
+	v.limitCPU, v.cpu = medianCPU(out.limit), medianCPU(out.ours)
 	if !v.judged {
 		return v
 	}
@@ -200,6 +202,18 @@ func (r *row) figure(one result) float64 {
 		return float64(one.P99)
 	}
 	return one.Value
+}
+
+// medianCPU is what a record has taken of the processors.
+func medianCPU(results []result) time.Duration {
+	var list []float64
+	for _, one := range results {
+		list = append(list, float64(one.CPU)/float64(max(one.Records, 1)))
+	}
+	if len(list) == 0 {
+		return 0
+	}
+	return time.Duration(median(list))
 }
 
 // median returns the middle, or the mean of the two in the middle.

@@ -88,7 +88,7 @@ func runGraph(r *rep, add func(in graphInput) error) (res result, err error) {
 	if err := g.Start(ctx); err != nil {
 		return result{}, err
 	}
-	start := time.Now()
+	taken, start := processorTime(), time.Now()
 	err = g.CatchUp(ctx)
 	var n int64
 	if err == nil {
@@ -101,10 +101,11 @@ func runGraph(r *rep, add func(in graphInput) error) (res result, err error) {
 	s := g.Stats()
 	err = errors.Join(err, g.Close())
 	elapsed := time.Since(start)
+	taken = processorTime() - taken
 	if err == nil && (n != r.Records || s.DeadLetters+s.Restarts+s.Late > 0 || s.Tasks != r.Count) {
 		err = fmt.Errorf("the graph has %d records of %d: %+v", n, r.Records, s)
 	}
-	return result{Records: n, Elapsed: elapsed}, err
+	return result{Records: n, Elapsed: elapsed, CPU: taken}, err
 }
 
 // deleteViews deletes what a graph has made.
@@ -214,21 +215,22 @@ func restoreView(r *rep) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	start := time.Now()
 	t, err := db.Topic(dbTopic)
 	if err != nil {
 		return result{}, errors.Join(err, db.Close())
 	}
+	taken, start := processorTime(), time.Now()
 	v, err := query.Materialize(viewName, query.TableFrom(t, codec.Int64, query.Codec[amountOf](amountCodec{})))
 	if err != nil {
 		return result{}, errors.Join(err, db.Close())
 	}
 	n, err := v.Len(context.Background())
 	elapsed := time.Since(start)
+	taken = processorTime() - taken
 	if err == nil && int64(n) != r.Records {
 		err = fmt.Errorf("the view has %d rows, %d were committed", n, r.Records)
 	}
-	return result{Records: int64(n), Elapsed: elapsed}, errors.Join(err, v.Close(), db.Close())
+	return result{Records: int64(n), Elapsed: elapsed, CPU: taken}, errors.Join(err, v.Close(), db.Close())
 }
 
 // everySeen is of how many records one is waited for.

@@ -32,6 +32,7 @@ type result struct {
 	Records int64
 	Elapsed time.Duration
 	Longest time.Duration // the longest pause between two looks at the clock
+	CPU     time.Duration // of the processors, in rows that have one core
 	P50     time.Duration // of latencies, in rows that have them
 	P99     time.Duration
 	Value   float64 // in rows that measure an amount: milliseconds, MiB or MB

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // madvPopulateWrite is MADV_POPULATE_WRITE (Linux 5.14): make the pages present
@@ -41,6 +42,15 @@ func datasync(f *os.File) error {
 			return err
 		}
 	}
+}
+
+// processorTime is what this process has taken of the processors, user and system.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // residentBytes is the memory of this process that is in RAM.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 )
 
 // The limits are made of Linux's calls: a mapping that is populated ahead, and
@@ -16,6 +17,7 @@ func mapWritable(*os.File, int64) ([]byte, error) { return nil, errNotLinux }
 func mapReadable(*os.File, int64) ([]byte, error) { return nil, errNotLinux }
 func unmap([]byte) error                          { return errNotLinux }
 func datasync(*os.File) error                     { return errNotLinux }
+func processorTime() time.Duration                { return 0 }
 func residentBytes() (int64, error)               { return 0, errNotLinux }
 func residentOf(int) (int64, error)               { return 0, errNotLinux }
 func openConnections(int) ([][2]string, error)    { return nil, errNotLinux }

@@ -12,15 +12,19 @@ import (
 // A table prints rows as they are measured, in columns of fixed width.
 type table struct {
 	w          io.Writer
-	width      int // of the widest name
+	pause      string // what the columns beside the figures are
+	width      int    // of the widest name
 	limitsOnly bool
 	rows, ours int
 }
 
 func newTable(w io.Writer, c config, rows []*row) *table {
-	t := &table{w: w, limitsOnly: c.limitsOnly}
+	t := &table{w: w, pause: "pause", limitsOnly: c.limitsOnly}
 	for _, r := range rows {
 		t.width = max(t.width, len(r.name))
+	}
+	if c.suite == suiteViews {
+		t.pause = "cpu"
 	}
 	return t
 }
@@ -29,10 +33,10 @@ func (t *table) header(c config, dir string) {
 	fmt.Fprintf(t.w, "%s; %s %s/%s, GOMAXPROCS %d\n", machine(dir), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
 	fmt.Fprintf(t.w, "%d repetitions of %v or %d MiB; figures are medians, the ratio is the median of the repetitions' ratios\n\n", c.reps, c.seconds, c.bytes>>20)
 	if t.limitsOnly {
-		t.line("workload", "limit", "pause", "", "", "(min-max)", "", "")
+		t.line("workload", "limit", t.pause, "", "", "(min-max)", "", "")
 		return
 	}
-	t.line("workload", "limit", "pause", "ours", "pause", "ratio (min-max)", "target", "ok")
+	t.line("workload", "limit", t.pause, "ours", t.pause, "ratio (min-max)", "target", "ok")
 }
 
 // line prints the columns: name, limit, its pause, ours, its pause, ratio, target, ok.
@@ -53,11 +57,11 @@ func (t *table) row(r *row, out outcome, v verdict) {
 		for _, one := range out.limit {
 			low, high = min(low, r.figure(one)), max(high, r.figure(one))
 		}
-		t.line(r.name, limit, r.showPause(v.limitPause), "", "", "("+r.show(low)+" - "+r.show(high)+")", "", "")
+		t.line(r.name, limit, r.showBeside(v.limitPause, v.limitCPU), "", "", "("+r.show(low)+" - "+r.show(high)+")", "", "")
 		return
 	}
 	if !v.judged {
-		t.line(r.name, limit, r.showPause(v.limitPause), "not built", "", "", r.showTarget(), "")
+		t.line(r.name, limit, r.showBeside(v.limitPause, v.limitCPU), "not built", "", "", r.showTarget(), "")
 		return
 	}
 	t.ours++
@@ -71,7 +75,7 @@ func (t *table) row(r *row, out outcome, v verdict) {
 	for _, note := range v.notes {
 		ok += ", " + note
 	}
-	t.line(r.name, limit, r.showPause(v.limitPause), r.show(medianFigure(r, out.ours)), r.showPause(v.pause),
+	t.line(r.name, limit, r.showBeside(v.limitPause, v.limitCPU), r.show(medianFigure(r, out.ours)), r.showBeside(v.pause, v.cpu),
 		fmt.Sprintf("%s (%s-%s)", short(v.ratio), short(v.low), short(v.high)), r.showTarget(), ok)
 }
 
@@ -126,6 +130,14 @@ func (r *row) showTarget() string {
 		return "<= +" + short(r.target) + " " + r.unit
 	}
 	return "<= " + short(r.target) + " " + r.unit
+}
+
+// showBeside is the longest pause, or what a record took of the processors.
+func (r *row) showBeside(pause, cpu time.Duration) string {
+	if r.suite == suiteViews && cpu > 0 {
+		return cpu.String()
+	}
+	return r.showPause(pause)
 }
 
 func (r *row) showPause(d time.Duration) string {

@@ -117,7 +117,6 @@ func decodeAll[K, V any](r *rep, key query.Codec[K], value query.Codec[V], each 
 		wg    sync.WaitGroup
 		errs  = make([]error, r.Count)
 		reads = make([]int64, r.Count)
-		start = time.Now()
 		ends  = make([]int64, r.Count)
 	)
 	t, err := db.Topic(dbTopic)
@@ -128,12 +127,14 @@ func decodeAll[K, V any](r *rep, key query.Codec[K], value query.Codec[V], each 
 	if err != nil {
 		return result{}, errors.Join(err, db.Close())
 	}
+	taken, start := processorTime(), time.Now()
 	for p := range r.Count {
 		ends[p] = info.Partitions[p].HighWatermark
 		wg.Go(func() { reads[p], errs[p] = decodePartition(db, int32(p), ends[p], key, value, each()) })
 	}
 	wg.Wait()
 	elapsed := time.Since(start)
+	taken = processorTime() - taken
 	var n int64
 	for _, x := range reads {
 		n += x
@@ -141,7 +142,7 @@ func decodeAll[K, V any](r *rep, key query.Codec[K], value query.Codec[V], each 
 	if err = errors.Join(errs...); err == nil && n != r.Records {
 		err = fmt.Errorf("read %d records, %d were written", n, r.Records)
 	}
-	return result{Records: n, Elapsed: elapsed}, errors.Join(err, db.Close())
+	return result{Records: n, Elapsed: elapsed, CPU: taken}, errors.Join(err, db.Close())
 }
 
 func decodePartition[K, V any](db *embedlog.DB, partition int32, end int64, key query.Codec[K], value query.Codec[V], f func(K, V) error) (n int64, err error) {
@@ -328,7 +329,7 @@ func readChangelog(r *rep) (result, error) {
 	if err != nil {
 		return result{}, errors.Join(err, db.Close())
 	}
-	start := time.Now()
+	taken, start := processorTime(), time.Now()
 	var n int64
 	for rec, err := range t.Scan(context.Background(), nil) {
 		if err == nil {
@@ -340,10 +341,11 @@ func readChangelog(r *rep) (result, error) {
 		n++
 	}
 	elapsed := time.Since(start)
+	taken = processorTime() - taken
 	if n != r.Records {
 		err = fmt.Errorf("the changelog has %d rows, %d were committed", n, r.Records)
 	}
-	return result{Records: n, Elapsed: elapsed}, errors.Join(err, db.Close())
+	return result{Records: n, Elapsed: elapsed, CPU: taken}, errors.Join(err, db.Close())
 }
 
 // profiled writes profiles of what run does, where the repetition says so.

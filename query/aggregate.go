@@ -25,6 +25,7 @@ type aggregator[K, V, A, R any] struct {
 	add    func(acc A, key K, value V) (A, error)
 	remove func(acc A, key K, value V) (A, error) // nil: rows cannot be taken back
 	result func(n int64, acc A) (R, error)
+	same   func(a, b A) bool // where it is set: nothing has changed, and nothing is written
 	acc    Codec[A]
 	value  Codec[R]
 }
@@ -102,6 +103,9 @@ func aggregated[K, V, A, R any](r Rows[K, V], a aggregator[K, V, A, R]) *Table[K
 				} else if _, err := a.result(g.n, g.acc); err != nil {
 					b.task.fail(fmt.Errorf("%s of key %q: %w", a.kind, e.key, err))
 					return
+				}
+				if there && a.same != nil && g.n > 0 && a.same(was.acc, g.acc) {
+					continue
 				}
 				if g.n == 0 {
 					g = group[A]{}

@@ -194,19 +194,20 @@ func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
 	g.add(output{"sink", t.Name(), n, func(b *builder) {
 		k := &keyer[K]{codec: s.key}
 		b.task.keyers(&k.err)
+		var bytes arena
 		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
 			for i := range ds {
 				d := &ds[i]
 				rec := embedlog.Record{Topic: t.Name(), Timestamp: time.UnixMilli(d.time.ms)}
 				if !d.null {
-					rec.Key = append([]byte{}, keyOf(k, d)...)
+					rec.Key = bytes.copy(keyOf(k, d))
 				}
-				var err error
-				if rec.Value, err = s.value.Append(nil, d.val); err != nil {
+				value, err := s.value.Append(bytes.room(), d.val)
+				if err != nil {
 					b.task.fail(fmt.Errorf("encode a value for %s: %w", t.Name(), err))
 					return
 				}
-				if rec.Value == nil {
+				if rec.Value = bytes.took(value); rec.Value == nil {
 					rec.Value = []byte{}
 				}
 				for range d.weight {

@@ -2,7 +2,6 @@ package query
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/x/embedlog/internal/seed"
 )
@@ -82,8 +81,9 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 			}
 			return append(buf, delta[K, R]{key: k, val: f(k, v, w), raw: raw, time: time, weight: weight})
 		}
+		var fromLeft, fromRight []delta[K, R]
 		portOf[K, V](bu, a.n).to(func(ds []delta[K, V]) {
-			var buf []delta[K, R]
+			buf := fromLeft[:0]
 			for i := range ds {
 				d := &ds[i]
 				raw, err := l.take(d)
@@ -101,9 +101,11 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 				}
 			}
 			out.emit(buf)
+			clear(buf)
+			fromLeft = buf
 		})
 		portOf[K, W](bu, b.n).to(func(ds []delta[K, W]) {
-			var buf []delta[K, R]
+			buf := fromRight[:0]
 			for i := range ds {
 				d := &ds[i]
 				raw, err := r.take(d)
@@ -121,6 +123,8 @@ func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f fun
 				}
 			}
 			out.emit(buf)
+			clear(buf)
+			fromRight = buf
 		})
 		return out
 	}
@@ -139,7 +143,7 @@ func (s *side[K, V]) partner(key []byte) *V {
 // JoinTable gives each row of a stream the row that a table has for its key when it comes. Rows whose key the table does not have are left
 // out. What changes in the table later changes nothing.
 func JoinTable[K, V, W, R any](s *Stream[K, V], t *Table[K, W], f func(key K, value V, row W) R) *Stream[K, R] {
-	return enriched("join table", s, t, func(k K, v V, w *W) (r R, ok bool) {
+	return enriched("join table", false, s, t, func(k K, v V, w *W) (r R, ok bool) {
 		if w == nil {
 			return r, false
 		}
@@ -149,10 +153,11 @@ func JoinTable[K, V, W, R any](s *Stream[K, V], t *Table[K, W], f func(key K, va
 
 // LeftJoinTable is JoinTable with the rows whose key the table does not have: row is nil for them.
 func LeftJoinTable[K, V, W, R any](s *Stream[K, V], t *Table[K, W], f func(key K, value V, row *W) R) *Stream[K, R] {
-	return enriched("left join table", s, t, func(k K, v V, w *W) (R, bool) { return f(k, v, w), true })
+	return enriched("left join table", true, s, t, func(k K, v V, w *W) (R, bool) { return f(k, v, w), true })
 }
 
-func enriched[K, V, W, R any](kind string, s *Stream[K, V], t *Table[K, W], f func(K, V, *W) (R, bool)) *Stream[K, R] {
+// enriched is both. held says that f may keep the row that it is given a pointer to.
+func enriched[K, V, W, R any](kind string, held bool, s *Stream[K, V], t *Table[K, W], f func(K, V, *W) (R, bool)) *Stream[K, R] {
 	n := &node{kind: kind, inputs: []*node{t.n, s.n}, timedBy: []*node{s.n}, appends: s.n.appends}
 	if !equal(s.key, t.key) {
 		n.err = fmt.Errorf("%s: the keys of the stream and of the table have codecs %T and %T", kind, s.key, t.key)
@@ -169,7 +174,9 @@ func enriched[K, V, W, R any](kind string, s *Stream[K, V], t *Table[K, W], f fu
 			b.task.single = true // or it would depend on the batches what a row meets
 		}
 		var waiting []delta[K, V]
+		var keys []byte // of waiting, where they are known
 		var buf []delta[K, R]
+		found := new(W)
 		// The rows wait until the table has what the same records have changed there.
 		op := b.task.deferTo(n.rank(), func() {
 			buf = buf[:0]
@@ -178,21 +185,29 @@ func enriched[K, V, W, R any](kind string, s *Stream[K, V], t *Table[K, W], f fu
 				var row *W
 				if !d.null {
 					if w, ok := rows.get(keyOf(k, d)); ok {
-						row = &w
+						if held {
+							found = new(W)
+						}
+						*found = w
+						row = found
 					}
 				}
 				if r, ok := f(d.key, d.val, row); ok {
 					buf = append(buf, delta[K, R]{d.key, r, d.raw, d.time, d.weight, d.null})
 				}
 			}
-			clear(waiting)
-			waiting = waiting[:0]
 			out.emit(buf)
+			clear(waiting)
+			waiting, keys = waiting[:0], keys[:0]
 		})
 		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
 			for i := range ds {
 				d := ds[i]
-				d.raw = slices.Clone(d.raw) // it may be a part of what the next batch of this chunk is written over
+				if d.raw != nil { // it may be a part of what the next batch of this chunk is written over
+					from := len(keys)
+					keys = append(keys, d.raw...)
+					d.raw = keys[from:len(keys):len(keys)]
+				}
 				waiting = append(waiting, d)
 			}
 			op.due = true

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/x/embedlog"
@@ -132,13 +133,19 @@ func (k *keptStore[V]) load(b *block) error {
 }
 
 func (k *keptStore[V]) changes(recs []embedlog.Record, topic string, partition int32) ([]embedlog.Record, error) {
+	recs = slices.Grow(recs, len(k.changed))
+	var values arena
 	for _, e := range k.changed {
-		rec := embedlog.Record{Topic: topic, Partition: partition, Key: []byte(e.key)}
+		rec := embedlog.Record{Topic: topic, Partition: partition, Key: rawOf(e.key)} // nobody writes to it
+		if len(e.key) == 0 {
+			rec.Key = []byte{} // not null
+		}
 		if e.is.there {
-			var err error
-			if rec.Value, rec.Headers, err = k.codec.append(nil, e.is.val); err != nil {
+			value, headers, err := k.codec.append(values.room(), e.is.val)
+			if err != nil {
 				return nil, fmt.Errorf("encode a row of %s: %w", k.name, err)
 			}
+			rec.Value, rec.Headers = values.took(value), headers
 		}
 		if k.disk != nil {
 			k.sized(e, len(rec.Value))

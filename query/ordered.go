@@ -194,25 +194,31 @@ func extreme[K, V any, S cmp.Ordered](kind string, r Rows[K, V], f func(K, V) S,
 	}.table(scores)
 }
 
-// TopN is the n rows of each key for which by is largest, largest first; of equals, those whose encoding is smaller come first.
+// TopN is the n rows of each key for which by is largest, largest first; of equals, those whose encoding is smaller come first. Where
+// rows are written as JSON, so is the list of them.
 func TopN[K, V any, S cmp.Ordered](r Rows[K, V], n int, by func(key K, value V) S) *Table[K, []V] {
-	_, _, value := r.rows()
-	t := rankedOp[K, V, []V]{
-		kind: "top n", value: DefaultCodec[[]V](),
-		place: func(dst []byte, k K, v V) ([]byte, error) {
-			return value.Append(appendOrdered(dst, by(k, v), true), v)
-		},
-		result: func(g *rankedGroup[V]) []V {
-			top := make([]V, 0, n)
-			g.each(func(v V, times int64) bool {
-				for ; times > 0 && len(top) < n; times-- {
-					top = append(top, v)
-				}
-				return len(top) < n
-			})
-			return top
-		},
-	}.table(r)
+	in, _, value := r.rows()
+	var t *Table[K, []V]
+	if in.appends {
+		t = topOfStream(r, n, by)
+	} else {
+		t = rankedOp[K, V, []V]{
+			kind: "top n", value: listOf(value),
+			place: func(dst []byte, k K, v V) ([]byte, error) {
+				return value.Append(appendOrdered(dst, by(k, v), true), v)
+			},
+			result: func(g *rankedGroup[V]) []V {
+				top := make([]V, 0, n)
+				g.each(func(v V, times int64) bool {
+					for ; times > 0 && len(top) < n; times-- {
+						top = append(top, v)
+					}
+					return len(top) < n
+				})
+				return top
+			},
+		}.table(r)
+	}
 	if n < 1 {
 		t.n.err = fmt.Errorf("top n: n is %d", n)
 	}

@@ -27,6 +27,34 @@ type decoder interface {
 	take(rec *embedlog.Record, stream int64) error
 	// flush hands what was taken to the operators.
 	flush()
+	// next is the offset of the first record that was taken and not handed to the operators; there is none when it is false. flushOne hands them this one.
+	next() (offset int64, ok bool)
+	flushOne()
+}
+
+// emit hands what was taken to the operators: record by record where one of them depends on the order of records in a topic that it
+// has on two ways.
+func (t *task) emit(decs []decoder) {
+	for t.single {
+		first, some := int64(0), false
+		for _, d := range decs {
+			if offset, ok := d.next(); ok && (!some || offset < first) {
+				first, some = offset, true
+			}
+		}
+		if !some {
+			break
+		}
+		for _, d := range decs {
+			if offset, ok := d.next(); ok && offset == first {
+				d.flushOne()
+			}
+		}
+		t.runLater()
+	}
+	for _, d := range decs {
+		d.flush()
+	}
 }
 
 // sourced is a delta of a source's record.
@@ -43,8 +71,10 @@ type sourcePortOf[K, V any] struct {
 	bare    bool // the key's bytes are its one encoding
 	shared  *decoding[K, V]
 	batch   *decodedBatch[K, V] // what another one has decoded; nil: nobody has
-	next    int                 // row of batch
+	row     int                 // of batch, the next one
 	pending []sourced[K, V]
+	offsets []int64 // of pending
+	handed  int     // of pending, what the operators have
 	outs    []func([]sourced[K, V])
 }
 
@@ -69,7 +99,7 @@ func (s *sourcePortOf[K, V]) join(partitions []int32) (leave func()) {
 }
 
 func (s *sourcePortOf[K, V]) begin(b *embedlog.Batch) {
-	s.batch, s.next = nil, 0
+	s.batch, s.row = nil, 0
 	if s.shared == nil {
 		return
 	}
@@ -88,11 +118,11 @@ func (s *sourcePortOf[K, V]) begin(b *embedlog.Batch) {
 func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) (err error) {
 	var d sourced[K, V]
 	if s.batch != nil {
-		d = s.batch.rows[s.next]
+		d = s.batch.rows[s.row]
 		if s.batch.errs != nil {
-			err = s.batch.errs[s.next]
+			err = s.batch.errs[s.row]
 		}
-		s.next++
+		s.row++
 	} else {
 		d, err = s.decode(rec)
 	}
@@ -100,7 +130,7 @@ func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) (err error
 		return err
 	}
 	d.time.stream = stream
-	s.pending = append(s.pending, d)
+	s.pending, s.offsets = append(s.pending, d), append(s.offsets, rec.Offset)
 	return nil
 }
 
@@ -125,12 +155,27 @@ func (s *sourcePortOf[K, V]) decode(rec *embedlog.Record) (d sourced[K, V], err 
 }
 
 func (s *sourcePortOf[K, V]) flush() {
-	if len(s.pending) > 0 {
+	s.hand(len(s.pending))
+	clear(s.pending) // they hold their batch
+	s.pending, s.offsets, s.handed = s.pending[:0], s.offsets[:0], 0
+}
+
+func (s *sourcePortOf[K, V]) next() (offset int64, ok bool) {
+	if s.handed == len(s.pending) {
+		return 0, false
+	}
+	return s.offsets[s.handed], true
+}
+
+func (s *sourcePortOf[K, V]) flushOne() { s.hand(s.handed + 1) }
+
+// hand gives the operators what was taken, up to an end.
+func (s *sourcePortOf[K, V]) hand(end int) {
+	if from := s.handed; from < end {
+		s.handed = end
 		for _, f := range s.outs {
-			f(s.pending)
+			f(s.pending[from:end])
 		}
-		clear(s.pending) // they hold their batch
-		s.pending = s.pending[:0]
 	}
 }
 

@@ -51,6 +51,8 @@ type task struct {
 	consumer   *embedlog.Consumer
 	transactor *embedlog.Transactor
 	out        []embedlog.Record // of sinks, since the last commit
+	outBytes   int               // of the first outSeen of them
+	outSeen    int
 	dead       []embedlog.Record
 	committed  map[place]int64
 	committing chan error      // nil when no commit is under way
@@ -320,7 +322,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	defer func() { t.g.read.Add(int64(read)) }()
 	times, maxAhead := t.streamTime(at), t.g.opts.MaxAhead.Milliseconds()
 	size := t.g.chunk
-	if t.single {
+	if t.single && len(t.ticks) > 0 { // what is over is over between two records, too
 		size = 1
 	}
 	n := 0
@@ -363,9 +365,7 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	t.clock.writing = true
 	defer func() { t.clock.writing = false }()
 	t.clock.version++
-	for _, d := range decs {
-		d.flush()
-	}
+	t.emit(decs)
 	if err := t.settle(); err != nil {
 		return err
 	}
@@ -452,10 +452,10 @@ func (t *task) changedBytes() (n int) {
 	for _, s := range t.stores {
 		n += s.size()
 	}
-	for i := range t.out {
-		n += len(t.out[i].Key) + len(t.out[i].Value)
+	for ; t.outSeen < len(t.out); t.outSeen++ {
+		t.outBytes += len(t.out[t.outSeen].Key) + len(t.out[t.outSeen].Value)
 	}
-	return n
+	return n + t.outBytes
 }
 
 func (t *task) dirty() bool {
@@ -534,6 +534,7 @@ func (t *task) commit() error {
 	if t.dead = nil; !seed.Is(seed.ViewSinkTwice) {
 		t.out = nil
 	}
+	t.outBytes, t.outSeen = 0, 0
 	for at, pos := range t.positions {
 		t.committed[at] = pos
 	}

@@ -70,25 +70,32 @@ func (t *Txn) produce(ctx context.Context, recs []Record, choose func(*Record, *
 func (t *Txn) shares(ctx context.Context, recs []Record, choose func(*Record, *Topic, int) int32) (shares []*txnShare, err error) {
 	of := make(map[place]*txnShare, 1)
 	now := t.db.nowMillis()
+	var handle *Topic
+	var top *engine.Topic
+	var s *txnShare
 	for i := range recs {
 		r := &recs[i]
-		handle, top, err := t.topic(ctx, r.Topic)
-		if err != nil {
-			return nil, fmt.Errorf("produce to %s: %w", r.Topic, err)
+		if i == 0 || r.Topic != recs[i-1].Topic {
+			if handle, top, err = t.topic(ctx, r.Topic); err != nil {
+				return nil, fmt.Errorf("produce to %s: %w", r.Topic, err)
+			}
 		}
 		p, err := top.Partition(choose(r, handle, len(top.Partitions())))
 		if err != nil {
 			return nil, fmt.Errorf("produce to %s: %w", r.Topic, err)
 		}
-		s := of[placeOf(p)]
-		if s == nil {
-			s = &txnShare{p: p, topic: r.Topic}
-			of[placeOf(p)] = s
-			shares = append(shares, s)
+		if s == nil || s.p != p {
+			if s = of[placeOf(p)]; s == nil {
+				s = &txnShare{p: p, topic: r.Topic}
+				if len(shares) == 0 { // mostly they all go to one
+					s.recs, s.index = make([]log.Record, 0, len(recs)), make([]int, 0, len(recs))
+				}
+				of[placeOf(p)] = s
+				shares = append(shares, s)
+			}
 		}
-		var lr log.Record
-		setProduced(&lr, r, now)
-		s.recs, s.index = append(s.recs, lr), append(s.index, i)
+		s.recs, s.index = append(s.recs, log.Record{}), append(s.index, i)
+		setProduced(&s.recs[len(s.recs)-1], r, now)
 	}
 	return shares, nil
 }

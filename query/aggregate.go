@@ -166,33 +166,32 @@ func Fold[K, V, A any](r Rows[K, V], acc Codec[A], add, remove func(acc A, key K
 
 // Reduce is Fold for values of one type: the first row of a key is what it has.
 func Reduce[K, V any](s *Stream[K, V], f func(a, b V) V) *Table[K, V] {
-	first := func(b V) *V { return &b }
-	t := aggregated(s, aggregator[K, V, *V, V]{
-		kind: "reduce", acc: pointed[V]{s.value}, value: s.value,
-		add: func(acc *V, _ K, v V) (*V, error) {
-			if acc == nil {
-				return first(v), nil
+	return aggregated(s, aggregator[K, V, first[V], V]{
+		kind: "reduce", acc: firstCodec[V]{s.value}, value: s.value,
+		add: func(acc first[V], _ K, v V) (first[V], error) {
+			if !acc.some {
+				return first[V]{v, true}, nil
 			}
-			return first(f(*acc, v)), nil
+			return first[V]{f(acc.val, v), true}, nil
 		},
-		result: func(_ int64, acc *V) (v V, err error) {
-			if acc != nil {
-				v = *acc
-			}
-			return v, nil
-		},
+		result: func(_ int64, acc first[V]) (V, error) { return acc.val, nil },
 	})
-	return t
 }
 
-// pointed is a codec for pointers that are not nil.
-type pointed[V any] struct{ c Codec[V] }
+// first is a value, when there is one.
+type first[V any] struct {
+	val  V
+	some bool
+}
 
-func (p pointed[V]) Append(dst []byte, v *V) ([]byte, error) { return p.c.Append(dst, *v) }
+// firstCodec is a codec of those that there are.
+type firstCodec[V any] struct{ c Codec[V] }
 
-func (p pointed[V]) Decode(b []byte) (*V, error) {
-	v, err := p.c.Decode(b)
-	return &v, err
+func (c firstCodec[V]) Append(dst []byte, v first[V]) ([]byte, error) { return c.c.Append(dst, v.val) }
+
+func (c firstCodec[V]) Decode(b []byte) (first[V], error) {
+	v, err := c.c.Decode(b)
+	return first[V]{v, true}, err
 }
 
 // Count is how many rows each key has.

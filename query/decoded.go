@@ -39,7 +39,7 @@ type decodedBatch[K, V any] struct {
 	epoch       int32
 	left        int // readers that have not had it
 	ready       chan struct{}
-	rows        []sourced[K, V]
+	rows        []delta[K, V]
 	errs        []error // of the rows; nil where all could be decoded
 	whole       bool    // or decoding it has failed: then each one sees for itself
 }
@@ -107,20 +107,21 @@ func (d *decoding[K, V]) find(b *embedlog.Batch) (e *decodedBatch[K, V], mine bo
 }
 
 // fill decodes the batch's records with f.
-func (e *decodedBatch[K, V]) fill(b *embedlog.Batch, f func(*embedlog.Record) (sourced[K, V], error)) {
+func (e *decodedBatch[K, V]) fill(b *embedlog.Batch, f func(*delta[K, V], *embedlog.Record) error) {
 	defer close(e.ready) // also when f panics
-	for rec, err := range b.Records() {
+	for rec, err := range records(b) {
 		if err != nil {
 			return
 		}
-		row, err := f(&rec)
+		n := len(e.rows)
+		e.rows = append(e.rows, delta[K, V]{})
+		err = f(&e.rows[n], rec)
 		if err != nil && e.errs == nil {
-			e.errs = make([]error, len(e.rows), max(len(e.rows)+1, int(b.LastOffset-b.FirstOffset+1)))
+			e.errs = make([]error, n)
 		}
 		if e.errs != nil {
 			e.errs = append(e.errs, err)
 		}
-		e.rows = append(e.rows, row)
 	}
 	e.whole = true
 }

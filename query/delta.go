@@ -8,6 +8,8 @@ type delta[K, V any] struct {
 	time   moment // of the record that caused it
 	weight int64
 	null   bool // the record has no key
+	// tombstone says that the record has no value. Only sources have those.
+	tombstone bool
 }
 
 // port is where an operator's deltas go: to those that were connected, in turns. A batch is valid during the call.

@@ -193,7 +193,7 @@ func enriched[K, V, W, R any](kind string, held bool, s *Stream[K, V], t *Table[
 					}
 				}
 				if r, ok := f(d.key, d.val, row); ok {
-					buf = append(buf, delta[K, R]{d.key, r, d.raw, d.time, d.weight, d.null})
+					buf = append(buf, delta[K, R]{key: d.key, val: r, raw: d.raw, time: d.time, weight: d.weight, null: d.null})
 				}
 			}
 			out.emit(buf)

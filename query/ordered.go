@@ -168,20 +168,15 @@ func extreme[K, V any, S cmp.Ordered](kind string, r Rows[K, V], f func(K, V) S,
 	in, key, _ := r.rows()
 	scores := &Grouped[K, S]{mapped(in, f), key, DefaultCodec[S]()}
 	if in.appends { // nothing is taken back: the best one is enough
-		return aggregated(scores, aggregator[K, S, *S, S]{
-			kind: kind, acc: pointed[S]{DefaultCodec[S]()}, value: DefaultCodec[S](),
-			add: func(acc *S, _ K, s S) (*S, error) {
-				if acc == nil || cmp.Compare(s, *acc) < 0 != descending && cmp.Compare(s, *acc) != 0 {
-					return &s, nil
+		return aggregated(scores, aggregator[K, S, first[S], S]{
+			kind: kind, acc: firstCodec[S]{DefaultCodec[S]()}, value: DefaultCodec[S](),
+			add: func(acc first[S], _ K, s S) (first[S], error) {
+				if !acc.some || cmp.Compare(s, acc.val) < 0 != descending && cmp.Compare(s, acc.val) != 0 {
+					return first[S]{s, true}, nil
 				}
 				return acc, nil
 			},
-			result: func(_ int64, acc *S) (s S, err error) {
-				if acc != nil {
-					s = *acc
-				}
-				return s, nil
-			},
+			result: func(_ int64, acc first[S]) (S, error) { return acc.val, nil },
 		})
 	}
 	return rankedOp[K, S, S]{

@@ -2,10 +2,13 @@ package query
 
 import (
 	"fmt"
+	"iter"
 	"reflect"
 	"strconv"
+	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/log"
 )
 
 // source is a topic as it is read with two codecs. A task has one reader and one decoder for it, whatever number of nodes stands on it.
@@ -57,12 +60,6 @@ func (t *task) emit(decs []decoder) {
 	}
 }
 
-// sourced is a delta of a source's record.
-type sourced[K, V any] struct {
-	delta[K, V]
-	tombstone bool
-}
-
 // sourcePortOf is the decoder of a source in a task.
 type sourcePortOf[K, V any] struct {
 	source  *source
@@ -72,10 +69,10 @@ type sourcePortOf[K, V any] struct {
 	shared  *decoding[K, V]
 	batch   *decodedBatch[K, V] // what another one has decoded; nil: nobody has
 	row     int                 // of batch, the next one
-	pending []sourced[K, V]
+	pending []delta[K, V]
 	offsets []int64 // of pending
 	handed  int     // of pending, what the operators have
-	outs    []func([]sourced[K, V])
+	outs    []func([]delta[K, V])
 }
 
 func newSource[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *source {
@@ -91,7 +88,7 @@ func sourcePort[K, V any](b *builder, s *source, _ Codec[K], _ Codec[V]) *source
 	return b.task.decoder(b, s).(*sourcePortOf[K, V])
 }
 
-func (s *sourcePortOf[K, V]) to(f func([]sourced[K, V])) { s.outs = append(s.outs, f) }
+func (s *sourcePortOf[K, V]) to(f func([]delta[K, V])) { s.outs = append(s.outs, f) }
 
 func (s *sourcePortOf[K, V]) join(partitions []int32) (leave func()) {
 	s.shared, leave = joinDecoding[K, V](s.source, partitions)
@@ -116,31 +113,33 @@ func (s *sourcePortOf[K, V]) begin(b *embedlog.Batch) {
 }
 
 func (s *sourcePortOf[K, V]) take(rec *embedlog.Record, stream int64) (err error) {
-	var d sourced[K, V]
+	n := len(s.pending)
 	if s.batch != nil {
-		d = s.batch.rows[s.row]
+		s.pending = append(s.pending, s.batch.rows[s.row])
 		if s.batch.errs != nil {
 			err = s.batch.errs[s.row]
 		}
 		s.row++
 	} else {
-		d, err = s.decode(rec)
+		s.pending = append(s.pending, delta[K, V]{})
+		err = s.decode(&s.pending[n], rec)
 	}
 	if err != nil {
+		s.pending = s.pending[:n]
 		return err
 	}
-	d.time.stream = stream
-	s.pending, s.offsets = append(s.pending, d), append(s.offsets, rec.Offset)
+	s.pending[n].time.stream = stream
+	s.offsets = append(s.offsets, rec.Offset)
 	return nil
 }
 
-// decode makes a row of a record, without the stream time.
-func (s *sourcePortOf[K, V]) decode(rec *embedlog.Record) (d sourced[K, V], err error) {
+// decode makes a row of a record, without the stream time. d is new.
+func (s *sourcePortOf[K, V]) decode(d *delta[K, V], rec *embedlog.Record) (err error) {
 	d.tombstone = rec.Value == nil
 	d.time, d.weight, d.null = moment{ms: millisOf(rec.Timestamp)}, 1, rec.Key == nil
 	if rec.Key != nil {
 		if d.key, err = s.key.Decode(rec.Key); err != nil {
-			return d, fmt.Errorf("decode the key: %w", err)
+			return fmt.Errorf("decode the key: %w", err)
 		}
 		if s.bare {
 			d.raw = rec.Key
@@ -148,10 +147,10 @@ func (s *sourcePortOf[K, V]) decode(rec *embedlog.Record) (d sourced[K, V], err 
 	}
 	if rec.Value != nil {
 		if d.val, err = s.value.Decode(rec.Value); err != nil {
-			return d, fmt.Errorf("decode the value: %w", err)
+			return fmt.Errorf("decode the value: %w", err)
 		}
 	}
-	return d, nil
+	return nil
 }
 
 func (s *sourcePortOf[K, V]) flush() {
@@ -178,6 +177,37 @@ func (s *sourcePortOf[K, V]) hand(end int) {
 		}
 	}
 }
+
+// records walks a batch's records as its Records does, in one record that is written again for each.
+func records(b *embedlog.Batch) iter.Seq2[*embedlog.Record, error] {
+	return func(yield func(*embedlog.Record, error) bool) {
+		rec := &embedlog.Record{Topic: b.Topic, Partition: b.Partition, LeaderEpoch: b.LeaderEpoch}
+		var rr log.RecordReader
+		err := rr.Reset(b.Bytes(), 0)
+		for err == nil && rr.Next() {
+			r := rr.Record()
+			if r.Offset < b.FirstOffset {
+				continue
+			}
+			rec.Offset, rec.Key, rec.Value, rec.Headers = r.Offset, r.Key, r.Value, nil
+			if rec.Timestamp = (time.Time{}); r.Timestamp != noTimestamp {
+				rec.Timestamp = time.UnixMilli(r.Timestamp)
+			}
+			if r.Headers != nil {
+				rec.Headers = append([]embedlog.Header(nil), r.Headers...)
+			}
+			if !yield(rec, nil) {
+				return
+			}
+		}
+		if err = rr.Err(); err != nil {
+			yield(nil, &embedlog.ReadError{Topic: b.Topic, Partition: b.Partition, Offset: b.FirstOffset, Next: b.LastOffset + 1, Err: err})
+		}
+	}
+}
+
+// noTimestamp is a record's that has none.
+const noTimestamp = -1
 
 // The headers of a record in a dead-letter topic: where it came from, and why. The record itself is as it was.
 const (

@@ -71,11 +71,19 @@ func From[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Stream[K, 
 		in := sourcePort(b, s.n.source, key, value)
 		out := new(port[K, V])
 		var buf []delta[K, V]
-		in.to(func(ds []sourced[K, V]) {
-			buf = buf[:0]
-			for i := range ds {
-				if !ds[i].tombstone {
-					buf = append(buf, ds[i].delta)
+		in.to(func(ds []delta[K, V]) {
+			n := 0 // without a tombstone before them
+			for n < len(ds) && !ds[n].tombstone {
+				n++
+			}
+			if n == len(ds) {
+				out.emit(ds)
+				return
+			}
+			buf = append(buf[:0], ds[:n]...)
+			for i := range ds[n:] {
+				if d := &ds[n+i]; !d.tombstone {
+					buf = append(buf, *d)
 				}
 			}
 			out.emit(buf)
@@ -114,7 +122,7 @@ func filtered[K, V any](in *node, keep func(K, V) bool) *node {
 
 func mapped[K, V, W any](in *node, f func(K, V) W) *node {
 	return linear("map values", in, false, func(buf []delta[K, W], d *delta[K, V]) []delta[K, W] {
-		return append(buf, delta[K, W]{d.key, f(d.key, d.val), d.raw, d.time, d.weight, d.null})
+		return append(buf, delta[K, W]{key: d.key, val: f(d.key, d.val), raw: d.raw, time: d.time, weight: d.weight, null: d.null})
 	})
 }
 
@@ -174,7 +182,7 @@ func MapValues[K, V, W any](s *Stream[K, V], f func(key K, value V) W) *Stream[K
 func FlatMapValues[K, V, W any](s *Stream[K, V], f func(key K, value V) []W) *Stream[K, W] {
 	n := linear("flat map values", s.n, false, func(buf []delta[K, W], d *delta[K, V]) []delta[K, W] {
 		for _, w := range f(d.key, d.val) {
-			buf = append(buf, delta[K, W]{d.key, w, d.raw, d.time, d.weight, d.null})
+			buf = append(buf, delta[K, W]{key: d.key, val: w, raw: d.raw, time: d.time, weight: d.weight, null: d.null})
 		}
 		return buf
 	})

@@ -30,7 +30,7 @@ func TableFrom[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Table
 		k := &keyer[K]{codec: key}
 		b.task.keyers(&k.err)
 		var buf []delta[K, V]
-		sourcePort(b, n.source, key, value).to(func(ds []sourced[K, V]) {
+		sourcePort(b, n.source, key, value).to(func(ds []delta[K, V]) {
 			buf = buf[:0]
 			for i := range ds {
 				d := &ds[i]
@@ -38,7 +38,7 @@ func TableFrom[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Table
 					b.task.noKey.Add(1)
 					continue
 				}
-				raw := keyOf(k, &d.delta)
+				raw := keyOf(k, d)
 				if d.tombstone && (s.find(raw) == nil || seed.Is(seed.ViewTombstone)) {
 					continue
 				}

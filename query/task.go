@@ -329,7 +329,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	for _, d := range decs {
 		d.begin(b)
 	}
-	for rec, err := range b.Records() {
+	for rec, err := range records(b) {
 		if err != nil {
 			return err
 		}
@@ -338,8 +338,8 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 		}
 		times.see(millisOf(rec.Timestamp), maxAhead)
 		for _, d := range decs {
-			if err := d.take(&rec, times.Time); err != nil {
-				t.dead = append(t.dead, deadLetter(t.g.deadName(), &rec, err))
+			if err := d.take(rec, times.Time); err != nil {
+				t.dead = append(t.dead, deadLetter(t.g.deadName(), rec, err))
 				t.g.deadLetters.Add(1)
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/pprof"
-	"slices"
 	"strings"
 	"time"
 
@@ -233,18 +232,11 @@ func restoreView(r *rep) (result, error) {
 	return result{Records: int64(n), Elapsed: elapsed, CPU: taken}, errors.Join(err, v.Close(), db.Close())
 }
 
-// everySeen is of how many records one is waited for.
-const everySeen = 50
-
-// visible produces 50,000 records a second, one a call, and measures for one of fifty how long it takes from before the call until the
-// view has it.
+// visible produces evenly and measures, for one record of fifty, how long it takes from before the call until the view has it.
 func visible(r *rep) (result, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := context.Background()
 	one := *r
-	one.Records = 1000
-	one.Count = int(one.Records)
-	one.Batch = 1000
+	one.Count, one.Batch = visibleKeys, visibleKeys
 	if err := produceRows(&one); err != nil {
 		return result{}, err
 	}
@@ -256,70 +248,42 @@ func visible(r *rep) (result, error) {
 	if err := v.Graph().CatchUp(ctx); err != nil {
 		return fail(err)
 	}
+	top, err := db.Topic(dbTopic)
+	if err != nil {
+		return fail(err)
+	}
 	type sample struct {
 		sent time.Time
 		at   embedlog.Position
 		row  amountOf
 	}
-	samples := make(chan sample, 1024)
-	took := make(chan []time.Duration, 1)
-	waiting := make(chan error, 1)
+	samples := make(chan sample, r.Records/everySeen+1) // a view that is behind must not hold the producer up
+	waited := make(chan error, 1)
+	var took []time.Duration
 	go func() {
-		var list []time.Duration
 		var failed error
 		for s := range samples {
 			err := v.Graph().Wait(ctx, s.at)
-			list = append(list, time.Since(s.sent))
+			took = append(took, time.Since(s.sent))
 			row, ok, errGet := v.GetNow(ctx, s.row.Group)
 			if err = errors.Join(err, errGet); err == nil && (!ok || row.At < s.row.At) {
 				err = fmt.Errorf("row %+v, %t after %+v", row, ok, s.row)
 			}
 			failed = errors.Join(failed, err)
 		}
-		took <- list
-		waiting <- failed
+		waited <- failed
 	}()
-	top, err := db.Topic(dbTopic)
-	if err != nil {
-		return fail(err)
-	}
-	typed := embedlog.Typed(top, codec.Int64, query.Codec[amountOf](amountCodec{}))
-	const gap = time.Second / 50_000
-	start := time.Now()
-	for i := range r.Records {
-		due := start.Add(time.Duration(i) * gap)
-		for wait := time.Until(due); wait > 0; wait = time.Until(due) {
-			// Sleeping is too coarse for 20 microseconds, and waiting busily would take a processor from the view: who is
-			// ahead sleeps, and makes up for it.
-			time.Sleep(wait)
-		}
-		row := amountOf{Group: i % one.Records, Amount: i, At: one.Records + i}
-		rec, err := typed.Encode(row.Group, row)
-		if err != nil {
-			return fail(err)
-		}
-		sent := time.Now()
-		pos, err := top.Produce(ctx, rec)
-		if err != nil {
-			return fail(err)
-		}
+	var sent time.Time
+	elapsed, err := produceEvenly(r, top, func(int64) { sent = time.Now() }, func(i int64, at embedlog.Position, row amountOf) {
 		if i%everySeen == 0 {
-			samples <- sample{sent, pos[0], row}
+			samples <- sample{sent, at, row}
 		}
-	}
-	elapsed := time.Since(start)
+	})
 	close(samples)
-	list := <-took
-	if err := <-waiting; err != nil {
+	if err = errors.Join(err, <-waited); err != nil {
 		return fail(err)
 	}
-	slices.Sort(list)
-	res := result{Records: r.Records, Elapsed: elapsed, P50: list[len(list)/2], P99: list[len(list)*99/100]}
-	res.Value = float64(res.P99.Nanoseconds()) / 1000
-	if reached := float64(r.Records) / elapsed.Seconds(); reached < 45_000 {
-		res.Note = fmt.Sprintf("%.0f records/s", reached)
-	}
-	return res, errors.Join(v.Close(), db.Close())
+	return evenly(r, elapsed, took), errors.Join(v.Close(), db.Close())
 }
 
 // startProfiles begins a profile of the processor's time. What it returns ends it, and writes what was allocated beside it.

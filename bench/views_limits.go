@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	_ "modernc.org/sqlite"
@@ -311,11 +313,92 @@ func timeGets(r *rep, get func(k int64) (amountOf, bool, error)) (result, error)
 	return result{Records: int64(len(keys)), Elapsed: elapsed, Value: float64(elapsed.Nanoseconds()) / float64(len(keys))}, nil
 }
 
-// channelTail is the round trip's p99.
-func channelTail(r *rep) (result, error) {
-	res, err := channelRoundTrip(r)
+// evenRate is how many records a second are produced where latency is measured, one a call; one of everySeen is waited for.
+const (
+	evenRate    = 50_000
+	everySeen   = 50
+	visibleKeys = 1000
+)
+
+// produceEvenly produces the repetition's records at the rate. It calls before in front of each call of Produce, and each behind it.
+func produceEvenly(r *rep, top *embedlog.Topic, before func(i int64), each func(i int64, at embedlog.Position, row amountOf)) (elapsed time.Duration, err error) {
+	typed := embedlog.Typed(top, codec.Int64, query.Codec[amountOf](amountCodec{}))
+	start := time.Now()
+	for i := range r.Records {
+		due := start.Add(time.Duration(i) * (time.Second / evenRate))
+		if wait := time.Until(due); wait > 0 {
+			// To wait busily would take a processor from the other side. Who has slept too long makes up for it.
+			time.Sleep(wait)
+		}
+		row := amountOf{Group: i % visibleKeys, Amount: i, At: visibleKeys + i}
+		rec, err := typed.Encode(row.Group, row)
+		if err != nil {
+			return 0, err
+		}
+		before(i)
+		at, err := top.Produce(context.Background(), rec)
+		if err != nil {
+			return 0, err
+		}
+		each(i, at[0], row)
+	}
+	return time.Since(start), nil
+}
+
+// evenly is the result of what was produced so. It breaks a promise when the rate was not reached.
+func evenly(r *rep, elapsed time.Duration, took []time.Duration) result {
+	slices.Sort(took)
+	res := result{Records: r.Records, Elapsed: elapsed, P50: took[len(took)/2], P99: took[len(took)*99/100]}
 	res.Value = float64(res.P99.Nanoseconds()) / 1000
-	return res, err
+	if reached := float64(r.Records) / elapsed.Seconds(); reached < 0.9*evenRate {
+		res.Note = fmt.Sprintf("%.0f records/s", reached)
+	}
+	return res
+}
+
+// seenByConsumer is how long it takes until a consumer has the records.
+func seenByConsumer(r *rep) (result, error) {
+	db, top, err := openTopic(r)
+	if err != nil {
+		return result{}, err
+	}
+	c, err := db.Consumer(&embedlog.ConsumerConfig{Assign: []embedlog.Position{{Topic: dbTopic}}})
+	if err != nil {
+		return result{}, errors.Join(err, db.Close())
+	}
+	sent := make([]atomic.Int64, r.Records) // nanoseconds since start
+	start := time.Now()
+	var took []time.Duration
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		for rec, err := range c.Records(ctx) {
+			if err != nil {
+				ended <- err
+				return
+			}
+			if rec.Offset%everySeen == 0 {
+				took = append(took, time.Since(start)-time.Duration(sent[rec.Offset].Load()))
+			}
+			if rec.Offset == r.Records-1 {
+				break
+			}
+		}
+		ended <- nil
+	}()
+	elapsed, err := produceEvenly(r, top, func(i int64) { sent[i].Store(int64(time.Since(start))) }, func(int64, embedlog.Position, amountOf) {})
+	if err != nil {
+		cancel()
+	}
+	err = errors.Join(err, <-ended)
+	if err == nil && int64(len(took)) != (r.Records+everySeen-1)/everySeen {
+		err = fmt.Errorf("the consumer has %d of %d records", len(took)*everySeen, r.Records)
+	}
+	if err != nil {
+		return result{}, errors.Join(err, c.Close(), db.Close())
+	}
+	return evenly(r, elapsed, took), errors.Join(c.Close(), db.Close())
 }
 
 // readChangelog reads the view's changelog and decodes its rows.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/pprof"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func init() {
 		case strings.HasPrefix(name, "of="):
 			register(r.name, side{fresh: true, setup: produceAmounts, run: profiled(viewOfAmounts(strings.TrimPrefix(kind, "of=")))})
 		case strings.HasPrefix(name, "get/"):
-			register(r.name, side{fresh: true, setup: produceRows, run: getFromView(strings.HasSuffix(name, "written"))})
+			register(r.name, side{fresh: true, setup: fillRows, run: getFromView(strings.HasSuffix(name, "written"))})
 		case strings.HasPrefix(name, "restore/"):
 			register(r.name, side{fresh: true, setup: fillView, run: profiled(restoreView)})
 		case strings.HasPrefix(name, "visible/"):
@@ -173,7 +174,7 @@ func startView(r *rep) (*embedlog.DB, *query.View[int64, amountOf], error) {
 	return db, v, nil
 }
 
-// getFromView reads rows while nothing is written: as they are, or with what was written before the call.
+// getFromView reads rows while nothing is written or committed: as they are, or with what was written before the call.
 func getFromView(written bool) subject {
 	return func(r *rep) (result, error) {
 		ctx := context.Background()
@@ -184,6 +185,7 @@ func getFromView(written bool) subject {
 		if err := v.Graph().CatchUp(ctx); err != nil {
 			return result{}, errors.Join(err, db.Close())
 		}
+		runtime.GC() // what starting has left is not the reads' to clean up
 		get := v.GetNow
 		if written {
 			get = v.Get
@@ -193,11 +195,16 @@ func getFromView(written bool) subject {
 	}
 }
 
-// fillView writes rows, and has a view of them committed.
+// fillView is fillRows for the repetition's number of records.
 func fillView(r *rep) error {
 	one := *r
 	one.Count = int(r.Records)
-	if err := produceRows(&one); err != nil {
+	return fillRows(&one)
+}
+
+// fillRows writes rows, and has a view of them committed.
+func fillRows(r *rep) error {
+	if err := produceRows(r); err != nil {
 		return err
 	}
 	db, v, err := startView(r)

@@ -299,7 +299,7 @@ func timeGets(r *rep, get func(k int64) (amountOf, bool, error)) (result, error)
 	for i := range keys {
 		keys[i] = rng.Int64N(int64(r.Count))
 	}
-	start := time.Now()
+	taken, start := processorTime(), time.Now()
 	for _, k := range keys {
 		v, ok, err := get(k)
 		if err != nil {
@@ -310,7 +310,8 @@ func timeGets(r *rep, get func(k int64) (amountOf, bool, error)) (result, error)
 		}
 	}
 	elapsed := time.Since(start)
-	return result{Records: int64(len(keys)), Elapsed: elapsed, Value: float64(elapsed.Nanoseconds()) / float64(len(keys))}, nil
+	taken = processorTime() - taken
+	return result{Records: int64(len(keys)), Elapsed: elapsed, CPU: taken, Value: float64(elapsed.Nanoseconds()) / float64(len(keys))}, nil
 }
 
 // evenRate is how many records a second are produced where latency is measured, one a call; one of everySeen is waited for.

@@ -12,7 +12,12 @@ import (
 
 	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
+	"github.com/x/embedlog/internal/views"
 )
+
+func init() {
+	views.Of = func(db any) *views.Registry { return &db.(*DB).views }
+}
 
 // DB is an open database: a directory of topics, of which this process is the only
 // user. All methods may be called from several goroutines.
@@ -30,6 +35,7 @@ type DB struct {
 	sessions    txnSessions  // of transactions without an id
 	out         atomic.Int32 // functions of the user's that run: see callOut
 	volatile    bool         // nothing outlives it
+	views       views.Registry
 
 	mu      sync.Mutex
 	closes  bool                // Close has been called

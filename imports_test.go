@@ -29,7 +29,8 @@ var rank = map[string]int{
 	module + "/internal/engine":    4,
 	module + "/internal/dump":      4,
 	module + "/internal/kafkafile": 4,
-	module + "/internal/sock":      4, // frames and the socket; who serves it is above
+	module + "/internal/sock":      3, // frames and the socket; who serves it is above
+	module + "/internal/views":     4, // what package query offers to the socket
 	module:                         5,
 	module + "/codec":              6,
 	module + "/kafka":              6,

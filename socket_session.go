@@ -85,6 +85,7 @@ type session struct {
 
 	producer *sessionProducer
 	consumer *sessionConsumer
+	walk     *sessionWalk
 }
 
 type request struct {
@@ -222,6 +223,10 @@ var handlers = map[sock.Op]handler{
 	sock.OpDeleteACLs:    {serve: asked((*session).deleteACLs)},
 	sock.OpCluster:       {serve: asked((*session).cluster), waits: true},
 	sock.OpChangeCluster: {serve: asked((*session).changeCluster), waits: true},
+	sock.OpViews:         {serve: asked((*session).views), waits: true},
+	sock.OpViewGet:       {serve: asked((*session).viewGet), waits: true},
+	sock.OpViewOpen:      {serve: asked((*session).viewOpen)},
+	sock.OpViewRows:      {serve: asked((*session).viewRows), waits: true},
 }
 
 // asked makes a handler of a function that takes the request as it was before it
@@ -312,4 +317,5 @@ func (s *session) release() {
 	s.die()
 	s.closeProducer()
 	s.closeConsumer()
+	s.closeWalk()
 }

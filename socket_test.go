@@ -297,6 +297,8 @@ func FuzzSession(f *testing.F) {
 	f.Add([]byte(frame(sock.OpListOffsets, `{"topic":"t","at":"time","time":"2026-01-01T00:00:00Z"}`)))
 	f.Add([]byte(frame(sock.OpConsumer, `{"topics":["t"],"group":"g"}`)))
 	f.Add([]byte(frame(sock.OpConsumer, `{"assign":[{"topic":"t","partition":0,"offset":-2}]}`)))
+	f.Add([]byte(frame(sock.OpViews, `{}`) + frame(sock.OpViewGet, `{"graph":"g","view":"v","key":{"json":1}}`)))
+	f.Add([]byte(frame(sock.OpViewOpen, `{"graph":"g","view":"v","watch":true}`) + frame(sock.OpViewRows, `{"max_rows":1}`)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		db, err := OpenMemory(nil)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/views"
 )
 
 // Options are the settings of a graph; nil is the defaults.
@@ -62,6 +63,7 @@ type Graph struct {
 	names      map[string]bool
 	storeNames *storeNames
 	detach     []func()
+	offers     map[string]offeredView
 
 	// Set by Start.
 	sources     map[string]*embedlog.Topic
@@ -70,6 +72,7 @@ type Graph struct {
 	keyed       bool // there are stores: keys must be where they belong
 	weak        bool // a source may lose records in a power cut
 	definition  string
+	contents    views.Contents
 	slots       []slot
 	ctx         context.Context
 	cancel      context.CancelFunc
@@ -131,7 +134,7 @@ func (s *slot) get(ctx context.Context) (*task, error) {
 
 // NewGraph makes a graph. What it keeps is in topics that begin with its name.
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
-	g := &Graph{db: db, name: name, chunk: chunk, names: map[string]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
+	g := &Graph{db: db, name: name, chunk: chunk, names: map[string]bool{}, offers: map[string]offeredView{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
 	if o != nil {
 		g.opts = *o
 	}
@@ -158,7 +161,7 @@ func (g *Graph) changelogName(store string) string {
 	}
 	return g.name + "-" + store + changelogSuffix
 }
-func (g *Graph) progressName() string { return g.name + "-progress" }
+func (g *Graph) progressName() string { return g.name + views.ProgressSuffix }
 func (g *Graph) deadName() string     { return g.name + "-dead-letter" }
 
 // Name is the graph's name.
@@ -181,6 +184,7 @@ func Add[K, V any](g *Graph, name string, t *Table[K, V]) *View[K, V] {
 	v := &View[K, V]{g: g, name: name, t: t}
 	g.storeNames.take(t.n, name)
 	g.add(output{"view", name, t.n, func(b *builder) { tableRows(b, t, name) }})
+	g.offer(name, viewDoor[K, V]{v})
 	return v
 }
 
@@ -268,6 +272,7 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 		g.slots[i].changed = make(chan struct{})
 		g.running.Go(func() { g.run(i) })
 	}
+	g.detach = append(g.detach, views.Of(g.db).Offer(offered{g}))
 	return nil
 }
 
@@ -358,6 +363,7 @@ func (g *Graph) makeTopics(ctx context.Context) error {
 		return t.failed
 	}
 	g.keyed = len(t.stores) > 0
+	g.contents = g.stores(t)
 	names := map[string]int{g.progressName(): 1}
 	for _, s := range t.stores {
 		name := g.changelogName(s.label())
@@ -393,16 +399,19 @@ func (g *Graph) run(index int) {
 				g.mu.Unlock()
 			}
 			s.set(nil, &StoppedError{g.name, ErrClosed})
+			t.publish() // who waits for the task sees that it is over
 			return
 		}
 		if !passes(err) {
 			s.set(nil, &StoppedError{g.name, err})
+			t.publish()
 			if g.opts.Logger != nil {
 				g.opts.Logger.Error("a view graph has stopped", "graph", g.name, "task", index, "err", err)
 			}
 			return
 		}
 		s.set(nil, nil)
+		t.publish()
 		g.restarts.Add(1)
 		if g.opts.Logger != nil {
 			g.opts.Logger.Warn("a task of a view graph begins again", "graph", g.name, "task", index, "err", err)

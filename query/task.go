@@ -12,6 +12,7 @@ import (
 
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/internal/seed"
+	"github.com/x/embedlog/internal/views"
 )
 
 // chunk is how many records a task takes at a time: readers wait as long as that takes, at most.
@@ -477,6 +478,7 @@ type progress struct {
 	Positions  []sourcePosition `json:"positions"`
 	// Rows is how many each store has: see restore.
 	Rows map[string]int64 `json:"rows,omitempty"`
+	views.Contents
 }
 
 type sourcePosition struct {
@@ -503,7 +505,7 @@ func (t *task) commit() error {
 			return err
 		}
 	}
-	p := progress{Definition: t.g.definition, Tasks: t.g.tasks, Rows: map[string]int64{}}
+	p := progress{Definition: t.g.definition, Tasks: t.g.tasks, Contents: t.g.contents, Rows: map[string]int64{}}
 	for _, s := range t.stores {
 		p.Rows[s.label()] = int64(s.count())
 	}

@@ -61,6 +61,10 @@ const (
 	OpDeleteACLs    Op = 28
 	OpCluster       Op = 29
 	OpChangeCluster Op = 30
+	OpViews         Op = 31
+	OpViewGet       Op = 32
+	OpViewOpen      Op = 33
+	OpViewRows      Op = 34
 )
 
 // Kind is what a server answers.

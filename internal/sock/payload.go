@@ -26,6 +26,7 @@ const (
 	CodeUnknownUser    Code = "unknown_user"
 	CodeUserExists     Code = "user_exists"
 	CodeUnknownNode    Code = "unknown_node"
+	CodeUnknownView    Code = "unknown_view"
 	CodeNotLeader      Code = "not_leader" // another node has to be asked, or none leads
 	CodeNotYet         Code = "not_yet"    // the same request succeeds later
 	CodeGroupNotEmpty  Code = "group_not_empty"

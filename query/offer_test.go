@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/internal/sock"
 	"github.com/x/embedlog/internal/views"
@@ -180,6 +181,27 @@ func TestOfferedViews(t *testing.T) {
 	}
 	if m, ok := views.ReadProgress("g", [][]byte{mark}); !ok || m.Definition != views.Rebuilding || !slices.Equal(m.Topics, s.Topics) {
 		t.Errorf("marked: %+v", m)
+	}
+	if _, err := top.Produce(f.ctx, embedlog.Record{Key: []byte("task 0"), Value: mark}); err != nil {
+		t.Fatal(err)
+	}
+	g = NewGraph(f.db.DB, "g", &Options{OneTask: true})
+	Add(g, "lengths", Count(f.stream()))
+	if err := g.Start(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.CatchUp(f.ctx); !errors.Is(err, ErrDefinition) || !strings.Contains(err.Error(), "view rebuild") {
+		t.Errorf("a graph whose state is half deleted: %v", err)
+	}
+	list, code = ask[[]sock.ViewGraph](c, sock.OpViews, sock.ViewsRequest{Graph: "g"})
+	if code != "" || list[0].State != sock.ViewStopped || list[0].Error == "" {
+		t.Errorf("a graph that has stopped: %+v, %s", list, code)
+	}
+	// Whatever there is in a topic of the name.
+	for _, b := range []string{"", "{}", "[]", "null", `{"definition":1}`, `{"tasks":2}`} {
+		if _, ok := views.ReadProgress("g", [][]byte{[]byte(b)}); ok {
+			t.Errorf("%q is progress", b)
+		}
 	}
 }
 

@@ -313,14 +313,12 @@ const closePatience = 10 * time.Second
 func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	defer t.recovered(&err) // codecs are the program's, too
 	at := place{b.Topic, b.Partition}
-	read := 0
 	var decs []decoder
 	for _, ts := range t.decoders {
 		if ts.topic.Name() == b.Topic {
 			decs = append(decs, ts.dec)
 		}
 	}
-	defer func() { t.g.read.Add(int64(read)) }()
 	times, maxAhead := t.streamTime(at), t.g.opts.MaxAhead.Milliseconds()
 	size := t.g.chunk
 	if t.single && len(t.ticks) > 0 { // what is over is over between two records, too
@@ -344,8 +342,8 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 				t.g.deadLetters.Add(1)
 			}
 		}
-		read++
 		if n++; n == size {
+			t.g.read.Add(int64(n))
 			if err := t.flush(at, rec.Offset+1, decs); err != nil {
 				return err
 			}
@@ -355,6 +353,7 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 			}
 		}
 	}
+	t.g.read.Add(int64(n))
 	return t.flush(at, b.LastOffset+1, decs)
 }
 

@@ -41,7 +41,7 @@ func (a *app) execute(ctx context.Context, args []string) error {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "embedlog",
-		Short: "Work on an embedlog database: topics, records, groups",
+		Short: "Work on an embedlog database: topics, records, groups, views",
 		Long: `embedlog works on a database of embedlog: topics, records, consumer groups.
 
 With --data it opens the directory itself. When a program holds it with
@@ -85,12 +85,12 @@ holds it. With --address they go to a Kafka listener, such as that of
 	})
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
 	root.AddGroup(
-		&cobra.Group{ID: "data", Title: "Records and groups:"},
+		&cobra.Group{ID: "data", Title: "Records, groups and views:"},
 		&cobra.Group{ID: "security", Title: "Who may do what through the Kafka listener:"},
 		&cobra.Group{ID: "cluster", Title: "Nodes that keep copies:"},
 		&cobra.Group{ID: "care", Title: "Looking after a directory:"},
 	)
-	for _, c := range []*cobra.Command{a.topic(), a.produce(), a.consume(), a.group()} {
+	for _, c := range []*cobra.Command{a.topic(), a.produce(), a.consume(), a.group(), a.view()} {
 		c.GroupID = "data"
 		root.AddCommand(c)
 	}

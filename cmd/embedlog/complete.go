@@ -20,6 +20,11 @@ func (a *app) completeArguments(cmd *cobra.Command) {
 	if cmd.Flags().Lookup("group") != nil {
 		_ = cmd.RegisterFlagCompletionFunc("group", a.completeNames(a.groupNames)) // fails only if done twice
 	}
+	for _, flag := range []string{"key-type", "value-type"} {
+		if cmd.Flags().Lookup(flag) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(rowTypes, cobra.ShellCompDirectiveNoFileComp))
+		}
+	}
 	if !cmd.HasParent() {
 		_ = cmd.RegisterFlagCompletionFunc("mechanism", cobra.FixedCompletions(mechanisms, cobra.ShellCompDirectiveNoFileComp))
 	}
@@ -28,8 +33,22 @@ func (a *app) completeArguments(cmd *cobra.Command) {
 	case known:
 	case strings.Contains(form, "TOPIC") && cmd.Name() != "create":
 		cmd.ValidArgsFunction = a.completeNames(a.topicNames)
+	case strings.Contains(form, "VIEW"):
+		cmd.ValidArgsFunction = firstOnly(a.completeNames(a.viewNames), strings.Contains(form, "VIEW..."))
+	case strings.Contains(form, "GRAPH"):
+		cmd.ValidArgsFunction = firstOnly(a.completeNames(a.graphNames), false)
 	case strings.Contains(form, "GROUP"):
 		cmd.ValidArgsFunction = a.completeNames(a.groupNames)
+	}
+}
+
+// firstOnly completes the first argument alone, unless more is.
+func firstOnly(f cobra.CompletionFunc, more bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, have []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(have) > 0 && !more {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return f(cmd, have, typed)
 	}
 }
 

@@ -129,6 +129,25 @@ var story = []step{
 	{line: "consume prices -g billing -e"},
 	{line: "consume nosuch -g billing -e", code: 5},
 
+	{line: "view list"},
+	{line: "topic create shop-progress shop-spent-changelog -c cleanup.policy=compact"},
+	{line: "produce shop-progress -J", stdin: `{"key":"task 0","value":"{\"definition\":\"view spent <- 1\",\"tasks\":1,\"positions\":[{\"topic\":\"prices\",\"partition\":0,\"offset\":3}],` +
+		`\"views\":[{\"name\":\"spent\",\"changelog\":\"shop-spent-changelog\",\"key\":\"string\",\"value\":\"json\"}],\"changelogs\":[\"shop-spent-changelog\"]}"}` + "\n"},
+	{line: "produce shop-spent-changelog -K : -Z", stdin: "ann:450\nbob:1\nann:451\nbob:\ncid:7\n"},
+	{line: "view list"},
+	{line: "view list --format json"},
+	{line: "view describe shop"},
+	{line: "view describe spent --format json"},
+	{line: "view describe nosuch", code: 5},
+	{line: "view get spent ann"},
+	{line: "view get shop/spent ann --format json"},
+	{line: "view get spent bob", code: 5},
+	{line: "view get spent 1 --key-type many", code: 2},
+	{line: "view scan spent"},
+	{line: "view scan spent --from b --format json"},
+	{line: "view watch spent -n 2"},
+	{line: "topic delete shop-progress shop-spent-changelog"},
+
 	{line: "group list", differs: "over an address the members are classic ones"},
 	{line: "group describe billing"},
 	{line: "group describe billing --members"},
@@ -305,7 +324,7 @@ func TestReaches(t *testing.T) {
 	defer listener.Close()
 	args := map[string]string{"dump": "orders/0", "export": "orders out", "backup": "out", "restore": "out",
 		"cluster add": "2 h:1", "cluster remove": "2", "cluster drain": "2", "cluster reassign": "orders/0 2", "cluster set-replication-factor": "orders 3",
-		"cluster transfer-leadership": "orders/0", "cluster recover": "orders/0 --accept-loss", "cluster certs init": "shop", "cluster certs issue": "2"}
+		"cluster transfer-leadership": "orders/0", "cluster recover": "orders/0 --accept-loss", "cluster certs init": "shop", "cluster certs issue": "2", "view rebuild": "shop"}
 	for name, how := range reaches {
 		line := strings.Fields(name + " " + args[name])
 		r := runHere(t, "", append(line, "--address", "127.0.0.1:1")...)

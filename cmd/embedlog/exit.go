@@ -66,7 +66,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	}
 	switch code(err) {
-	case sock.CodeUnknownTopic, sock.CodeUnknownPart, sock.CodeUnknownGroup, sock.CodeUnknownUser, sock.CodeUnknownNode:
+	case sock.CodeUnknownTopic, sock.CodeUnknownPart, sock.CodeUnknownGroup, sock.CodeUnknownUser, sock.CodeUnknownNode, sock.CodeUnknownView:
 		return exitNotFound
 	case sock.CodeCorrupt:
 		return exitDamage

@@ -110,7 +110,7 @@ func (d viewDoor[K, V]) len(ctx context.Context) (int, error) { return d.v.Len(c
 func (d viewDoor[K, V]) stored(t *task) views.StoredView {
 	s := views.StoredView{Name: d.v.name, Changelog: t.g.changelogName(t.g.storeNames.of(d.v.t.n)), Key: codecType(d.v.t.key)}
 	switch t.tables[d.v.t.n].(type) {
-	case *storeRows[V, V], *storeRows[group[V], V], *storeRows[group[*V], V]: // others keep more than the values
+	case *storeRows[V, V], *storeRows[group[V], V], *storeRows[group[first[V]], V]: // others keep more than the values
 		s.Value = codecType(d.v.t.value)
 	}
 	return s

@@ -12,7 +12,7 @@
 //	TableFrom ──> Table ── Filter, MapTable ──> Table           Table ── Changes ──> Stream
 //	Stream, or GroupBy of either ── Count, Sum, Average, Min, Max, TopN, CountDistinct, Fold, Reduce ──> Table
 //	Join, LeftJoin, OuterJoin, ForeignJoin of tables ──> Table    JoinTable, LeftJoinTable of a stream and a table ──> Stream
-//	Windowed (Tumbling, Hopping) of a stream ── any aggregate ──> Table of windows ── Final ──> Table    Late ──> Stream
+//	Windowed (Tumbling, Hopping, Sliding) of a stream ── any aggregate ──> Table of windows ── Final ──> Table    Late ──> Stream
 //	FoldSessions, CountSessions of a stream ──> Table of windows    JoinStreams, LeftJoinStreams of streams, within a time ──> Stream
 //	Process, ProcessValues of a stream, with KeyValueStore and Timers ──> Stream    StateTable of a store ──> Table
 //

@@ -6,13 +6,15 @@ import (
 	"time"
 )
 
-// Windows are parts of time: of event time, which is the timestamps of records. Tumbling and Hopping make them; the methods return others.
+// Windows are parts of time: of event time, which is the timestamps of records. Tumbling, Hopping and Sliding make them; the methods return
+// others.
 //
 // A window is over when stream time has come to its end and the grace after it. Stream time is the largest timestamp in a
 // partition of a source, so far, and each row is judged by its own partition's: rows that come later are left out, counted
 // in Stats.Late, and to be had from Late. A window of rows from several partitions is over when it is for all of them.
 type Windows struct {
 	size, advance, grace, retain time.Duration
+	sliding                      bool // rows make them: see Sliding
 }
 
 // Tumbling are windows of a size that follow each other, from 1970 on.
@@ -33,7 +35,10 @@ func (w Windows) Retain(d time.Duration) Windows { w.retain = d; return w }
 // String is "tumbling 1m0s, grace 0s, retain 1m0s".
 func (w Windows) String() string {
 	kind := fmt.Sprintf("tumbling %v", w.size)
-	if w.advance != w.size {
+	switch {
+	case w.sliding:
+		kind = fmt.Sprintf("sliding %v", w.size)
+	case w.advance != w.size:
 		kind = fmt.Sprintf("hopping %v by %v", w.size, w.advance)
 	}
 	return fmt.Sprintf("%s, grace %v, retain %v", kind, w.grace, w.kept())
@@ -50,8 +55,12 @@ func (w Windows) kept() time.Duration {
 const maxWindows = 10_000
 
 func (w Windows) check() error {
-	err := errors.Join(wholeMillis("size", w.size, 1), wholeMillis("advance", w.advance, 1), wholeMillis("grace", w.grace, 0), wholeMillis("retain", w.kept(), 0))
-	if err == nil && (w.advance > w.size || w.size/w.advance > maxWindows) {
+	least := int64(1)
+	if w.sliding {
+		least = 0
+	}
+	err := errors.Join(wholeMillis("size", w.size, least), wholeMillis("advance", w.advance, least), wholeMillis("grace", w.grace, 0), wholeMillis("retain", w.kept(), 0))
+	if err == nil && !w.sliding && (w.advance > w.size || w.size/w.advance > maxWindows) {
 		err = fmt.Errorf("advance is %v for a size of %v: there must be 1 to %d windows for a row", w.advance, w.size, maxWindows)
 	}
 	if err != nil {
@@ -69,6 +78,9 @@ func wholeMillis(name string, d time.Duration, least int64) error {
 }
 
 func (w Windows) times() *windowTimes {
+	if w.sliding { // the last millisecond belongs to them
+		return &windowTimes{over: w.grace.Milliseconds() + 1, expires: w.kept().Milliseconds() + 1, closed: true}
+	}
 	return &windowTimes{over: w.grace.Milliseconds(), expires: w.kept().Milliseconds()}
 }
 
@@ -88,6 +100,9 @@ func (w Windows) each(ms int64, f func(start, end int64)) {
 // missed says whether a row is too late for one of its windows.
 func (w Windows) missed(m moment) (late bool) {
 	grace := w.grace.Milliseconds()
+	if w.sliding {
+		return plusMillis(m.ms, grace) < m.stream
+	}
 	w.each(m.ms, func(_, end int64) { late = late || plusMillis(end, grace) <= m.stream })
 	return late
 }
@@ -105,6 +120,9 @@ func Windowed[K, V any](r Rows[K, V], w Windows) *Grouped[WindowKey[K], V] {
 		n.err = errors.Join(n.err, fmt.Errorf("windows: %w", ErrNotStream))
 	}
 	n.build = func(b *builder) any {
+		if w.sliding {
+			return sliding(b, n, in, w, key, value)
+		}
 		out := new(port[WindowKey[K], V])
 		k := &keyer[K]{codec: key}
 		b.task.keyers(&k.err)

@@ -134,3 +134,34 @@ func ExampleJoinStreams() {
 	// Output:
 	// ann tea 4.50
 }
+
+// Three failed logins of a user within ten minutes, wherever an hour begins.
+func ExampleSliding() {
+	ctx := context.Background()
+	db, err := embedlog.OpenMemory(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	logins, err := db.EnsureTopic(ctx, "failed-logins", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	tenMinutes := query.Sliding(10 * time.Minute).Grace(time.Minute)
+	counts := query.Count(query.Windowed(query.From(logins, codec.String, codec.String), tenMinutes))
+	view, err := query.Materialize("attacks", counts.Filter(func(_ query.WindowKey[string], n int64) bool { return n >= 3 }))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := logins.Produce(ctx, sold("ann", "", 1), sold("bob", "", 2), sold("ann", "", 8), sold("bob", "", 11), sold("bob", "", 12), sold("ann", "", 14)); err != nil {
+		log.Fatal(err)
+	}
+	for row, err := range view.All(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(row.Key.Key, row.Key.Start.Format("15:04"), row.Key.End.Format("15:04"), row.Value)
+	}
+	// Output:
+	// bob 12:02 12:12 3
+}

@@ -14,6 +14,7 @@
 //	Join, LeftJoin, OuterJoin, ForeignJoin of tables ──> Table    JoinTable, LeftJoinTable of a stream and a table ──> Stream
 //	Windowed (Tumbling, Hopping, Sliding) of a stream ── any aggregate ──> Table of windows ── Final ──> Table    Late ──> Stream
 //	FoldSessions, CountSessions of a stream ──> Table of windows    JoinStreams, LeftJoinStreams of streams, within a time ──> Stream
+//	JoinGlobal, LeftJoinGlobal of a stream and a GlobalTable, which every task has whole ──> Stream
 //	Process, ProcessValues of a stream, with KeyValueStore and Timers ──> Stream    StateTable of a store ──> Table
 //
 // A Graph runs them: views of tables (Add) and streams that are appended to topics (To), all at one version, with rows, positions and

@@ -67,6 +67,7 @@ type Graph struct {
 
 	// Set by Start.
 	sources     map[string]*embedlog.Topic
+	globals     []graphGlobal
 	sourceNames []string
 	tasks       int
 	keyed       bool // there are stores: keys must be where they belong
@@ -252,6 +253,9 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 		return err
 	}
 	g.plan()
+	if err := g.findGlobals(); err != nil {
+		return err
+	}
 	if err := g.makeTopics(ctx); err != nil {
 		return err
 	}
@@ -271,6 +275,9 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 	for i := range g.slots {
 		g.slots[i].changed = make(chan struct{})
 		g.running.Go(func() { g.run(i) })
+	}
+	for _, r := range g.globals {
+		g.running.Go(func() { g.readGlobal(r) })
 	}
 	g.detach = append(g.detach, views.Of(g.db).Offer(offered{g}))
 	return nil

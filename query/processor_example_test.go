@@ -125,3 +125,34 @@ func ExampleProcessValues() {
 	// ann 47
 	// bob 47
 }
+
+// Every task of the graph has all customers: orders find theirs by what they say of them.
+func ExampleJoinGlobal() {
+	ctx := context.Background()
+	db, orders, _ := shop(ctx)
+	defer db.Close()
+	levels, err := db.EnsureTopic(ctx, "levels", &embedlog.TopicConfig{Partitions: 5, Cleanup: embedlog.Compact})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := embedlog.Typed(levels, codec.String, codec.String).Produce(ctx, "ann", "gold"); err != nil {
+		log.Fatal(err)
+	}
+	enriched := query.LeftJoinGlobal(ordersOf(orders), query.GlobalTable(levels, codec.String, codec.String), customer,
+		func(_ string, o order, level *string) string {
+			if level == nil {
+				return o.Item + " for a new customer"
+			}
+			return o.Item + " for a customer of level " + *level
+		})
+	view, err := query.Materialize("enriched", query.Reduce(enriched, func(_, now string) string { return now }))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer view.Close()
+	show(ctx, view)
+	// Output:
+	// 1 lamp for a customer of level gold
+	// 2 desk for a new customer
+	// 3 chair for a customer of level gold
+}

@@ -13,6 +13,7 @@ type node struct {
 	label  string // a topic's or a store's name
 	inputs []*node
 	source *source // of a topic
+	global *global // a topic that all tasks read
 	// appends says that rows are never taken back: a stream of a topic, and what linear operators make of it.
 	appends bool
 	// rekeys says that rows leave under another key than they came with.

@@ -311,7 +311,12 @@ const closePatience = 10 * time.Second
 
 // take brings a batch's records into the stores.
 func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
-	defer t.recovered(&err) // codecs are the program's, too
+	defer t.recovered(&err)         // codecs are the program's, too
+	for _, r := range t.g.globals { // rows meet what was acknowledged before them
+		if err := r.wait(ctx); err != nil {
+			return err
+		}
+	}
 	at := place{b.Topic, b.Partition}
 	var decs []decoder
 	for _, ts := range t.decoders {

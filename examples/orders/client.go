@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+)
+
+// client asks an instance. An instance that is killed gives no answer: the client may ask the next one the same again.
+type client struct {
+	http    *http.Client
+	address string
+}
+
+// statusError is an answer that says no.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("%d: %s", e.status, e.text) }
+
+// ask sends one request. Out is where the answer goes, nil when it does not count.
+func (c *client) ask(ctx context.Context, method, path string, in, out any) (status int, err error) {
+	var content io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return 0, err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.address+path, content)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	if resp.StatusCode/100 != 2 {
+		var says struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(b, &says) != nil {
+			says.Error = string(b)
+		}
+		return resp.StatusCode, &statusError{resp.StatusCode, says.Error}
+	}
+	if out != nil {
+		err = json.Unmarshal(b, out)
+	}
+	return resp.StatusCode, err
+}
+
+// order posts an order and waits for what becomes of it.
+func (c *client) order(ctx context.Context, o order) (state, error) {
+	if _, err := c.ask(ctx, http.MethodPost, "/v1/orders", o, nil); err != nil {
+		return "", err
+	}
+	return c.verdict(ctx, o.ID)
+}
+
+func (c *client) verdict(ctx context.Context, id string) (state, error) {
+	var o order
+	_, err := c.ask(ctx, http.MethodGet, "/v1/orders/"+id+"/validated", nil, &o)
+	return o.State, err
+}

@@ -109,6 +109,9 @@ func ProcessValues[K, V, V2 any](s *Stream[K, V], name string, f func(c *Context
 
 func processed[K, V, K2, V2 any](s *Stream[K, V], kind, name string, rekeys bool, key Codec[K2], f func(c *Context[K2, V2], r Record[K, V]) error, state []State) *Stream[K2, V2] {
 	n := &node{kind: kind, label: name, inputs: []*node{s.n}, timedBy: []*node{s.n}, appends: true, rekeys: rekeys}
+	if !rekeys {
+		n.windows = windowsOf(s.n)
+	}
 	if !s.n.appends {
 		n.err = fmt.Errorf("%s: %w", n.title(), ErrNotReversible)
 	}

@@ -127,7 +127,7 @@ func ExampleProcessValues() {
 }
 
 // Every task of the graph has all customers: orders find theirs by what they say of them.
-func ExampleJoinGlobal() {
+func ExampleGlobalTable() {
 	ctx := context.Background()
 	db, orders, _ := shop(ctx)
 	defer db.Close()
@@ -155,4 +155,49 @@ func ExampleJoinGlobal() {
 	// 1 lamp for a customer of level gold
 	// 2 desk for a new customer
 	// 3 chair for a customer of level gold
+}
+
+// An alarm goes off by the clock of the machine, also after a restart, and counts once.
+func ExampleNewTimers() {
+	ctx := context.Background()
+	db, err := embedlog.OpenMemory(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	doors, err := db.EnsureTopic(ctx, "doors", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	alarm := query.NewTimers("alarm", codec.String, query.WallClockTime, func(c *query.Context[string, string], door string, _ time.Time) error {
+		c.Forward(door, "is open still")
+		return nil
+	})
+	alarms := query.Process(query.From(doors, codec.String, codec.String), "doors", codec.String,
+		func(c *query.Context[string, string], r query.Record[string, string]) error {
+			if r.Value == "closed" {
+				alarm.Cancel(c, r.Key)
+			} else {
+				alarm.Schedule(c, r.Key, time.Now().Add(20*time.Millisecond))
+			}
+			return nil
+		}, alarm)
+	view, err := query.Materialize("alarms", query.Reduce(alarms, func(_, now string) string { return now }))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := doors.Produce(ctx, sold("front", "open", 0), sold("back", "open", 0), sold("back", "closed", 1)); err != nil {
+		log.Fatal(err)
+	}
+	for change, err := range view.Watch(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if change.Version == nil {
+			fmt.Println(change.Key, change.Value)
+			break
+		}
+	}
+	// Output:
+	// front is open still
 }

@@ -623,3 +623,23 @@ func processCrash(t *testing.T, k int, power bool, seed uint64) {
 		t.Errorf("appended %v, want %v", got, want)
 	}
 }
+
+// Rows that stay under the key of a window stay in it, and expire with it.
+func TestProcessValuesKeepsWindows(t *testing.T) {
+	f := newFixture(t, 1)
+	var v *View[WindowKey[string], int64]
+	g := f.graphOf(atClose, func(g *Graph) {
+		counts := Count(Windowed(f.stream(), Tumbling(10*ms).Retain(20*ms)))
+		twice := ProcessValues(counts.Changes(), "twice", func(c *Context[WindowKey[string], int64], r Record[WindowKey[string], int64]) error {
+			c.Forward(r.Key, r.Value)
+			c.Forward(r.Key, r.Value)
+			return nil
+		})
+		v = Add(g, "v", Count(twice))
+	})
+	f.at(f.top, "a=1@0 a=2@5 a=3@15")
+	f.want("rows", windows(f, v), "a[0,10]=4 a[10,20]=2")
+	f.at(f.top, "a=4@30")
+	f.want("rows", windows(f, v), "a[10,20]=2 a[30,40]=2")
+	f.close(g)
+}

@@ -62,6 +62,15 @@ func (s *shop) answers(t *testing.T, n int) map[string]string {
 	}
 }
 
+func decode(t *testing.T, b []byte) int64 {
+	t.Helper()
+	n, err := codec.Int64.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // The eight orders of Kafka's test, one after another.
 func TestFraud(t *testing.T) {
 	s := testShop(t)
@@ -129,9 +138,7 @@ func TestInventory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if log[string(rec.Key)], err = codec.Int64.Decode(rec.Value); err != nil {
-			t.Fatal(err)
-		}
+		log[string(rec.Key)] = decode(t, rec.Value)
 	}
 	if !maps.Equal(log, want) {
 		t.Errorf("the changelog has %v, want %v", log, want)

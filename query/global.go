@@ -302,7 +302,7 @@ func joinedGlobal[K, V, K2, W, R any](kind string, s *Stream[K, V], t *Global[K2
 					row = &w
 				}
 				if r, ok := f(d.key, d.val, row); ok {
-					buf = append(buf, delta[K, R]{d.key, r, d.raw, d.time, d.weight, d.null})
+					buf = append(buf, delta[K, R]{key: d.key, val: r, raw: d.raw, time: d.time, weight: d.weight, null: d.null})
 				}
 			}
 			out.emit(buf)

@@ -126,16 +126,17 @@ func (s *store[V]) evict() {
 			d.hand = 0
 		}
 		e := d.ring[d.hand]
+		stays := e.changed || e.flushing || e.kept // it comes back into the ring when it may leave
 		switch {
-		case e.changed || e.flushing || e.kept || e.is.there && len(s.c.pins) > 0 && e.is.version > s.c.pins[0]:
+		case !stays && e.is.there && len(s.c.pins) > 0 && e.is.version > s.c.pins[0]:
 			d.hand++
 			continue
-		case e.used && !e.gone:
+		case !stays && e.used && !e.gone:
 			e.used = false
 			d.hand++
 			continue
 		}
-		if !e.gone {
+		if !e.gone && !stays {
 			s.remove(e)
 		}
 		d.cache.used -= int(e.size)

@@ -2,6 +2,7 @@ package query
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidwall/btree"
 
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
+	"github.com/x/embedlog/embedlogtest"
 	"github.com/x/embedlog/internal/testcount"
 )
 
@@ -317,4 +320,74 @@ func storeOnDisk(t *testing.T, seed uint64) {
 func has(m map[string]int64, key string) bool {
 	_, ok := m[key]
 	return ok
+}
+
+// A view of many more rows than there is room for has about as many in memory as there is room for.
+func TestMemoryIsBounded(t *testing.T) {
+	ctx, db := context.Background(), embedlogtest.Open(t, nil)
+	top, err := db.EnsureTopic(ctx, "t", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const room = 64 << 10
+	rows := max(testcount.N(20_000), 4000)
+	stores := new(MemStores)
+	open := func() (*Graph, *View[string, int64]) {
+		g := NewGraph(db.DB, "g", &Options{CommitInterval: time.Millisecond, Store: stores, CacheBytes: room})
+		v := Add(g, "v", Max(TableFrom(top, codec.String, codec.Int64), func(_ string, n int64) int64 { return n }))
+		if err := g.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return g, v
+	}
+	g, v := open()
+	for i := 0; i < rows; i += 500 {
+		var recs []embedlog.Record
+		for j := range 500 {
+			recs = append(recs, embedlog.Record{Key: fmt.Appendf(nil, "k%06d", (i+j)*7919%rows), Value: mustInt(int64(i))})
+		}
+		if _, err := top.Produce(ctx, recs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.CatchUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	inMemory := func() (n int) {
+		task := g.slots[0].task
+		task.clock.Lock()
+		defer task.clock.Unlock()
+		for _, s := range task.stores {
+			n += s.entries()
+		}
+		return n
+	}
+	// The last commit has to end, and some records to come, for what it wrote to leave.
+	for try := 0; inMemory() > 3*room/entryBytes; try++ {
+		if try == 2000 {
+			t.Fatalf("%d entries of %d rows are in memory", inMemory(), 3*rows)
+		}
+		if _, err := top.Produce(ctx, embedlog.Record{Key: []byte("k000001"), Value: mustInt(1)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.CatchUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := v.Len(ctx); n != rows || err != nil {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g, v = open() // and none is read before it is asked for
+	if n, err := v.Len(ctx); n != rows || err != nil || inMemory() != 0 {
+		t.Errorf("after a restart there are %d rows, %d in memory, %v", n, inMemory(), err)
+	}
+	if s := g.Stats(); s.RestoredRows != int64(3*rows) || s.RestoredRecords != 0 {
+		t.Errorf("restored: %+v", s)
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -204,10 +204,6 @@ func (s *store[V]) add(key string) *entry[V] {
 	e := &entry[V]{key: key, is: state[V]{version: s.c.version}}
 	s.rows[key] = e
 	s.order.Set(key, e)
-	if s.disk != nil {
-		s.sized(e, 0)
-		s.circle(e)
-	}
 	return e
 }
 
@@ -319,7 +315,9 @@ func (s *store[V]) forget() (more bool) {
 		s.old[last] = nil
 		s.old = s.old[:last]
 		e.kept, e.older = false, nil
-		s.tidy(e)
+		if s.tidy(e); s.disk != nil && !e.gone && !e.changed && !e.flushing {
+			s.circle(e)
+		}
 	}
 	return len(s.old) > 0
 }

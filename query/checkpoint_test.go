@@ -337,7 +337,7 @@ func write(t *testing.T, fs vfs.FS, name string, b []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.Append(b)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

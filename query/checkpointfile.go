@@ -112,8 +112,6 @@ type checkpointReader struct {
 	r    io.Reader
 	left int64 // bytes that can come: what is asked for is not more
 	mark *mark
-	// head and payload are of a block: the payload is nobody else's afterwards.
-	head [blockHeadBytes]byte
 }
 
 // block is rows of a store.

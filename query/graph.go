@@ -64,6 +64,9 @@ type Graph struct {
 	storeNames *storeNames
 	detach     []func()
 	offers     map[string]offeredView
+	retained   map[*node]bool // views that keep their past
+	retention  Retention
+	retainErr  error
 
 	// Set by Start.
 	sources     map[string]*embedlog.Topic
@@ -135,7 +138,7 @@ func (s *slot) get(ctx context.Context) (*task, error) {
 
 // NewGraph makes a graph. What it keeps is in topics that begin with its name.
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
-	g := &Graph{db: db, name: name, chunk: chunk, names: map[string]bool{}, offers: map[string]offeredView{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
+	g := &Graph{db: db, name: name, chunk: chunk, names: map[string]bool{}, offers: map[string]offeredView{}, retained: map[*node]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
 	if o != nil {
 		g.opts = *o
 	}
@@ -293,6 +296,12 @@ func (g *Graph) check() error {
 	var bad []error
 	if len(g.outputs) == 0 {
 		bad = append(bad, errors.New("it has neither views nor sinks"))
+	}
+	if len(g.retained) > 0 && g.opts.Store != nil {
+		bad = append(bad, errors.New("a view that keeps its past has its rows in memory: Options.Store is for graphs without"))
+	}
+	if g.retainErr != nil {
+		bad = append(bad, g.retainErr)
 	}
 	seen := map[*node]bool{}
 	views := map[string]bool{}

@@ -30,6 +30,9 @@ func (x *Index[IK, K, V]) build(b *builder) {
 	i := &indexer[IK, K, V]{x: x, rows: tableRows(b, x.v.t, x.v.name), places: newStore[struct{}](x.v.name+"."+x.name, &b.task.clock)}
 	t := b.task
 	t.indexes[x] = i.places
+	if t.g.retained[x.v.t.n] {
+		i.places.keepPast(t.hist)
+	}
 	i.rows.observe(func(key string, v V, there bool) { i.was = append(i.was, wasRow[V]{key, v, there}) })
 	t.atEnd = append(t.atEnd, func() {
 		if err := i.settle(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"time"
 
 	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/query"
@@ -70,4 +71,38 @@ func ExampleGraph_Lag() {
 		fmt.Printf("%s/%d at %d of %d, %d records behind\n", l.Topic, l.Partition, l.Position, l.LastStable, l.Records)
 	}
 	// Output: orders/0 at 3 of 3, 0 records behind
+}
+
+// A view as it was.
+func ExampleGraph_SnapshotAt() {
+	ctx := context.Background()
+	db, orders, _ := shop(ctx)
+	defer db.Close()
+	g := query.NewGraph(db, "shop", nil)
+	count := query.Add(g, "count", query.Count(query.Rekey(ordersOf(orders), codec.String, customer))).Retain(query.Retention{For: time.Hour})
+	if err := g.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := g.CatchUp(ctx); err != nil {
+		log.Fatal(err)
+	}
+	version, err := g.Version(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := orders.Produce(ctx, "4", order{"ann", "pen", 50}); err != nil {
+		log.Fatal(err)
+	}
+	now, _, err := count.Get(ctx, "ann")
+	if err != nil {
+		log.Fatal(err)
+	}
+	s, err := g.SnapshotAt(ctx, version)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Release()
+	then, _, err := count.In(s).Get("ann")
+	fmt.Println(now, then, s.Version(), err)
+	// Output: 3 2 orders/0@3 <nil>
 }

@@ -37,6 +37,8 @@ type store[V any] struct {
 	disk        *onDisk[V] // nil: all rows are in memory
 	watches     []*keySet
 	beforeWrite []func(e *entry[V]) // are called before a row is written
+	hist        *history            // nil: no past is kept but for snapshots
+	past        []outdated[V]       // of hist, by when they were replaced
 }
 
 // keySet is the keys that have changed since somebody looked: see View.Watch.
@@ -219,9 +221,12 @@ func (s *store[V]) write(e *entry[V], v V, there bool) {
 	for _, f := range s.beforeWrite {
 		f(e)
 	}
-	if s.c.wants(e.is.version) && (e.is.there || e.older != nil) {
+	if (s.c.wants(e.is.version) || s.hist.wants(e.is.version)) && (e.is.there || e.older != nil) {
 		e.older = &past[V]{e.is, e.older}
-		if !e.kept {
+		if s.hist != nil {
+			e.kept = true
+			s.past = append(s.past, outdated[V]{e, s.c.version})
+		} else if !e.kept {
 			e.kept = true
 			s.old = append(s.old, e)
 		}
@@ -309,6 +314,9 @@ const forgetAtOnce = 1 << 12
 
 // forget drops some of what was kept for snapshots, when none is left; more says that there is more.
 func (s *store[V]) forget() (more bool) {
+	if s.hist != nil {
+		return false // see trim
+	}
 	for n := 0; n < forgetAtOnce && len(s.old) > 0; n++ {
 		last := len(s.old) - 1
 		e := s.old[last]

@@ -47,6 +47,8 @@ type task struct {
 	loaded   []func() // when rows are restored
 	single   bool     // record by record: an operator depends on their order
 	wall     wallClock
+	hist     *history  // nil: no view keeps its past
+	since    time.Time // when the version of now was published, where there is a hist
 	failed   error
 
 	consumer   *embedlog.Consumer
@@ -139,9 +141,13 @@ func (t *task) deferTo(rank int, run func()) *deferred {
 func (g *Graph) newTask(index int) *task {
 	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
 	t.clock.version = 1
+	g.keepPast(t)
 	b := &builder{task: t, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
 	for _, o := range g.outputs {
 		o.build(b)
+	}
+	for n := range g.retained {
+		t.tables[n].(interface{ keepPast(*history) }).keepPast(t.hist)
 	}
 	return t
 }
@@ -369,7 +375,7 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	defer t.recovered(&err)
 	t.clock.writing = true
 	defer func() { t.clock.writing = false }()
-	t.clock.version++
+	t.nextVersion()
 	t.emit(decs)
 	if err := t.settle(); err != nil {
 		return err
@@ -377,6 +383,16 @@ func (t *task) flush(at place, end int64, decs []decoder) (err error) {
 	t.positions[at] = max(t.positions[at], end)
 	t.moveLocked()
 	return nil
+}
+
+// nextVersion begins another version of the rows.
+func (t *task) nextVersion() {
+	if t.hist != nil {
+		now := time.Now()
+		t.hist.keep(&t.clock, t.positions, t.since, now)
+		t.since = now
+	}
+	t.clock.version++
 }
 
 // recovered makes an error of a panic of a function.

@@ -264,7 +264,7 @@ func (t *task) strike() (err error) {
 	defer t.recovered(&err)
 	t.clock.writing = true
 	defer func() { t.clock.writing = false }()
-	t.clock.version++
+	t.nextVersion()
 	now, fired := millisOf(time.Now()), false
 	for _, c := range t.wall.clocks {
 		fired = c.fire(now) || fired

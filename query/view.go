@@ -257,6 +257,7 @@ type Snapshot struct {
 	pins     []uint64
 	released []bool
 	version  Version
+	past     bool // some pins are of the past
 }
 
 // Snapshot takes a snapshot of all views of the graph, with every record that was acknowledged before the call. Each task has its own
@@ -311,6 +312,9 @@ func (v *View[K, V]) In(s *Snapshot) *SnapshotRows[K, V] { return &SnapshotRows[
 func (r *SnapshotRows[K, V]) check() error {
 	if r.s.g != r.v.g {
 		return fmt.Errorf("view %s: %w", r.v.name, ErrOtherGraph)
+	}
+	if r.s.past && !r.v.g.retained[r.v.t.n] {
+		return &NotRetainedError{Graph: r.v.g.name, View: r.v.name}
 	}
 	if err := r.v.g.ready(); err != nil {
 		return fmt.Errorf("view %s: %w", r.v.name, err)

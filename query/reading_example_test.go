@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"time"
 
 	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/query"
@@ -79,7 +78,7 @@ func ExampleGraph_SnapshotAt() {
 	db, orders, _ := shop(ctx)
 	defer db.Close()
 	g := query.NewGraph(db, "shop", nil)
-	count := query.Add(g, "count", query.Count(query.Rekey(ordersOf(orders), codec.String, customer))).Retain(query.Retention{For: time.Hour})
+	count := query.Add(g, "count", query.Count(query.Rekey(ordersOf(orders), codec.String, customer))).Retain(query.Retention{Versions: 100})
 	if err := g.Start(ctx); err != nil {
 		log.Fatal(err)
 	}

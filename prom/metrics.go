@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/sock"
+	"github.com/x/embedlog/internal/views"
 )
 
 // Metrics is a prometheus.Collector for one database. Its methods may be called
@@ -171,6 +173,39 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	m.collectLag(db, send)
+	collectViews(db, send)
+}
+
+// collectViews has the graphs of views that run in this process.
+func collectViews(db *embedlog.DB, send func(*gauge, float64, ...string)) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for _, graph := range views.Of(db).Graphs() {
+		g := graph.Info(ctx)
+		up := 0.0
+		if g.State == sock.ViewRunning {
+			up = 1
+		}
+		send(viewUp, up, g.Graph)
+		send(viewRecords, float64(g.Records), g.Graph)
+		send(viewLate, float64(g.Late), g.Graph)
+		send(viewDeadLetters, float64(g.DeadLetters), g.Graph)
+		send(viewRestarts, float64(g.Restarts), g.Graph)
+		for _, v := range g.Views {
+			if v.Rows >= 0 {
+				send(viewRows, float64(v.Rows), g.Graph, v.View)
+			}
+		}
+		for _, p := range g.Positions {
+			n := strconv.Itoa(int(p.Partition))
+			if p.Lag >= 0 {
+				send(viewLag, float64(p.Lag), g.Graph, p.Topic, n)
+			}
+			if p.BehindMS >= 0 {
+				send(viewBehind, float64(p.BehindMS)/1000, g.Graph, p.Topic, n)
+			}
+		}
+	}
 }
 
 func (m *Metrics) collectLag(db *embedlog.DB, send func(*gauge, float64, ...string)) {

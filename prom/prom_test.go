@@ -13,8 +13,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/embedlogtest"
 	"github.com/x/embedlog/prom"
+	"github.com/x/embedlog/query"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/metrics.md")
@@ -188,4 +190,44 @@ func Example() {
 		}
 	}
 	// Output: 1
+}
+
+func TestViews(t *testing.T) {
+	m := prom.New()
+	db := embedlogtest.Open(t, nil)
+	m.Watch(db.DB)
+	topic, err := db.EnsureTopic(t.Context(), "orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := query.Materialize("spent", query.Count(query.From(topic, codec.String, codec.JSON[int]{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"1", "2", "x"} {
+		if _, err := topic.Produce(t.Context(), embedlog.Record{Key: []byte("k"), Value: []byte(value)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Graph().CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := gather(t, m)
+	for name, want := range map[string]float64{
+		"embedlog_view_up{graph=spent}": 1, "embedlog_view_records_total{graph=spent}": 3, "embedlog_view_dead_letters_total{graph=spent}": 1,
+		"embedlog_view_rows{graph=spent,view=spent}": 1, "embedlog_view_lag{graph=spent,partition=0,topic=orders}": 0,
+		"embedlog_view_behind_seconds{graph=spent,partition=0,topic=orders}": 0, "embedlog_view_late_total{graph=spent}": 0, "embedlog_view_restarts_total{graph=spent}": 0,
+	} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v, %v; want %v", name, value, ok, want)
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name := range gather(t, m) {
+		if strings.HasPrefix(name, "embedlog_view_") {
+			t.Errorf("closed: %s", name)
+		}
+	}
 }

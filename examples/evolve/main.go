@@ -1,16 +1,18 @@
 // Command evolve goes the four steps from events to something that can be asked: broadcast, retain, evolve, recast.
 //
 //	go run ./examples/evolve
+//	go run ./examples/evolve -keep DIR
 //
 // Sensors report temperatures. (1) Each report is broadcast to whoever listens. (2) The log retains them, so that one who comes later
 // has them all, and one who comes back goes on. (3) The stream is evolved: a function makes warnings of it, which are a topic like any
 // other. (4) Instead of caching what came by, the stream is recast as views: the latest report of each sensor, and the mean of each room. They
-// survive the process by themselves.
+// survive the process by themselves. With -keep the database is in DIR and stays open until Ctrl-C, so that `embedlog view` can look at the views.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,23 +26,50 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := start(ctx, os.Stdout); err != nil {
+	keep := flag.String("keep", "", "have the database in this directory, and keep it open")
+	flag.Parse()
+	if err := start(ctx, os.Stdout, *keep); err != nil {
 		fmt.Fprintln(os.Stderr, "evolve:", err)
 		os.Exit(1)
 	}
 }
 
-func start(ctx context.Context, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("", "embedlog-evolve-")
-	if err != nil {
-		return err
+func start(ctx context.Context, out io.Writer, keep string) (err error) {
+	dir := keep
+	if keep == "" {
+		if dir, err = os.MkdirTemp("", "embedlog-evolve-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	for _, life := range []func(context.Context, io.Writer, string) error{first, second} {
+	lives := []func(context.Context, io.Writer, string) error{first, second}
+	if keep != "" {
+		lives = append(lives, offer)
+	}
+	for _, life := range lives {
 		if err := life(ctx, out, dir); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// offer is the life of a program that offers its views: whoever has the command line can look at them.
+func offer(ctx context.Context, out io.Writer, dir string) (err error) {
+	db, err := embedlog.Open(dir, &embedlog.Options{Socket: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	sensors, err := open(ctx, db)
+	if err != nil {
+		return err
+	}
+	if _, err := define(ctx, db, sensors); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "the views can be looked at until Ctrl-C, for example by\n   embedlog --data %s view watch climate/mean\n", dir)
+	<-ctx.Done()
 	return nil
 }
 

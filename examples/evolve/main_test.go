@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -32,7 +35,7 @@ const want = `1. broadcast: every listener gets every report
 func TestEvolve(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var out bytes.Buffer
-	if err := start(context.Background(), &out); err != nil {
+	if err := start(context.Background(), &out, ""); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	if out.String() != want {
@@ -41,5 +44,37 @@ func TestEvolve(t *testing.T) {
 	left, err := os.ReadDir(os.Getenv("TMPDIR"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// until cancels when something is written.
+type until struct {
+	bytes.Buffer
+	what   string
+	cancel func()
+}
+
+func (u *until) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), u.what) {
+		u.cancel()
+	}
+	return u.Buffer.Write(b)
+}
+
+func TestEvolveOffersItsViews(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the path of a test's directory may be too long for a socket here")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	dir := filepath.Join(t.TempDir(), "db")
+	found := false
+	out := &until{what: "view watch", cancel: func() {
+		_, err := os.Stat(filepath.Join(dir, "sock"))
+		found = err == nil
+		cancel()
+	}}
+	if err := start(ctx, out, dir); err != nil || !found {
+		t.Errorf("%v, a socket: %v\n%s", err, found, out)
 	}
 }

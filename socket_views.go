@@ -31,7 +31,7 @@ func (s *session) viewGet(ctx context.Context, q sock.ViewGet) ([]sock.ViewRow, 
 	if err != nil {
 		return nil, err
 	}
-	row, found, err := v.Get(ctx, q.Key, q.Now)
+	row, found, err := v.Get(ctx, &q)
 	if err != nil || !found {
 		return []sock.ViewRow{}, err
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"strconv"
 	"strings"
 
+	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/internal/sock"
 	"github.com/x/embedlog/internal/views"
@@ -177,21 +179,63 @@ func asJSON(v any) json.RawMessage {
 	return b
 }
 
-func (d viewDoor[K, V]) Get(ctx context.Context, k sock.ViewKey, now bool) (row sock.ViewRow, found bool, err error) {
-	key, err := d.key(k)
+func (d viewDoor[K, V]) Get(ctx context.Context, q *sock.ViewGet) (row sock.ViewRow, found bool, err error) {
+	key, err := d.key(q.Key)
 	if err != nil {
 		return row, false, err
 	}
-	get := d.v.Get
-	if now {
-		get = d.v.GetNow
+	var value V
+	switch {
+	case q.At != "":
+		var s *Snapshot
+		if s, err = d.snapshot(ctx, q.At, false); err != nil {
+			return row, false, err
+		}
+		defer s.Release()
+		value, found, err = d.v.In(s).Get(key)
+	case q.Now:
+		value, found, err = d.v.GetNow(ctx, key)
+	default:
+		value, found, err = d.v.Get(ctx, key)
 	}
-	value, found, err := get(ctx, key)
 	if err != nil || !found {
 		return row, false, err
 	}
 	row, err = d.row(key, value, false)
 	return row, true, err
+}
+
+// snapshot is one of a version, of now, or of all that was acknowledged.
+func (d viewDoor[K, V]) snapshot(ctx context.Context, at string, now bool) (*Snapshot, error) {
+	if at != "" {
+		v, err := parseVersion(at)
+		if err != nil {
+			return nil, &sock.Error{Code: sock.CodeInvalid, Message: err.Error()}
+		}
+		return d.v.g.SnapshotAt(ctx, v)
+	}
+	if now {
+		return d.v.g.SnapshotNow(ctx)
+	}
+	return d.v.g.Snapshot(ctx)
+}
+
+// parseVersion reads what Version.String has written.
+func parseVersion(text string) (v Version, err error) {
+	for _, word := range strings.Fields(text) {
+		where, offset, ok1 := strings.Cut(word, "@")
+		i := strings.LastIndexByte(where, '/')
+		if !ok1 || i < 1 {
+			return nil, fmt.Errorf("a version is TOPIC/PARTITION@OFFSET, with spaces between, not %q", word)
+		}
+		n, err1 := strconv.ParseInt(where[i+1:], 10, 32)
+		o, err2 := strconv.ParseInt(offset, 10, 64)
+		if err1 != nil || err2 != nil || n < 0 || o < 0 {
+			return nil, fmt.Errorf("a version is TOPIC/PARTITION@OFFSET, with spaces between, not %q", word)
+		}
+		v = append(v, embedlog.Position{Topic: where[:i], Partition: int32(n), LeaderEpoch: -1, Offset: o})
+	}
+	return v, nil
 }
 
 func (d viewDoor[K, V]) Scan(ctx context.Context, q *sock.ViewOpen) iter.Seq2[sock.ViewRow, error] {
@@ -227,11 +271,7 @@ func (d viewDoor[K, V]) scan(ctx context.Context, q *sock.ViewOpen, yield func(s
 			bounds[1] = end
 		}
 	}
-	take := d.v.g.Snapshot
-	if q.Now {
-		take = d.v.g.SnapshotNow
-	}
-	s, err := take(ctx)
+	s, err := d.snapshot(ctx, q.At, q.Now)
 	if err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func TestOfferedViews(t *testing.T) {
 	}
 	out := f.topic("out", 1)
 	g := NewGraph(f.db.DB, "g", nil)
-	lengths := Add(g, "lengths", Fold(f.stream(), codec.Int64, func(n int64, _, v string) int64 { return n + int64(len(v)) }, nil))
+	lengths := Add(g, "lengths", Fold(f.stream(), codec.Int64, func(n int64, _, v string) int64 { return n + int64(len(v)) }, nil)).Retain(Retention{})
 	AddIndex(lengths, "by-length", codec.Int64, func(_ string, n int64) []int64 { return []int64{n} })
 	Add(g, "sums", Sum(f.stream(), func(_, v string) int64 { return int64(len(v)) }))
 	Add(g, "copy", Map(f.stream(), codec.Int64, func(k, v string) (int64, []byte) { return int64(len(k)), []byte(v) }).latest())
@@ -116,6 +116,10 @@ func TestOfferedViews(t *testing.T) {
 		{sock.ViewOpen{ViewName: name("lengths"), From: key("ab"), To: key("c")}, `"ab"=2 "b"=1`},
 		{sock.ViewOpen{ViewName: name("lengths"), From: &sock.ViewKey{JSON: []byte(`"b"`)}, Now: true}, `"b"=1 "c"=0`},
 		{sock.ViewOpen{ViewName: name("lengths"), To: key("")}, ``},
+		{sock.ViewOpen{ViewName: name("lengths"), At: "t/0@0 t/1@0"}, ``},
+		{sock.ViewOpen{ViewName: name("lengths"), At: "t/0@9 t/1@9"}, `"a"=3 "ab"=2 "b"=1 "c"=0`},
+		{sock.ViewOpen{ViewName: name("lengths"), At: "t"}, `invalid`},
+		{sock.ViewOpen{ViewName: name("copy"), At: "t/0@0"}, `failure`}, // it keeps no past
 		{sock.ViewOpen{ViewName: name("lengths"), From: &sock.ViewKey{JSON: []byte(`1`)}}, `invalid`},
 		{sock.ViewOpen{ViewName: name("copy")}, `1= 2=`}, // bytes have no other words
 		{sock.ViewOpen{ViewName: name("nothing")}, `unknown_view`},
@@ -201,6 +205,18 @@ func TestOfferedViews(t *testing.T) {
 	for _, b := range []string{"", "{}", "[]", "null", `{"definition":1}`, `{"tasks":2}`} {
 		if _, ok := views.ReadProgress("g", [][]byte{[]byte(b)}); ok {
 			t.Errorf("%q is progress", b)
+		}
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	v := Version{{Topic: "a.b-c_d", Partition: 3, LeaderEpoch: -1, Offset: 7}, {Topic: "t", LeaderEpoch: -1}}
+	if got, err := parseVersion(v.String()); err != nil || !slices.Equal(got, v) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, text := range []string{"t", "t/0", "t@1", "/0@1", "t/x@1", "t/0@x", "t/-1@1", "t/0@-1", "t/4294967296@1", "t/0@1 t"} {
+		if v, err := parseVersion(text); err == nil {
+			t.Errorf("%q is %v", text, v)
 		}
 	}
 }

@@ -24,6 +24,7 @@ type viewing struct {
 	a                  *app
 	keyType, valueType string
 	now                bool
+	at                 string
 	from, to, prefix   string
 	max                int64
 	c                  *client
@@ -65,11 +66,15 @@ func (a *app) viewGet() *cobra.Command {
   embedlog view get counts 7 --key-type int64 --format json`,
 		Args: takes(2, 2, "a view and a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if s.now && s.at != "" {
+				return usagef("--now, or --at a version: choose one")
+			}
 			return s.run(cmd.Context(), args[0], func(ctx context.Context) error { return s.get(ctx, args[1]) })
 		},
 	}
 	s.flags(cmd.Flags())
 	cmd.Flags().BoolVar(&s.now, "now", false, "do not wait for what was acknowledged before")
+	cmd.Flags().StringVar(&s.at, "at", "", "as of a version, TOPIC/PARTITION@OFFSET..., of a view that keeps its past")
 	return cmd
 }
 
@@ -86,6 +91,9 @@ order of the bytes of the keys. --to is not included.
   embedlog view scan shop/spent --from ann --to bob --format json`,
 		Args: takes(1, 1, "a view"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if s.now && s.at != "" {
+				return usagef("--now, or --at a version: choose one")
+			}
 			if s.prefix != "" && (s.from != "" || s.to != "") {
 				return usagef("--prefix, or --from and --to: choose one")
 			}
@@ -101,6 +109,7 @@ order of the bytes of the keys. --to is not included.
 	cmd.Flags().StringVar(&s.to, "to", "", "end before this key")
 	cmd.Flags().Int64VarP(&s.max, "max-rows", "n", 0, "stop after that many rows")
 	cmd.Flags().BoolVar(&s.now, "now", false, "do not wait for what was acknowledged before")
+	cmd.Flags().StringVar(&s.at, "at", "", "as of a version, TOPIC/PARTITION@OFFSET..., of a view that keeps its past")
 	return cmd
 }
 
@@ -157,6 +166,9 @@ func (s *viewing) run(ctx context.Context, name string, f func(context.Context) 
 		if err != nil {
 			return err
 		}
+		if s.at != "" && !s.live() {
+			return usagef("nobody computes %s/%s now: its topics have the last commit alone; leave --at out", s.g.Graph, s.v.View)
+		}
 		if err = f(ctx); s.count > 0 && isClosing(err) {
 			err = errLost // some rows were printed: not again
 		}
@@ -182,7 +194,7 @@ func (s *viewing) get(ctx context.Context, text string) error {
 	}
 	var rows []sock.ViewRow
 	if s.live() {
-		if rows, err = call[[]sock.ViewRow](ctx, s.c, sock.OpViewGet, sock.ViewGet{ViewName: s.name(), Key: key, Now: s.now}); err != nil {
+		if rows, err = call[[]sock.ViewRow](ctx, s.c, sock.OpViewGet, sock.ViewGet{ViewName: s.name(), Key: key, Now: s.now, At: s.at}); err != nil {
 			return err
 		}
 	} else {
@@ -209,7 +221,7 @@ func (s *viewing) get(ctx context.Context, text string) error {
 }
 
 func (s *viewing) scan(ctx context.Context) error {
-	q := sock.ViewOpen{ViewName: s.name(), Now: s.now, Prefix: []byte(s.prefix)}
+	q := sock.ViewOpen{ViewName: s.name(), Now: s.now, At: s.at, Prefix: []byte(s.prefix)}
 	if s.prefix != "" && (s.keyType == "hex" || s.keyType == "int64") {
 		key, err := s.key(s.prefix)
 		if err != nil {

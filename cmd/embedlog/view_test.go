@@ -64,7 +64,8 @@ func computeViews(ctx context.Context, dir string) (stop func() error, err error
 	shop := query.NewGraph(db, "shop", &query.Options{OneTask: true})
 	all := query.Add(shop, "orders", query.TableFrom(top, codec.String, codec.JSON[order]{}))
 	query.AddIndex(all, "by-customer", codec.String, func(_ string, o order) []string { return []string{o.Who} })
-	query.Add(shop, "spent", query.Sum(query.Rekey(orders, codec.String, func(_ string, o order) string { return o.Who }), func(_ string, o order) int64 { return o.Cents }))
+	query.Add(shop, "spent", query.Sum(query.Rekey(orders, codec.String, func(_ string, o order) string { return o.Who }), func(_ string, o order) int64 { return o.Cents })).
+		Retain(query.Retention{Versions: 100})
 	query.Add(shop, "sizes", query.Count(query.Rekey(orders, codec.Int64, func(_ string, o order) int64 { return o.Cents / 100 })))
 	alerts := query.NewGraph(db, "alerts", nil)
 	query.To(alerts, orders.Filter(func(_ string, o order) bool { return o.Cents > 1000 }), large)

@@ -84,6 +84,8 @@ type ViewGet struct {
 	Key ViewKey `json:"key"`
 	// Now does not wait for what was acknowledged before.
 	Now bool `json:"now,omitempty"`
+	// At is a version, as in ViewRow: the row is as it was then.
+	At string `json:"at,omitempty"`
 }
 
 // ViewOpen opens the session's walk over a view, and closes the one before. Its rows come with OpViewRows. (OpViewOpen)
@@ -96,6 +98,7 @@ type ViewOpen struct {
 	To     *ViewKey `json:"to,omitempty"`
 	Prefix []byte   `json:"prefix,omitempty"`
 	Now    bool     `json:"now,omitempty"`
+	At     string   `json:"at,omitempty"` // as in ViewGet
 }
 
 // ViewPoll asks for the next rows of the walk. (OpViewRows)

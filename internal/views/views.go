@@ -24,7 +24,7 @@ type Graph interface {
 
 // View is a view, by bytes and JSON. Its methods may be called from several goroutines. Errors that are a *sock.Error have a code.
 type View interface {
-	Get(ctx context.Context, key sock.ViewKey, now bool) (row sock.ViewRow, found bool, err error)
+	Get(ctx context.Context, q *sock.ViewGet) (row sock.ViewRow, found bool, err error)
 	// Scan and Watch end with an error as the last pair's.
 	Scan(ctx context.Context, q *sock.ViewOpen) iter.Seq2[sock.ViewRow, error]
 	Watch(ctx context.Context) iter.Seq2[sock.ViewRow, error]

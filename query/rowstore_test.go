@@ -76,13 +76,13 @@ func (s *memRows) Get(dst, key []byte) ([]byte, bool, error) {
 }
 
 func (s *memRows) Walk(from, to []byte, backwards bool, f func(key, row []byte) bool) error {
-	s.mu.RLock()
+	s.mu.Lock() // a copy changes what it is of
 	if !s.open {
-		s.mu.RUnlock()
+		s.mu.Unlock()
 		return embedlog.ErrClosed
 	}
 	rows := s.rows.Copy()
-	s.mu.RUnlock()
+	s.mu.Unlock()
 	// What f is given is not valid afterwards, and is written over to show it.
 	give := func(key, row string) bool {
 		k, r := []byte(key), []byte(row)

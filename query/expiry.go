@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"github.com/tidwall/btree"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // windowTimes says when windows are over, and when their rows go, by their end. All in milliseconds.
@@ -102,7 +104,11 @@ func expiring[K, R, S any](b *builder, n *node, s *store[S], clear func(key stri
 	var buf []delta[K, R]
 	b.everyChunk(n, whenExpired, func() {
 		buf = buf[:0]
-		x.ends.due(w.expires, mark.now(), func(raw string, end int64) {
+		after := w.expires
+		if seed.Is(seed.ViewExpiry) {
+			after--
+		}
+		x.ends.due(after, mark.now(), func(raw string, end int64) {
 			e := s.find(rawOf(raw))
 			if e == nil || !e.is.there {
 				return

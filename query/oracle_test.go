@@ -70,7 +70,7 @@ func oracleRun(t *testing.T, usual int, one func(t *testing.T, seed uint64, coun
 	}
 	all.save(t)
 	t.Logf("%v", all)
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines+3; time.Sleep(time.Millisecond) { // SQLite's may have come
+	for deadline := time.Now().Add(10 * time.Second); !t.Failed() && runtime.NumGoroutine() > goroutines+3; time.Sleep(time.Millisecond) { // SQLite's may have come
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), goroutines, buf[:runtime.Stack(buf, true)])
@@ -193,7 +193,9 @@ func (l *life) nothingLeft() {
 			if err := l.g.CatchUp(l.ctx); err != nil {
 				return err
 			}
-			l.g.Close()
+			if err := l.g.Close(); err != nil {
+				return err
+			}
 			g, err := l.start(l)
 			if err != nil {
 				return err
@@ -209,7 +211,7 @@ func (l *life) nothingLeft() {
 					n := s.entries()
 					task.clock.RUnlock()
 					if n > 0 {
-						l.Fatalf("all keys are deleted, and %d rows are left in %s\n%s", n, s.label(), l.g.Describe())
+						return fmt.Errorf("all keys are deleted, and %d rows are left in %s\n%s", n, s.label(), l.g.Describe())
 					}
 				}
 			}
@@ -228,7 +230,7 @@ func (l *life) nothingLeft() {
 					}
 				}
 				if len(rows) > 0 {
-					l.Fatalf("all keys are deleted, and %d rows are left in the changelog of %s\n%s", len(rows), s.label(), l.g.Describe())
+					return fmt.Errorf("all keys are deleted, and %d rows are left in the changelog of %s\n%s", len(rows), s.label(), l.g.Describe())
 				}
 			}
 			return nil

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -28,7 +29,7 @@ type oracleTotals struct {
 }
 
 func newOracleTotals(t *testing.T, from uint64) *oracleTotals {
-	return &oracleTotals{Test: t.Name(), From: from, Next: from, Counts: map[string]int64{}, began: time.Now()}
+	return &oracleTotals{Test: t.Name(), Commit: oracleCommit(), From: from, Next: from, Counts: map[string]int64{}, began: time.Now()}
 }
 
 // add takes in a case.
@@ -49,7 +50,6 @@ func (a *oracleTotals) save(t *testing.T) {
 	if *oracleState == "" || a.Cases == 0 {
 		return
 	}
-	a.Commit = oracleCommit()
 	line, err := json.Marshal(a)
 	if err != nil {
 		t.Fatal(err)
@@ -64,8 +64,8 @@ func (a *oracleTotals) save(t *testing.T) {
 	}
 }
 
-// oracleCommit is of what the tests were built, as far as anybody knows.
-func oracleCommit() string {
+// oracleCommit is of what the tests were built, as far as anybody knows. It is looked for once: the next commit is not what runs.
+var oracleCommit = sync.OnceValue(func() string {
 	out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		return "unknown"
@@ -75,7 +75,7 @@ func oracleCommit() string {
 		commit += "+"
 	}
 	return commit
-}
+})
 
 // readOracleState is the sums of the state file, by test.
 func readOracleState(t *testing.T) map[string]*oracleTotals {

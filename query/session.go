@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // SessionWindows are windows that rows make themselves: those of a key that follow each other by no more than a gap are in one session. A row can
@@ -114,7 +116,7 @@ func FoldSessions[K, V, A any](r Rows[K, V], w SessionWindows, acc Codec[A], add
 					}
 					if i == 0 {
 						now = e.is.val
-					} else {
+					} else if !seed.Is(seed.ViewSessionMerge) {
 						now = merge(d.key, now, e.is.val)
 					}
 				}
@@ -155,7 +157,7 @@ func sessionsAt[A any](s *store[A], list []*entry[A], prefix []byte, ms, gap int
 		if !e.is.there {
 			return true
 		}
-		if _, end := spanOf(key); plusMillis(end, gap) < ms {
+		if _, end := spanOf(key); plusMillis(end, gap) < ms || seed.Is(seed.ViewSessionGap) && plusMillis(end, gap) == ms {
 			return false
 		}
 		list = append(list, e)

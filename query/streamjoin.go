@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // JoinWindows are how far apart the times of rows may be that are joined: see JoinStreams.
@@ -149,7 +150,7 @@ func (s *waitingSide[K, V]) match(prefix []byte, from, to int64, f func(m moment
 			return false
 		}
 		ms, _ := spanOf(key)
-		if ms > to {
+		if ms > to || ms == to && seed.Is(seed.ViewStreamJoin) {
 			return false
 		}
 		if e.is.there {
@@ -233,7 +234,7 @@ func joinedStreams[K, V, W, R any](kind joinKind, a *Stream[K, V], b *Stream[K, 
 		bu.everyChunk(n, whenOver, func() {
 			l.expire(after+grace, rightMark.now(), func(e *entry[waiting[V]]) {
 				row := e.is.val
-				if kind != left || row.matched {
+				if kind != left || row.matched && !seed.Is(seed.ViewUnmatched) {
 					return
 				}
 				raw, ms, _, err := splitWindow(rawOf(e.key))

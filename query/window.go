@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // Windows are parts of time: of event time, which is the timestamps of records. Tumbling, Hopping and Sliding make them; the methods return
@@ -127,6 +129,9 @@ func Windowed[K, V any](r Rows[K, V], w Windows) *Grouped[WindowKey[K], V] {
 		k := &keyer[K]{codec: key}
 		b.task.keyers(&k.err)
 		over := w.grace.Milliseconds()
+		if seed.Is(seed.ViewGrace) {
+			over = 0
+		}
 		var buf []delta[WindowKey[K], V]
 		var keys []byte // of the batch's rows, one after another
 		portOf[K, V](b, in).to(func(ds []delta[K, V]) {
@@ -142,7 +147,7 @@ func Windowed[K, V any](r Rows[K, V], w Windows) *Grouped[WindowKey[K], V] {
 				prefix := keys[from:len(keys):len(keys)]
 				late := false
 				w.each(d.time.ms, func(start, end int64) {
-					if plusMillis(end, over) <= d.time.stream {
+					if plusMillis(end, over) <= d.time.stream && !(seed.Is(seed.ViewLate) && plusMillis(end, over) == d.time.stream) {
 						late = true
 						return
 					}

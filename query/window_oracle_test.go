@@ -80,7 +80,7 @@ const noBound = 1 << 40 // of a record before the others, but the first one alon
 // chooseWindows makes a case.
 func chooseWindows(r *rand.Rand, o *circumstances) *windowCase {
 	length := func(least, most int) time.Duration { return time.Duration(r.IntN(most-least+1)+least) * ms }
-	c := &windowCase{rekey: r.IntN(3) == 0, parts: o.partitions}
+	c := &windowCase{rekey: r.IntN(2) == 0, parts: o.partitions}
 	c.single = c.rekey || o.oneTask || o.partitions == 1
 	c.bound = []int64{-1, noBound, int64(r.IntN(80) + 20), int64(r.IntN(80) + 20)}[r.IntN(4)]
 	c.windows = Tumbling(length(1, 30))
@@ -442,7 +442,7 @@ func (c *windowCase) String() string {
 	return fmt.Sprintf("%v\n%v\n%v\n%v\nnew keys %v, one task %v, bound %d", c.windows, c.slides, c.sessions, c.joins, c.rekey, c.single, c.bound)
 }
 
-func TestWindowOracle(t *testing.T) { oracleRun(t, 60, windowOracleCase) }
+func TestWindowOracle(t *testing.T) { oracleRun(t, 100, windowOracleCase) }
 
 func windowOracleCase(t *testing.T, seed uint64, counts map[string]int64) {
 	r := rand.New(rand.NewPCG(seed, 8))
@@ -461,7 +461,7 @@ func windowOracleCase(t *testing.T, seed uint64, counts map[string]int64) {
 	check := func(all bool) {
 		l.view(all, func(s *Snapshot, log []record) error { return c.compare(l, &views, s, log) })
 	}
-	clock := windowClock{r: r, now: 100}
+	clock := newWindowClock(r)
 	for range r.IntN(12) + 3 {
 		switch r.IntN(9) {
 		case 0:
@@ -482,21 +482,26 @@ func windowOracleCase(t *testing.T, seed uint64, counts map[string]int64) {
 
 // windowClock makes records whose times are out of order, and some of which are of a wrong clock.
 type windowClock struct {
-	r   *rand.Rand
-	now int64
+	r                *rand.Rand
+	now              int64
+	keys, step, late int
+}
+
+func newWindowClock(r *rand.Rand) *windowClock {
+	return &windowClock{r: r, now: 100, keys: r.IntN(4) + 1, step: []int{3, 8, 20}[r.IntN(3)], late: []int{20, 60}[r.IntN(2)]}
 }
 
 func (c *windowClock) records(n int) (recs []record) {
 	r := c.r
 	for range n {
-		c.now += int64(r.IntN(8))
-		rec := record{topic: "a", key: fmt.Sprint("k", r.IntN(4)), val: int64(r.IntN(50)), null: r.IntN(20) == 0, tombstone: r.IntN(15) == 0}
+		c.now += int64(r.IntN(c.step))
+		rec := record{topic: "a", key: fmt.Sprint("k", r.IntN(c.keys)), val: int64(r.IntN(50)), null: r.IntN(20) == 0, tombstone: r.IntN(15) == 0}
 		if r.IntN(3) == 0 {
 			rec.topic = "b"
 		}
 		switch rec.ms = epoch + c.now; r.IntN(12) {
 		case 0, 1, 2:
-			rec.ms -= int64(r.IntN(60))
+			rec.ms -= int64(r.IntN(c.late))
 		case 3:
 			rec.ms += int64(r.IntN(300)) // a wrong clock
 		case 4:

@@ -63,6 +63,15 @@ var All = []Bug{
 	{ViewAhead, "query", "TestOracle"},
 	{ViewTimes, "query", "TestOracle"},
 	{ViewGhosts, "query", "TestDeletedRowsStayDeleted"},
+	{ViewLate, "query", "TestWindowOracle"},
+	{ViewGrace, "query", "TestWindowOracle"},
+	{ViewExpiry, "query", "TestWindowOracle"},
+	{ViewFinalTwice, "query", "TestWindowOracle"},
+	{ViewSessionMerge, "query", "TestWindowOracle"},
+	{ViewSessionGap, "query", "TestWindowOracle"},
+	{ViewStreamJoin, "query", "TestWindowOracle"},
+	{ViewUnmatched, "query", "TestWindowOracle"},
+	{ViewStreamTime, "query", "TestWindowOracle"},
 }
 
 // The bugs, by what is wrong.
@@ -118,4 +127,14 @@ const (
 	ViewAhead      = "view-position-without-rows"
 	ViewTimes      = "view-multiset-forgets-how-many"
 	ViewGhosts     = "view-checkpoint-brings-back-deleted"
+
+	ViewLate         = "view-late-by-one"
+	ViewGrace        = "view-grace-is-ignored"
+	ViewExpiry       = "view-window-expires-too-early"
+	ViewFinalTwice   = "view-window-final-twice"
+	ViewSessionMerge = "view-session-merge-forgets"
+	ViewSessionGap   = "view-session-gap-is-one-less"
+	ViewStreamJoin   = "view-stream-join-misses-the-last-moment"
+	ViewUnmatched    = "view-stream-join-shows-what-was-matched"
+	ViewStreamTime   = "view-restart-forgets-stream-time"
 )

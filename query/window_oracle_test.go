@@ -140,7 +140,7 @@ func (c *windowCase) naive(records []record) map[string]map[string]int64 {
 		return least
 	}
 	out := map[string]map[string]int64{}
-	for _, name := range []string{"counts", "folds", "finals", "all finals", "late", "sessions", "final sessions", "all sessions", "pairs", "slides", "slide folds", "final slides", "late slides"} {
+	for _, name := range []string{"counts", "folds", "finals", "all finals", "late", "sessions", "final sessions", "all sessions", "pairs", "every final", "every final session", "slides", "slide folds", "final slides", "late slides"} {
 		out[name] = map[string]int64{}
 	}
 	size, advance := c.windows.size.Milliseconds(), c.windows.advance.Milliseconds()
@@ -189,6 +189,7 @@ func (c *windowCase) naive(records []record) map[string]map[string]int64 {
 		}
 		if g.end+grace <= now {
 			out["all finals"][g.key]++
+			out["every final"][name] = g.n
 		}
 	}
 	c.naiveSlides(log, mark, out)
@@ -211,6 +212,7 @@ func (c *windowCase) naive(records []record) map[string]map[string]int64 {
 			}
 			if over {
 				out["all sessions"][key]++
+				out["every final session"][name] = int64(j - i)
 			}
 			i = j
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"strings"
@@ -31,8 +32,12 @@ func init() {
 			register(r.name, side{fresh: true, setup: produceAmounts, run: profiled(viewOfAmounts(strings.TrimPrefix(kind, "of=")))})
 		case strings.HasPrefix(name, "get/"):
 			register(r.name, side{fresh: true, setup: fillRows, run: getFromView(strings.HasSuffix(name, "written"))})
-		case strings.HasPrefix(name, "restore/"):
-			register(r.name, side{fresh: true, setup: fillView, run: profiled(restoreView)})
+		case name == "restore/from=changelog":
+			register(r.name, side{fresh: true, setup: fillView(noCheckpoint), run: profiled(restoreView(noCheckpoint))})
+		case name == "restore/from=checkpoint":
+			register(r.name, side{fresh: true, setup: fillView(oneCheckpoint), run: profiled(restoreView(oneCheckpoint))})
+		case strings.HasPrefix(name, "checkpoint/"):
+			register(r.name, side{fresh: true, setup: fillView(noCheckpoint), run: checkpointStop})
 		case strings.HasPrefix(name, "visible/"):
 			register(r.name, side{fresh: true, run: visible})
 		}
@@ -41,6 +46,12 @@ func init() {
 
 // viewName is the name of the graphs of one view.
 const viewName = "view"
+
+// Checkpoints are measured by rows of their own: the others have none, or the one of when the graph is closed.
+const (
+	noCheckpoint  = -1
+	oneCheckpoint = time.Hour
+)
 
 // runQuery is a query from the moment when its graph runs until it has all events and they are committed.
 func runQuery(name string, c query.Codec[nexmark.Event], sink bool) subject {
@@ -81,7 +92,7 @@ func runGraph(r *rep, add func(in graphInput) error) (res result, err error) {
 	if err != nil {
 		return result{}, err
 	}
-	g := query.NewGraph(db, viewName, nil)
+	g := query.NewGraph(db, viewName, &query.Options{CheckpointInterval: noCheckpoint})
 	if err := add(graphInput{db, t, g}); err != nil {
 		return result{}, err
 	}
@@ -158,7 +169,7 @@ func produceRows(r *rep) error {
 }
 
 // startView opens the directory and starts the view of its topic, the latest record of each key.
-func startView(r *rep) (*embedlog.DB, *query.View[int64, amountOf], error) {
+func startView(r *rep, checkpoints time.Duration) (*embedlog.DB, *query.View[int64, amountOf], error) {
 	db, err := embedlog.Open(r.Dir, nil)
 	if err != nil {
 		return nil, nil, err
@@ -167,18 +178,24 @@ func startView(r *rep) (*embedlog.DB, *query.View[int64, amountOf], error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}
-	v, err := query.Materialize(viewName, query.TableFrom(t, codec.Int64, query.Codec[amountOf](amountCodec{})))
+	v, err := latestView(db, t, checkpoints)
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	return db, v, nil
 }
 
+func latestView(db *embedlog.DB, t *embedlog.Topic, checkpoints time.Duration) (*query.View[int64, amountOf], error) {
+	g := query.NewGraph(db, viewName, &query.Options{CheckpointInterval: checkpoints})
+	v := query.Add(g, viewName, query.TableFrom(t, codec.Int64, query.Codec[amountOf](amountCodec{})))
+	return v, g.Start(context.Background())
+}
+
 // getFromView reads rows while nothing is written or committed: as they are, or with what was written before the call.
 func getFromView(written bool) subject {
 	return func(r *rep) (result, error) {
 		ctx := context.Background()
-		db, v, err := startView(r)
+		db, v, err := startView(r, noCheckpoint)
 		if err != nil {
 			return result{}, err
 		}
@@ -195,48 +212,73 @@ func getFromView(written bool) subject {
 	}
 }
 
-// fillView is fillRows for the repetition's number of records.
-func fillView(r *rep) error {
-	one := *r
-	one.Count = int(r.Records)
-	return fillRows(&one)
+// fillView is fillRows for the repetition's number of records, with or without a checkpoint when it is closed.
+func fillView(checkpoints time.Duration) subject0 {
+	return func(r *rep) error {
+		one := *r
+		one.Count = int(r.Records)
+		return fill(&one, checkpoints)
+	}
 }
 
 // fillRows writes rows, and has a view of them committed.
-func fillRows(r *rep) error {
+func fillRows(r *rep) error { return fill(r, noCheckpoint) }
+
+func fill(r *rep, checkpoints time.Duration) error {
 	if err := produceRows(r); err != nil {
 		return err
 	}
-	db, v, err := startView(r)
+	db, v, err := startView(r, checkpoints)
 	if err != nil {
 		return err
 	}
-	return errors.Join(v.Graph().CatchUp(context.Background()), v.Close(), db.Close())
+	err = errors.Join(v.Graph().CatchUp(context.Background()), v.Close())
+	if s := v.Graph().Stats(); err == nil && (s.Checkpoints > 0) != (checkpoints > 0) {
+		err = fmt.Errorf("%d checkpoints were written", s.Checkpoints)
+	}
+	return errors.Join(err, db.Close())
 }
 
-// restoreView is a view from the start until it can be read, which is when it has its rows from the changelog.
-func restoreView(r *rep) (result, error) {
-	defer cores(r)()
-	db, err := embedlog.Open(r.Dir, nil)
+// restoreView is a view from the start until it can be read, which is when it has its rows.
+func restoreView(checkpoints time.Duration) subject {
+	return func(r *rep) (result, error) {
+		defer cores(r)()
+		db, err := embedlog.Open(r.Dir, nil)
+		if err != nil {
+			return result{}, err
+		}
+		t, err := db.Topic(dbTopic)
+		if err != nil {
+			return result{}, errors.Join(err, db.Close())
+		}
+		taken, start := processorTime(), time.Now()
+		v, err := latestView(db, t, checkpoints)
+		if err != nil {
+			return result{}, errors.Join(err, db.Close())
+		}
+		n, err := v.Len(context.Background())
+		elapsed := time.Since(start)
+		taken = processorTime() - taken
+		if s := v.Graph().Stats(); err == nil && (int64(n) != r.Records || s.CheckpointsRefused > 0) {
+			err = fmt.Errorf("the view has %d rows, %d were committed: %+v", n, r.Records, s)
+		}
+		return result{Records: int64(n), Elapsed: elapsed, CPU: taken}, errors.Join(err, v.Close(), db.Close())
+	}
+}
+
+// checkpointStop is for how long at most a checkpoint of all rows keeps the view from taking records.
+func checkpointStop(r *rep) (result, error) {
+	start := time.Now()
+	db, v, err := startView(r, oneCheckpoint) // there is none yet
 	if err != nil {
 		return result{}, err
 	}
-	t, err := db.Topic(dbTopic)
-	if err != nil {
-		return result{}, errors.Join(err, db.Close())
+	err = errors.Join(v.Graph().CatchUp(context.Background()), v.Close())
+	s := v.Graph().Stats()
+	if err == nil && s.Checkpoints != 1 {
+		err = fmt.Errorf("%d checkpoints were written", s.Checkpoints)
 	}
-	taken, start := processorTime(), time.Now()
-	v, err := query.Materialize(viewName, query.TableFrom(t, codec.Int64, query.Codec[amountOf](amountCodec{})))
-	if err != nil {
-		return result{}, errors.Join(err, db.Close())
-	}
-	n, err := v.Len(context.Background())
-	elapsed := time.Since(start)
-	taken = processorTime() - taken
-	if err == nil && int64(n) != r.Records {
-		err = fmt.Errorf("the view has %d rows, %d were committed", n, r.Records)
-	}
-	return result{Records: int64(n), Elapsed: elapsed, CPU: taken}, errors.Join(err, v.Close(), db.Close())
+	return result{Records: r.Records, Elapsed: time.Since(start), Value: float64(s.CheckpointStop) / float64(time.Millisecond)}, errors.Join(err, db.Close(), os.RemoveAll(filepath.Join(r.Dir, "views"))) // for the next repetition
 }
 
 // visible produces evenly and measures, for one record of fifty, how long it takes from before the call until the view has it.
@@ -247,7 +289,7 @@ func visible(r *rep) (result, error) {
 	if err := produceRows(&one); err != nil {
 		return result{}, err
 	}
-	db, v, err := startView(r)
+	db, v, err := startView(r, noCheckpoint)
 	if err != nil {
 		return result{}, err
 	}

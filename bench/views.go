@@ -61,9 +61,18 @@ func viewRows() []*row {
 			})
 		}
 	}
-	add("restore/from=changelog", row{
-		against: "read and decode", measure: speed, target: 400e3,
-		limit: side{fresh: true, setup: fillView, run: readChangelog}, load: rep{ValueBytes: eventBytes, Batch: 1000, Cores: 1},
+	for _, from := range []struct {
+		name   string
+		target float64
+	}{{"changelog", 400e3}, {"checkpoint", 1e6}} {
+		add("restore/from="+from.name, row{
+			against: "read and decode", measure: speed, target: from.target,
+			limit: side{fresh: true, setup: fillView(noCheckpoint), run: readChangelog}, load: rep{ValueBytes: eventBytes, Batch: 1000, Cores: 1},
+		})
+	}
+	add("checkpoint/rows=1M/stops", row{
+		against: "read and decode", measure: amount, unit: "ms", target: 5,
+		limit: side{fresh: true, setup: fillView(noCheckpoint), run: readChangelog}, load: rep{ValueBytes: eventBytes, Batch: 1000, Records: 1_000_000},
 	})
 	add("visible/level=os/rate=50K/p99", row{
 		against: "seen by a consumer", measure: amount, unit: "us", target: 1000,

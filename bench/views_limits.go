@@ -429,7 +429,7 @@ func readChangelog(r *rep) (result, error) {
 	if n != r.Records {
 		err = fmt.Errorf("the changelog has %d rows, %d were committed", n, r.Records)
 	}
-	return result{Records: n, Elapsed: elapsed, CPU: taken}, errors.Join(err, db.Close())
+	return result{Records: n, Elapsed: elapsed, CPU: taken, Value: float64(elapsed) / float64(time.Millisecond)}, errors.Join(err, db.Close())
 }
 
 // profiled writes profiles of what run does, where the repetition says so.

@@ -12,6 +12,9 @@ func TestViewRows(t *testing.T) {
 		if strings.Contains(r.name, "/query=") && !strings.Contains(r.name, "=q1/") && !strings.Contains(r.name, "/partitions=") && !strings.HasSuffix(r.name, "=q20") {
 			continue // the same with another query
 		}
+		if strings.Contains(r.name, "/get/rows=1M") {
+			continue // the same with more rows
+		}
 		t.Run(strings.TrimPrefix(r.name, "views/"), func(t *testing.T) {
 			for name, s := range map[string]side{"limit": r.limit, "ours": ours[r.name]} {
 				one := r.load
@@ -20,7 +23,7 @@ func TestViewRows(t *testing.T) {
 					one.Records = 5000 // fewer are not worth one
 				}
 				if one.Count > 2 {
-					one.Count = 1000
+					one.Count = 100
 				}
 				if s.setup != nil {
 					if err := s.setup(&one); err != nil {
@@ -30,7 +33,7 @@ func TestViewRows(t *testing.T) {
 				want, times := one.Records, 1
 				if strings.Contains(r.name, "/get/") {
 					want = int64(gets(&one))
-				} else if strings.Contains(r.name, "=q1/") {
+				} else if strings.Contains(r.name, "=q1/sink") {
 					times = 2 // what is left behind is not in the way
 				}
 				for range times {

@@ -27,8 +27,8 @@ func (c countedCodec) Decode(b []byte) (string, error) {
 	return string(b), nil
 }
 
-// batch produces values with keys 0, 1, ... as one batch.
-func (f *fixture) batch(values ...string) {
+// together produces values with keys 0, 1, ... as one batch.
+func (f *fixture) together(values ...string) {
 	f.Helper()
 	var recs []embedlog.Record
 	for i, v := range values {
@@ -60,7 +60,7 @@ func TestDecodedOnce(t *testing.T) {
 	other := startDecoding(f, "c", countedCodec{new(atomic.Int64)}) // another codec: nothing to share
 	rounds := testcount.N(200)
 	for i := range rounds {
-		f.batch(fmt.Sprint("x", i), "bad", fmt.Sprint("y", i))
+		f.together(fmt.Sprint("x", i), "bad", fmt.Sprint("y", i))
 		want := fmt.Sprintf("0=x%d 2=y%d", i, i)
 		for _, v := range []*View[string, string]{a, b, other} {
 			f.want(v.Name(), rows(f, v), want)
@@ -78,7 +78,7 @@ func TestDecodedOnce(t *testing.T) {
 	if err := b.Graph().Close(); err != nil {
 		t.Fatal(err)
 	}
-	f.batch("z")
+	f.together("z")
 	f.want("a", rows(f, a), fmt.Sprintf("0=z 2=y%d", rounds-1))
 	decodings.Lock()
 	defer decodings.Unlock()
@@ -98,7 +98,7 @@ func TestCodecPanics(t *testing.T) {
 	f := newFixture(t, 1)
 	c := countedCodec{new(atomic.Int64)}
 	a, b := startDecoding(f, "a", c), startDecoding(f, "b", c)
-	f.batch("x", "panic")
+	f.together("x", "panic")
 	for _, v := range []*View[string, string]{a, b} {
 		_, _, err := v.Get(f.ctx, "0")
 		var stopped *StoppedError
@@ -114,9 +114,9 @@ func TestDecodingShared(t *testing.T) {
 	c := countedCodec{new(atomic.Int64)}
 	a := startDecoding(f, "a", c)
 	for i := range testcount.N(300) {
-		f.batch(fmt.Sprint("x", i))
+		f.together(fmt.Sprint("x", i))
 		b := startDecoding(f, "b", c)
-		f.batch(fmt.Sprint("x", i), fmt.Sprint("y", i))
+		f.together(fmt.Sprint("x", i), fmt.Sprint("y", i))
 		want := fmt.Sprintf("0=x%d 1=y%d", i, i)
 		f.want("a", rows(f, a), want)
 		f.want("b", rows(f, b), want)

@@ -99,7 +99,8 @@ func (c *windowCrash) produce(recs []record) error {
 // windowCrashOnce says whether the run came to its end before the crash.
 func windowCrashOnce(t *testing.T, k int, power bool, level embedlog.Durability, seed uint64) (through bool) {
 	c := &windowCrash{level: level, windowCase: &windowCase{parts: 2, bound: 60, rekey: seed%2 == 0, single: seed%2 == 0,
-		windows: Hopping(20*ms, 10*ms).Grace(10 * ms).Retain(40 * ms), sessions: Session(8 * ms).Retain(30 * ms), joins: Within(10 * ms)}}
+		windows: Hopping(20*ms, 10*ms).Grace(10 * ms).Retain(40 * ms), slides: Sliding(12 * ms).Grace(10 * ms).Retain(40 * ms),
+		sessions: Session(8 * ms).Retain(30 * ms), joins: Within(10 * ms)}}
 	clock := newWindowClock(rand.New(rand.NewPCG(seed, 9)))
 	today := time.Now().Truncate(time.Hour).UnixMilli() - epoch // the bubble's
 	records := func(n int) []record {

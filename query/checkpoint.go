@@ -222,6 +222,17 @@ func (s *saver) write(m *mark, pin uint64) (bytes int64, err error) {
 	return w.bytes, s.files.SyncDir(".")
 }
 
+// discard removes the checkpoint for good.
+func (s *saver) discard() error {
+	if s.files == nil {
+		return nil
+	}
+	if err := s.remove(s.name); err != nil {
+		return fmt.Errorf("remove a checkpoint that cannot be used: %w", err)
+	}
+	return s.files.SyncDir(".")
+}
+
 // remove removes a file that need not be there.
 func (s *saver) remove(name string) error {
 	if err := s.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

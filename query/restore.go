@@ -43,6 +43,10 @@ func (t *task) restore(ctx context.Context) (err error) {
 				return err
 			}
 		}
+		// It must not be there when what it is ahead of has been written again, with other rows.
+		if err := t.saver.discard(); err != nil {
+			return err
+		}
 		clear(t.positions)
 		clear(t.committed)
 		clear(t.times)

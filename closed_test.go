@@ -150,6 +150,7 @@ func everyMethodAfterClose(t *testing.T, used bool) {
 			"ID":            quiet(func() { topic.ID() }),
 			"ListOffsets":   func() error { return first(topic.ListOffsets(ctx, Latest)) },
 			"Name":          quiet(func() { topic.Name() }),
+			"Leader":        func() error { return first(topic.Leader(0)) },
 			"Partitions":    quiet(func() { topic.Partitions() }),
 			"Produce":       func() error { return first(topic.Produce(ctx, rec)) },
 			"ProduceAt":     func() error { return first(topic.ProduceAt(ctx, 0, 0, rec)) },

@@ -246,6 +246,20 @@ func (t *Topic) Partitions() int {
 	return len(top.Partitions())
 }
 
+// Leader is the node that leads a partition, as far as this node knows; -1 where nobody is known to. Alone it is this node.
+func (t *Topic) Leader(partition int32) (node int32, err error) {
+	top, err := t.current()
+	if err != nil {
+		return -1, fmt.Errorf("leader of %s/%d: %w", t.name, partition, err)
+	}
+	p, err := top.Partition(partition)
+	if err != nil {
+		return -1, fmt.Errorf("leader of %s/%d: %w", t.name, partition, err)
+	}
+	node, _ = p.Leader()
+	return node, nil
+}
+
 // Alter sets settings, by Kafka's names, and takes others back to their defaults.
 // Appends that are under way keep the old ones.
 func (t *Topic) Alter(ctx context.Context, set map[string]string, unset ...string) error {

@@ -70,7 +70,7 @@ func (t *task) newSaver() (*saver, error) {
 		return nil, err
 	}
 	// Topics that are deleted and made again have other checkpoints.
-	name := fmt.Sprintf("%s-%d", s.ids[t.g.progressName()], t.index)
+	name := fmt.Sprintf("%s-%d", s.ids[t.g.progressName()], t.slot())
 	if t.g.opts.Store == nil {
 		s.files, s.name = files, name+".checkpoint"
 		return s, nil
@@ -98,9 +98,9 @@ type commitOf struct {
 
 // begin notes what is being committed: changed rows, and the progress record behind them. The task's lock is held, for writing.
 func (s *saver) begin(progress string, rows []embedlog.Record) *commitOf {
-	c := &commitOf{progress: progress, changed: int64(len(rows) - 1), next: map[string]int64{}}
+	c := &commitOf{progress: progress, changed: int64(len(rows)), next: map[string]int64{}}
 	if s.store != nil {
-		c.recs = rows[:len(rows)-1]
+		c.recs = rows
 	}
 	all := int64(0)
 	for _, k := range s.t.stores {
@@ -162,7 +162,7 @@ func (s *saver) committed(c *commitOf, err error) error {
 func (s *saver) mark(rows []int64) *mark {
 	g := s.t.g
 	m := &mark{
-		Format: markFormat, Graph: g.name, Task: s.t.index,
+		Format: markFormat, Graph: g.name, Task: int(s.t.slot()),
 		Progress: s.progress, ProgressID: s.ids[g.progressName()], ProgressNext: s.next[g.progressName()],
 	}
 	for i, k := range s.t.stores {

@@ -33,7 +33,7 @@ type checkpointed struct {
 func newCheckpointed(t *testing.T) *checkpointed {
 	c := &checkpointed{t: t, db: embedlogtest.Open(t, &embedlogtest.Options{FakeClock: true}), want: map[string]int64{}}
 	// Compaction takes tombstones away at once.
-	for name, partitions := range map[string]int{"g-latest-changelog": 2, "g-sums-changelog": 2, "g-tops-changelog": 2, "g-tops-rows-changelog": 2, "g-progress": 1} {
+	for name, partitions := range map[string]int{"g-latest-changelog": 2, "g-sums-changelog": 2, "g-tops-changelog": 2, "g-tops-rows-changelog": 2, "g-progress": 2} {
 		if _, err := c.db.EnsureTopic(t.Context(), name, &embedlog.TopicConfig{Partitions: partitions, Cleanup: embedlog.Compact, DeleteRetention: time.Millisecond}); err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,16 @@ import (
 
 // storeNames are the names of the stores of a graph: the same in each task, and after each start.
 type storeNames struct {
-	byNode map[*node]string
+	byNode map[*node]string // chosen by the program
+	stage  map[*node]int    // the stage that the name is for
+	made   map[stageNode]string
 	used   map[string]int
+}
+
+// stageNode is a node as one of the stages has it.
+type stageNode struct {
+	stage int
+	n     *node
 }
 
 // take gives a node's store a name that was chosen by the program.
@@ -18,19 +26,22 @@ func (s *storeNames) take(n *node, name string) {
 	}
 }
 
-// of is the name of a node's store.
-func (s *storeNames) of(n *node) string {
-	name, ok := s.byNode[n]
+// of is the name of a node's store in a stage.
+func (s *storeNames) of(stage int, n *node) string {
+	if name, ok := s.byNode[n]; ok && s.stage[n] == stage {
+		return name
+	}
+	name, ok := s.made[stageNode{stage, n}]
 	if !ok {
 		kind := strings.ReplaceAll(n.kind, " ", "-")
 		s.used[kind]++
 		name = fmt.Sprintf("%s-%d", kind, s.used[kind])
-		s.byNode[n] = name
+		s.made[stageNode{stage, n}] = name
 	}
 	return name
 }
 
-func (b *builder) storeName(n *node) string { return b.names.of(n) }
+func (b *builder) storeName(n *node) string { return b.names.of(b.stage.index, n) }
 
 // numbered are the nodes of a graph, what they are made of first, each once.
 func (g *Graph) numbered() (list []*node, number map[*node]int) {

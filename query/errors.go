@@ -17,6 +17,8 @@ var (
 	ErrStarted = errors.New("query: the graph has been started")
 	// ErrOtherGraph says that a snapshot is of another graph than the view.
 	ErrOtherGraph = errors.New("query: the snapshot is of another graph")
+	// ErrOtherNode says that another node of the cluster has the rows, and that the call needs them here: see Watch.
+	ErrOtherNode = errors.New("query: another node has the rows")
 	// ErrInterrupted says that a part of the graph began again from its last commit while the call waited for it. It may be called again.
 	ErrInterrupted = errors.New("query: the view was restored meanwhile")
 	// ErrGap is matched by *GapError.
@@ -57,7 +59,7 @@ func (e *GapError) Error() string {
 func (e *GapError) Is(target error) bool { return target == ErrGap }
 
 // DefinitionError says that what is kept under the graph's name is of another definition, of another number of tasks, or of a topic that was deleted
-// and made again. A graph under another name begins anew.
+// and made again. Options.Rebuild has another definition take its place; a graph under another name begins anew.
 type DefinitionError struct {
 	Graph           string
 	Was, Now        string
@@ -72,7 +74,7 @@ func (e *DefinitionError) Error() string {
 	case e.Was == e.Now:
 		return fmt.Sprintf("view graph %s was computed by %d tasks, now there are %d: its sources have another number of partitions; start it under another name", e.Graph, e.WasTasks, e.Tasks)
 	}
-	return fmt.Sprintf("view graph %s was computed by another definition: start it under another name.\nIt was:\n%s\nIt is:\n%s", e.Graph, e.Was, e.Now)
+	return fmt.Sprintf("view graph %s was computed by another definition: set Options.Rebuild to compute it anew, or start it under another name.\nIt was:\n%s\nIt is:\n%s", e.Graph, e.Was, e.Now)
 }
 
 // Is matches ErrDefinition.

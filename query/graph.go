@@ -22,6 +22,10 @@ type Options struct {
 	// time by which windows are over, unless ten follow each other that are: a wrong clock must not make late what others send. Zero
 	// means an hour; it should be longer than the pauses between records. Negative is no bound.
 	MaxAhead time.Duration
+	// Rebuild lets the graph be another one than the graph of its name that was started before: it is computed from the beginning of its sources, beside
+	// what the other one keeps, and takes its place when it has caught up. Reads wait for that. Without it Start fails with a
+	// *DefinitionError: records may have been deleted since, and what was made of them would go.
+	Rebuild bool
 	// OneTask has one task read all partitions, whatever the graph is. It is for topics whose records are not where their keys belong.
 	OneTask bool
 	// CheckpointInterval is how often the rows that are in memory are written to a file of the database's at most, so that a restart reads the changelogs
@@ -69,19 +73,33 @@ type Graph struct {
 	retainErr  error
 
 	// Set by Start.
-	sources     map[string]*embedlog.Topic
-	globals     []graphGlobal
-	sourceNames []string
-	tasks       int
-	keyed       bool // there are stores: keys must be where they belong
-	weak        bool // a source may lose records in a power cut
-	definition  string
-	contents    views.Contents
-	slots       []slot
-	ctx         context.Context
-	cancel      context.CancelFunc
-	running     sync.WaitGroup
+	sources    map[string]*embedlog.Topic
+	between    map[string]*embedlog.Topic // of repartitions
+	stages     []*stage
+	progress   *embedlog.Topic
+	owners     owners
+	pinMu      sync.Mutex
+	pins       map[uint64]*lease // of other nodes' snapshots
+	number     int               // of the generation
+	kept       string            // what its topics' names begin with
+	rebuilt    chan struct{}     // closed when it serves; nil where it does
+	mute       map[place]int64   // where older generations ended
+	muted      map[string]bool   // sinks that they had
+	lastPin    uint64
+	views      map[string]served
+	weak       bool         // a source may lose records in a power cut
+	cut        sync.RWMutex // held by commits that others are given; a snapshot holds it alone
+	trimMu     sync.Mutex
+	trims      map[place]map[int]int64 // of repartitions' partitions: what their stages have committed
+	definition string
+	globals    []graphGlobal
+	contents   views.Contents
+	slots      []slot
+	ctx        context.Context
+	cancel     context.CancelFunc
+	running    sync.WaitGroup
 
+	answers     atomic.Bool // other nodes: it has been started
 	closing     atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error        // of the last commit; under mu
@@ -104,6 +122,7 @@ type output struct {
 type slot struct {
 	mu      sync.Mutex
 	task    *task
+	follows *task         // it stands by
 	changed chan struct{} // closed when task or err is another
 	err     error         // for good
 }
@@ -119,26 +138,13 @@ func (s *slot) set(t *task, err error) {
 	s.changed = make(chan struct{})
 }
 
-// get waits until a task has its rows.
-func (s *slot) get(ctx context.Context) (*task, error) {
-	for {
-		s.mu.Lock()
-		t, err, changed := s.task, s.err, s.changed
-		s.mu.Unlock()
-		if t != nil || err != nil {
-			return t, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // NewGraph makes a graph. What it keeps is in topics that begin with its name.
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
-	g := &Graph{db: db, name: name, chunk: chunk, names: map[string]bool{}, offers: map[string]offeredView{}, retained: map[*node]bool{}, storeNames: &storeNames{byNode: map[*node]string{}, used: map[string]int{}}, checkpointAfter: checkpointAfter}
+	g := &Graph{
+		db: db, name: name, chunk: chunk, names: map[string]bool{}, views: map[string]served{}, offers: map[string]offeredView{}, retained: map[*node]bool{},
+		checkpointAfter: checkpointAfter,
+		storeNames:      &storeNames{byNode: map[*node]string{}, stage: map[*node]int{}, made: map[stageNode]string{}, used: map[string]int{}},
+	}
 	if o != nil {
 		g.opts = *o
 	}
@@ -161,11 +167,11 @@ const changelogSuffix = "-changelog"
 
 func (g *Graph) changelogName(store string) string {
 	if store == g.name {
-		return g.name + changelogSuffix
+		return g.kept + changelogSuffix
 	}
-	return g.name + "-" + store + changelogSuffix
+	return g.kept + "-" + store + changelogSuffix
 }
-func (g *Graph) progressName() string { return g.name + views.ProgressSuffix }
+func (g *Graph) progressName() string { return g.kept + views.ProgressSuffix }
 func (g *Graph) deadName() string     { return g.name + "-dead-letter" }
 
 // Name is the graph's name.
@@ -189,6 +195,7 @@ func Add[K, V any](g *Graph, name string, t *Table[K, V]) *View[K, V] {
 	g.storeNames.take(t.n, name)
 	g.add(output{"view", name, t.n, func(b *builder) { tableRows(b, t, name) }})
 	g.offer(name, viewDoor[K, V]{v})
+	g.serves(name, serve(t))
 	return v
 }
 
@@ -204,6 +211,9 @@ func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
 		b.task.keyers(&k.err)
 		var bytes arena
 		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
+			if b.task.muted && g.muted[t.Name()] {
+				return
+			}
 			for i := range ds {
 				d := &ds[i]
 				rec := embedlog.Record{Topic: t.Name(), Timestamp: time.UnixMilli(d.time.ms)}
@@ -255,28 +265,50 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 	if err := g.check(); err != nil {
 		return err
 	}
-	g.plan()
 	if err := g.findGlobals(); err != nil {
+		return err
+	}
+	// First of all: what another definition keeps is not touched while it runs here.
+	unregister, err := g.db.Peers().Handle(g.service(), g.answer)
+	if err != nil {
+		return fmt.Errorf("%w (%w)", ErrRunning, err)
+	}
+	defer func() {
+		if err != nil {
+			unregister()
+		}
+	}()
+	if err := g.plan(); err != nil {
 		return err
 	}
 	if err := g.makeTopics(ctx); err != nil {
 		return err
 	}
-	unregister, err := g.db.Peers().Handle("embedlog/query/"+g.name, g.answer)
-	if err != nil {
-		return fmt.Errorf("%w (%w)", ErrRunning, err)
+	g.owners.node, g.owners.changed = make([]int32, g.widest().tasks), make(chan struct{})
+	for i := range g.owners.node {
+		g.owners.node[i] = -1
 	}
+	g.pins = map[uint64]*lease{}
+	g.slots = make([]slot, g.total())
+	for i := range g.slots {
+		g.slots[i].changed = make(chan struct{})
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
 	uncall, err := g.db.BeforeClose(func() { g.Close() })
 	if err != nil {
-		unregister()
+		g.cancel()
 		return err
 	}
 	g.detach = []func(){unregister, uncall}
 	g.started = true
-	g.ctx, g.cancel = context.WithCancel(context.Background())
-	g.slots = make([]slot, g.tasks)
+	g.answers.Store(true)
+	if g.rebuilt != nil {
+		g.running.Go(func() { g.switchOver(g.ctx) })
+	}
+	if g.clustered() {
+		g.running.Go(func() { g.watchOwners(g.ctx) })
+	}
 	for i := range g.slots {
-		g.slots[i].changed = make(chan struct{})
 		g.running.Go(func() { g.run(i) })
 	}
 	for _, r := range g.globals {
@@ -284,11 +316,6 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 	}
 	g.detach = append(g.detach, views.Of(g.db).Offer(offered{g}))
 	return nil
-}
-
-// answer is what other nodes ask. They ask nothing yet.
-func (g *Graph) answer(context.Context, int32, []byte) ([]byte, error) {
-	return nil, errors.New("query: not a request that this version knows")
 }
 
 // check says what is wrong with the descriptions, all of it.
@@ -342,62 +369,80 @@ func (n *node) walkNew(seen map[*node]bool, f func(*node)) {
 	f(n)
 }
 
-// plan decides on tasks.
-func (g *Graph) plan() {
-	g.sources = map[string]*embedlog.Topic{}
-	rekeyed := false
+// plan decides on stages and tasks.
+func (g *Graph) plan() error {
+	g.sources, g.between, g.trims = map[string]*embedlog.Topic{}, map[string]*embedlog.Topic{}, map[place]map[int]int64{}
+	g.stages = nil
 	for _, o := range g.outputs {
 		o.n.walk(func(n *node) {
-			rekeyed = rekeyed || n.rekeys
 			if n.source != nil && g.sources[n.label] == nil {
 				g.sources[n.label] = n.source.topic
-				g.sourceNames = append(g.sourceNames, n.label)
 			}
 		})
 	}
 	g.definition = g.describe(false)
-	g.tasks = 1
-	counts := map[int]bool{}
 	for _, t := range g.sources {
-		counts[t.Partitions()] = true
-		g.tasks = t.Partitions()
 		if info, err := t.Describe(); err == nil {
 			for _, s := range info.Settings {
 				g.weak = g.weak || s.Name == "embedlog.durability" && s.Value != "durable"
 			}
 		}
 	}
-	if rekeyed || len(counts) != 1 || g.opts.OneTask || g.tasks < 1 {
-		g.tasks = 1
-	}
+	return g.planStages()
 }
 
 // makeTopics makes what the graph writes to.
 func (g *Graph) makeTopics(ctx context.Context) error {
-	t := g.newTask(0) // to see what stores it has
-	if t.failed != nil {
-		return t.failed
+	if err := g.chooseGeneration(ctx); err != nil {
+		return err
 	}
-	g.keyed = len(t.stores) > 0
-	g.contents = g.stores(t)
-	names := map[string]int{g.progressName(): 1}
-	for _, s := range t.stores {
-		name := g.changelogName(s.label())
-		if names[name] > 0 {
-			return fmt.Errorf("two stores are named %s", s.label())
+	total := g.total()
+	if err := g.makeTopic(ctx, g.progressName(), &embedlog.TopicConfig{Partitions: total, Cleanup: embedlog.Compact}, total); err != nil {
+		return err
+	}
+	var err error
+	if g.progress, err = g.db.Topic(g.progressName()); err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for _, s := range g.stages {
+		t := g.newTask(s.first) // to see what stores it has
+		if t.failed != nil {
+			return t.failed
 		}
-		names[name] = g.tasks
-	}
-	for name, partitions := range names {
-		if _, err := g.db.EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: partitions, Cleanup: embedlog.Compact}); err != nil {
-			var differs *embedlog.TopicDiffersError
-			if errors.As(err, &differs) {
-				return &DefinitionError{Graph: g.name, Was: g.definition, Now: g.definition, Tasks: g.tasks}
+		s.keyed = len(t.stores) > 0
+		g.keeps(t)
+		for _, k := range t.stores {
+			if name := g.changelogName(k.label()); names[name] {
+				return fmt.Errorf("two stores are named %s", k.label())
 			}
-			return err
+			names[g.changelogName(k.label())] = true
+			if err := g.makeTopic(ctx, g.changelogName(k.label()), &embedlog.TopicConfig{Partitions: s.tasks, Cleanup: embedlog.Compact}, s.tasks); err != nil {
+				return err
+			}
+		}
+		for _, n := range s.writes {
+			c := &embedlog.TopicConfig{
+				Partitions: g.width(n), Durability: embedlog.Durable, Retention: -1, SegmentBytes: 16 << 20, MaxRecordBytes: 8 << 20,
+			}
+			if err := g.makeTopic(ctx, g.repName(n), c, c.Partitions); err != nil {
+				return err
+			}
+			var err error
+			if g.between[g.repName(n)], err = g.db.Topic(g.repName(n)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func (g *Graph) makeTopic(ctx context.Context, name string, c *embedlog.TopicConfig, tasks int) error {
+	_, err := g.db.EnsureTopic(ctx, name, c)
+	if differs := (*embedlog.TopicDiffersError)(nil); errors.As(err, &differs) {
+		return &DefinitionError{Graph: g.name, Was: g.definition, Now: g.definition, Tasks: tasks}
+	}
+	return err
 }
 
 // run has a task live again and again, until the graph is closed or something is wrong for good.
@@ -407,7 +452,7 @@ func (g *Graph) run(index int) {
 	for {
 		t := g.newTask(index)
 		began := time.Now()
-		err := t.live(g.ctx, func() { s.set(t, nil) })
+		err := g.turn(s, t)
 		if g.ctx.Err() != nil {
 			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
 				g.mu.Lock()
@@ -418,7 +463,7 @@ func (g *Graph) run(index int) {
 			t.publish() // who waits for the task sees that it is over
 			return
 		}
-		if !passes(err) {
+		if !g.passes(err) {
 			s.set(nil, &StoppedError{g.name, err})
 			t.publish()
 			if g.opts.Logger != nil {
@@ -428,6 +473,9 @@ func (g *Graph) run(index int) {
 		}
 		s.set(nil, nil)
 		t.publish()
+		if errors.Is(err, errMoved) {
+			continue
+		}
 		g.restarts.Add(1)
 		if g.opts.Logger != nil {
 			g.opts.Logger.Warn("a task of a view graph begins again", "graph", g.name, "task", index, "err", err)
@@ -450,7 +498,10 @@ const (
 )
 
 // passes says whether a task can go on from its last commit.
-func passes(err error) bool {
+func (g *Graph) passes(err error) bool {
+	if g.clustered() && (errors.Is(err, errMoved) || errors.Is(err, embedlog.ErrFenced) || errors.Is(err, embedlog.ErrTransactorEnded) || errors.Is(err, embedlog.ErrPeerUnreachable)) {
+		return true // another node has it, or will find out that it has not
+	}
 	return embedlog.IsRetriable(err) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrTxnAborted)
 }
 
@@ -472,6 +523,7 @@ func (g *Graph) Close() error {
 		for _, f := range g.detach {
 			f()
 		}
+		g.unpinAll()
 	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -506,7 +558,7 @@ type Stats struct {
 // Stats returns the counters.
 func (g *Graph) Stats() Stats {
 	s := Stats{
-		Tasks: g.tasks, Records: g.read.Load(), DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(), Lag: g.behind(),
+		Tasks: len(g.slots), Records: g.read.Load(), DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(), Lag: g.behind(),
 		RestoredRows: g.saved.rows.Load(), RestoredRecords: g.saved.records.Load(),
 		Checkpoints: g.saved.written.Load(), CheckpointBytes: g.saved.bytes.Load(), CheckpointsRefused: g.saved.refused.Load(),
 		CheckpointStop: time.Duration(g.saved.stop.Load()),

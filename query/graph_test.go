@@ -223,11 +223,9 @@ func TestStartedWithAnotherDefinition(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	v = view(f, Count(f.stream().Filter(func(_, v string) bool { return v != "" })))
-	if _, _, err := v.Get(f.ctx, "a"); !errors.Is(err, ErrDefinition) || !strings.Contains(err.Error(), "filter") {
+	if _, err := Materialize("v", Count(f.stream().Filter(func(_, v string) bool { return v != "" }))); !errors.Is(err, ErrDefinition) || !strings.Contains(err.Error(), "filter") {
 		t.Errorf("another definition: %v", err)
 	}
-	v.Close()
 	// The same name and another topic of the same name.
 	if err := f.db.DeleteTopic(f.ctx, "t"); err != nil {
 		t.Fatal(err)

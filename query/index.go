@@ -192,7 +192,11 @@ func (s *SnapshotIndex[IK, K, V]) each(from, to string, f func(found[V]) (bool, 
 		next *string
 	}
 	cursors := make([]cursor, len(tasks))
-	for i := range cursors {
+	stage := s.r.v.g.stageOf(s.r.v.name)
+	for i := stage.first; i < stage.first+stage.tasks; i++ {
+		if tasks[i] == nil {
+			return ErrOtherNode
+		}
 		cursors[i].next = &from
 	}
 	for {

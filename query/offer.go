@@ -28,8 +28,8 @@ func (o offered) View(name string) views.View {
 func (o offered) Info(ctx context.Context) sock.ViewGraph {
 	s := o.Stats()
 	info := sock.ViewGraph{
-		Graph: o.name, State: sock.ViewRunning, Definition: o.Describe(), Tasks: o.tasks, Views: []sock.ViewInfo{}, Sinks: o.contents.Sinks,
-		Positions: []sock.ViewPosition{}, Topics: append(append([]string{}, o.contents.Changelogs...), o.progressName()),
+		Graph: o.name, State: sock.ViewRunning, Definition: o.Describe(), Tasks: len(o.slots), Views: []sock.ViewInfo{}, Sinks: o.contents.Sinks,
+		Positions: []sock.ViewPosition{}, Topics: append(append([]string{}, o.contents.Changelogs...), o.generationName(), o.progressName()),
 		Records: s.Records, Late: s.Late, NoKey: s.NoKey, DeadLetters: s.DeadLetters, Restarts: s.Restarts,
 	}
 	running := 0
@@ -89,12 +89,14 @@ func (g *Graph) offer(name string, v offeredView) {
 	}
 }
 
-// stores says what the graph keeps where.
-func (g *Graph) stores(t *task) (c views.Contents) {
+// keeps notes what a stage keeps where.
+func (g *Graph) keeps(t *task) {
+	c := &g.contents
+	c.Generations = g.generationName()
 	for _, s := range t.stores {
 		c.Changelogs = append(c.Changelogs, g.changelogName(s.label()))
 	}
-	for _, o := range g.outputs {
+	for _, o := range t.stage.outputs {
 		switch o.kind {
 		case "view":
 			c.Views = append(c.Views, g.offers[o.name].stored(t))
@@ -102,7 +104,6 @@ func (g *Graph) stores(t *task) (c views.Contents) {
 			c.Sinks = append(c.Sinks, o.name)
 		}
 	}
-	return c
 }
 
 type viewDoor[K, V any] struct{ v *View[K, V] }
@@ -110,7 +111,7 @@ type viewDoor[K, V any] struct{ v *View[K, V] }
 func (d viewDoor[K, V]) len(ctx context.Context) (int, error) { return d.v.Len(ctx) }
 
 func (d viewDoor[K, V]) stored(t *task) views.StoredView {
-	s := views.StoredView{Name: d.v.name, Changelog: t.g.changelogName(t.g.storeNames.of(d.v.t.n)), Key: codecType(d.v.t.key)}
+	s := views.StoredView{Name: d.v.name, Changelog: t.g.changelogName(t.g.storeNames.of(t.stage.index, d.v.t.n)), Key: codecType(d.v.t.key)}
 	switch t.tables[d.v.t.n].(type) {
 	case *storeRows[V, V], *storeRows[group[V], V], *storeRows[group[first[V]], V]: // others keep more than the values
 		s.Value = codecType(d.v.t.value)

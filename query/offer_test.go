@@ -96,6 +96,12 @@ func TestOfferedViews(t *testing.T) {
 	}
 	out := f.topic("out", 1)
 	g := NewGraph(f.db.DB, "g", nil)
+	build := func(g *Graph) {
+		Add(g, "lengths", Fold(f.stream(), codec.Int64, func(n int64, _, v string) int64 { return n + int64(len(v)) }, nil))
+		Add(g, "sums", Sum(f.stream(), func(_, v string) int64 { return int64(len(v)) }))
+		Add(g, "copy", Map(f.stream(), codec.Int64, func(k, v string) (int64, []byte) { return int64(len(k)), []byte(v) }).latest())
+		To(g, f.stream(), out)
+	}
 	lengths := Add(g, "lengths", Fold(f.stream(), codec.Int64, func(n int64, _, v string) int64 { return n + int64(len(v)) }, nil)).Retain(Retention{})
 	AddIndex(lengths, "by-length", codec.Int64, func(_ string, n int64) []int64 { return []int64{n} })
 	Add(g, "sums", Sum(f.stream(), func(_, v string) int64 { return int64(len(v)) }))
@@ -190,7 +196,7 @@ func TestOfferedViews(t *testing.T) {
 		t.Fatal(err)
 	}
 	g = NewGraph(f.db.DB, "g", &Options{OneTask: true})
-	Add(g, "lengths", Count(f.stream()))
+	build(g)
 	if err := g.Start(f.ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -130,7 +130,7 @@ func processed[K, V, K2, V2 any](s *Stream[K, V], kind, name string, rekeys bool
 		c := &Context[K2, V2]{p: p}
 		c.forward = func(key2 K2, value V2, at int64) {
 			d := delta[K2, V2]{key: key2, val: value, time: moment{at, p.now.stream}, weight: 1}
-			if !rekeys && b.task.g.tasks > 1 {
+			if !rekeys && b.task.stage.tasks > 1 {
 				raw := keyOf(k, &d)
 				if k.err != nil || !p.owns(n.title(), placeOf(key, raw)) {
 					return

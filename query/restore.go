@@ -29,6 +29,12 @@ func (t *task) restore(ctx context.Context) (err error) {
 	if t.saver, err = t.newSaver(); err != nil {
 		return err
 	}
+	if t.warm != nil {
+		if err := t.takeOver(ctx); err != nil {
+			return err
+		}
+		return t.failed
+	}
 	err = t.fromCheckpoint(ctx)
 	if errors.Is(err, errStale) {
 		t.g.saved.refused.Add(1)
@@ -121,11 +127,11 @@ func (t *task) fits(m *mark) error {
 	switch err := json.Unmarshal([]byte(m.Progress), &p); {
 	case m.Format != markFormat:
 		return stale("its format is %d", m.Format)
-	case m.Graph != g.name || m.Task != t.index:
+	case m.Graph != g.name || m.Task != int(t.slot()):
 		return stale("it is of task %d of %s", m.Task, m.Graph)
 	case err != nil:
 		return stale("its progress: %w", err)
-	case p.Definition != g.definition || p.Tasks != g.tasks:
+	case p.Definition != g.definition || p.Tasks != t.stage.tasks:
 		return stale("it is of another definition")
 	case m.ProgressID != t.saver.ids[g.progressName()]:
 		return stale("it is of another topic %s", g.progressName())
@@ -146,19 +152,8 @@ func (t *task) restoreFrom(ctx context.Context, m *mark) error {
 	if err != nil || found == nil { // then nothing is in the changelogs either: they are written together
 		return err
 	}
-	if found.Definition != t.g.definition || found.Tasks != t.g.tasks {
-		return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.g.tasks}
-	}
-	for _, p := range found.Positions {
-		src := t.g.sources[p.Topic]
-		if src == nil || src.ID().String() != p.ID {
-			return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.g.tasks, Topic: p.Topic}
-		}
-		t.positions[place{p.Topic, p.Partition}] = p.Offset
-		t.committed[place{p.Topic, p.Partition}] = p.Offset
-		if p.Times != nil && !seed.Is(seed.ViewStreamTime) {
-			t.times[place{p.Topic, p.Partition}] = p.Times
-		}
+	if err := t.adopt(found); err != nil {
+		return err
 	}
 	if m != nil {
 		for i := range m.Stores {
@@ -203,7 +198,7 @@ func (t *task) readProgress(ctx context.Context, m *mark) (found *progress, err 
 		t.saver.progress, t.saver.next[t.g.progressName()] = m.Progress, m.ProgressNext
 		from = embedlog.AtOffset(m.ProgressNext)
 	}
-	for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{From: from}) {
+	for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{t.slot()}, From: from, Linearizable: true}) {
 		if m != nil && errors.Is(err, embedlog.ErrOffsetOutOfRange) {
 			return nil, stale("%w", err)
 		}
@@ -224,6 +219,29 @@ func (t *task) readProgress(ctx context.Context, m *mark) (found *progress, err 
 	return found, nil
 }
 
+// adopt takes what was committed of the task's positions.
+func (t *task) adopt(found *progress) error {
+	if found.Definition != t.g.definition || found.Tasks != t.stage.tasks {
+		return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.stage.tasks}
+	}
+	t.seq = found.Commit
+	for _, p := range found.Positions {
+		src := t.g.source(p.Topic)
+		if src == nil || src.ID().String() != p.ID {
+			return &DefinitionError{Graph: t.g.name, Was: found.Definition, Now: t.g.definition, WasTasks: found.Tasks, Tasks: t.stage.tasks, Topic: p.Topic}
+		}
+		if err := t.restoreParts(&p); err != nil {
+			return fmt.Errorf("progress of %s: %w", t.g.name, err)
+		}
+		t.positions[place{p.Topic, p.Partition}] = p.Offset
+		t.committed[place{p.Topic, p.Partition}] = p.Offset
+		if p.Times != nil {
+			t.times[place{p.Topic, p.Partition}] = p.Times
+		}
+	}
+	return nil
+}
+
 // roomAtOnce bounds the room that is made for rows that are said to be there.
 const roomAtOnce = 1 << 22
 
@@ -235,7 +253,7 @@ func (t *task) replay(ctx context.Context, s kept, from embedlog.OffsetSpec) err
 		return err
 	}
 	n := int64(0)
-	for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{int32(t.index)}, From: from}) {
+	for rec, err := range top.Scan(ctx, &embedlog.ScanOptions{Partitions: []int32{int32(t.index)}, From: from, Linearizable: true}) {
 		if err == nil {
 			err = s.restore(&rec)
 		}

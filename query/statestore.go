@@ -209,7 +209,7 @@ func StateTable[K, V, K2, V2 any](of *Stream[K2, V2], s *KeyValueStore[K, V]) *T
 
 // owns says whether a key is the task's, and stops it where it is not.
 func (p *processing) owns(state string, place []byte) bool {
-	if p.t.g.tasks <= 1 || int(embedlog.KeyPartition(place, p.t.g.tasks)) == p.t.index {
+	if p.t.stage.tasks <= 1 || int(embedlog.KeyPartition(place, p.t.stage.tasks)) == p.t.index {
 		return true
 	}
 	p.fail(&StateKeyError{Graph: p.t.g.name, State: state, Key: slices.Clone(place)})

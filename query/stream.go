@@ -18,6 +18,9 @@ type node struct {
 	appends bool
 	// rekeys says that rows leave under another key than they came with.
 	rekeys bool
+	// stateless says that it looks at each row alone, wherever its key belongs.
+	stateless bool
+	rep       *repartition // rows go through the log here
 	// windows says that its keys are of windows, and when those are over.
 	windows *windowTimes
 	// timedBy are the inputs whose records its rows have their times of; nil is all inputs.
@@ -30,6 +33,7 @@ type node struct {
 // builder makes the operators of one task, each node's once.
 type builder struct {
 	task   *task
+	stage  *stage
 	ports  map[*node]any
 	tables map[*node]any // rowReaders of the tables that are kept
 	names  *storeNames
@@ -67,7 +71,7 @@ func (s *Stream[K, V]) rows() (*node, Codec[K], Codec[V]) { return s.n, s.key, s
 // value. A record that cannot be decoded goes to the graph's dead-letter topic.
 func From[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Stream[K, V] {
 	s := &Stream[K, V]{key: key, value: value}
-	s.n = &node{kind: "stream", label: t.Name(), source: newSource(t, key, value), appends: true}
+	s.n = &node{kind: "stream", label: t.Name(), source: newSource(t, key, value), appends: true, stateless: true}
 	s.n.build = func(b *builder) any {
 		in := sourcePort(b, s.n.source, key, value)
 		out := new(port[K, V])
@@ -96,7 +100,7 @@ func From[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Stream[K, 
 
 // linear is an operator that looks at each row alone: f appends what becomes of it.
 func linear[K, V, K2, V2 any](kind string, in *node, rekeys bool, f func(buf []delta[K2, V2], d *delta[K, V]) []delta[K2, V2]) *node {
-	n := &node{kind: kind, inputs: []*node{in}, appends: in.appends, rekeys: rekeys}
+	n := &node{kind: kind, inputs: []*node{in}, appends: in.appends, rekeys: rekeys, stateless: true}
 	n.build = func(b *builder) any {
 		out := new(port[K2, V2])
 		var buf []delta[K2, V2]
@@ -156,7 +160,7 @@ func (s *Stream[K, V]) Branch(take ...func(key K, value V) bool) []*Stream[K, V]
 
 // Merge is the rows of several streams, each in its own order.
 func (s *Stream[K, V]) Merge(others ...*Stream[K, V]) *Stream[K, V] {
-	n := &node{kind: "merge", inputs: []*node{s.n}, appends: s.n.appends}
+	n := &node{kind: "merge", inputs: []*node{s.n}, appends: s.n.appends, stateless: true}
 	for _, o := range others {
 		n.inputs = append(n.inputs, o.n)
 		n.appends = n.appends && o.n.appends

@@ -109,12 +109,12 @@ type watermark struct {
 
 func (b *builder) watermark(n *node) *watermark {
 	w := &watermark{t: b.task, topics: map[string]bool{}}
-	n.clocks(map[*node]bool{}, w.topics)
+	n.clocks(b.task.g, map[*node]bool{}, w.topics)
 	return w
 }
 
 // clocks collects the topics whose records a node's rows have their times of.
-func (n *node) clocks(seen map[*node]bool, topics map[string]bool) {
+func (n *node) clocks(g *Graph, seen map[*node]bool, topics map[string]bool) {
 	if seen[n] {
 		return
 	}
@@ -122,12 +122,16 @@ func (n *node) clocks(seen map[*node]bool, topics map[string]bool) {
 	if n.source != nil {
 		topics[n.label] = true
 	}
+	if n.rep != nil {
+		topics[g.repName(n)] = true
+		return
+	}
 	in := n.inputs
 	if n.timedBy != nil {
 		in = n.timedBy
 	}
 	for _, i := range in {
-		i.clocks(seen, topics)
+		i.clocks(g, seen, topics)
 	}
 }
 

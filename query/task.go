@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,11 +22,15 @@ const chunk = 256
 // dirtyBytes is what may have changed before a commit is due, whatever the interval.
 const dirtyBytes = 8 << 20
 
+// sentBytes is the same for rows that go to repartitions: the tasks behind apply at once what a commit has.
+const sentBytes = 1 << 20
+
 // task is a part of a graph that runs: one goroutine, the only one that writes its stores. It has one life: when something
 // passing goes wrong another task begins where the last commit was.
 type task struct {
 	g     *Graph
-	index int
+	stage *stage
+	index int   // in the stage
 	clock clock // and the lock of everything below that readers read
 	// Readers, with the lock: where the sources are read up to.
 	positions map[place]int64
@@ -34,6 +39,12 @@ type task struct {
 	moved            chan struct{} // closed and made anew when positions have moved; under the lock
 	noKey            atomic.Int64  // records that cannot be grouped, because they have no key
 	late             atomic.Int64  // rows that came when their windows were over
+	// Readers, with the lock: the version whose rows are committed, and the commit's number. Where others are given what is
+	// committed, cut pins these rows, and cutVersion is what they are of.
+	durable, cut uint64
+	settledAt    int64
+	cutVersion   Version
+	cutLost      bool // it is not known whether it was committed
 
 	tables   map[*node]any
 	indexes  map[any]any // *Index to the store of its places
@@ -58,7 +69,18 @@ type task struct {
 	outSeen    int
 	dead       []embedlog.Record
 	committed  map[place]int64
-	committing chan error      // nil when no commit is under way
+	committing chan error    // nil when no commit is under way
+	seq        int64         // of the last commit that began
+	hurry      chan struct{} // somebody waits for a commit
+	again      bool          // one is due when the one under way has ended
+	reps       map[*node]*repSource
+	writers    []*repWriter
+	sent       []embedlog.Record // to repartitions, since the last commit
+	sentBytes  int
+	marked     bool // a mark was applied since the last commit
+	trimmed    map[place]int64
+	muted      bool            // what comes of the records was appended by an older generation
+	warm       *standby        // what it followed before it ran
 	writing    context.Context // of commits
 	giveUp     context.CancelFunc
 	saver      *saver      // from restore on
@@ -137,13 +159,15 @@ func (t *task) deferTo(rank int, run func()) *deferred {
 	return d
 }
 
-// newTask makes the operators of a task.
-func (g *Graph) newTask(index int) *task {
-	t := &task{g: g, index: index, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
+// newTask makes the operators of a slot's task.
+func (g *Graph) newTask(slot int) *task {
+	t := &task{g: g, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
+	t.stage, t.index = g.of(slot)
+	t.reps, t.trimmed, t.hurry = map[*node]*repSource{}, map[place]int64{}, make(chan struct{}, 1)
 	t.clock.version = 1
 	g.keepPast(t)
-	b := &builder{task: t, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
-	for _, o := range g.outputs {
+	b := &builder{task: t, stage: t.stage, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
+	for _, o := range t.stage.outputs {
 		o.build(b)
 	}
 	for n := range g.retained {
@@ -172,12 +196,16 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 		}
 	}()
 	// Whoever had the id before cannot commit any more, and what he committed is seen.
-	if t.transactor, err = t.g.db.Transactor(ctx, embedlog.TxnOptions{ID: fmt.Sprintf("embedlog.query.%s.%d", t.g.name, t.index), Timeout: txnTimeout}); err != nil {
+	if t.transactor, err = t.g.db.Transactor(ctx, embedlog.TxnOptions{ID: txnID(t.g.kept, t.id()), Timeout: txnTimeout}); err != nil {
+		return err
+	}
+	if err := t.g.current(ctx); err != nil {
 		return err
 	}
 	if err := t.restore(ctx); err != nil {
 		return err
 	}
+	t.settledNow(t.clock.version, t.seq)
 	var gap error
 	cfg := &embedlog.ConsumerConfig{
 		Assign: t.assignment(),
@@ -216,6 +244,9 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 			}
 		}
 	}()
+	t.clock.Lock()
+	t.pinCommitLocked(t.versionLocked(nil))
+	t.clock.Unlock()
 	ready()
 	return t.loop(ctx, batches)
 }
@@ -238,6 +269,8 @@ type fetched struct {
 	batch *embedlog.Batch
 	err   error
 }
+
+func txnID(graph, task string) string { return "embedlog.query." + graph + "." + task }
 
 // txnTimeout bounds a commit.
 const txnTimeout = 5 * time.Minute
@@ -262,7 +295,14 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 				t.publish()
 			}
 		case e := <-t.committing:
-			err = t.settled(e)
+			if err = t.settled(e); err == nil && t.again {
+				t.again = false
+				err = t.commit()
+			}
+		case <-t.hurry:
+			if t.again = t.committing != nil; !t.again {
+				err = t.commit()
+			}
 		case <-t.wall.wake():
 			err = t.strike()
 		case <-timer.C:
@@ -323,6 +363,9 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 			return err
 		}
 	}
+	if r := t.rep(b.Topic); r != nil {
+		return t.takeRows(ctx, r, b)
+	}
 	at := place{b.Topic, b.Partition}
 	var decs []decoder
 	for _, ts := range t.decoders {
@@ -343,13 +386,24 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 		if err != nil {
 			return err
 		}
-		if t.g.tasks > 1 && rec.Key != nil && t.g.keyed && embedlog.KeyPartition(rec.Key, t.g.tasks) != rec.Partition {
+		if t.stage.tasks > 1 && rec.Key != nil && t.stage.keyed && embedlog.KeyPartition(rec.Key, t.stage.tasks) != rec.Partition {
 			return &MisplacedKeyError{Graph: t.g.name, Position: rec.Position(), Key: slices.Clone(rec.Key)}
+		}
+		if muted := t.g.mutes(at, rec.Offset); muted != t.muted {
+			if n > 0 { // what comes of the records before is for other sinks
+				if err := t.flush(at, rec.Offset, decs); err != nil {
+					return err
+				}
+				n = 0
+			}
+			t.muted = muted
 		}
 		times.see(millisOf(rec.Timestamp), maxAhead)
 		for _, d := range decs {
 			if err := d.take(rec, times.Time); err != nil {
-				t.dead = append(t.dead, deadLetter(t.g.deadName(), rec, err))
+				if !t.muted {
+					t.dead = append(t.dead, deadLetter(t.g.deadName(), rec, err))
+				}
 				t.g.deadLetters.Add(1)
 			}
 		}
@@ -370,17 +424,22 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 
 // flush runs the operators for what was decoded, and publishes what comes of it together with the position.
 func (t *task) flush(at place, end int64, decs []decoder) (err error) {
+	return t.advance(func() { t.emit(decs) }, func() { t.positions[at] = max(t.positions[at], end) })
+}
+
+// advance makes the task's next version: emit hands rows to the operators, and position says what they are of.
+func (t *task) advance(emit, position func()) (err error) {
 	t.clock.Lock()
 	defer t.clock.Unlock()
 	defer t.recovered(&err)
 	t.clock.writing = true
 	defer func() { t.clock.writing = false }()
 	t.nextVersion()
-	t.emit(decs)
+	emit()
 	if err := t.settle(); err != nil {
 		return err
 	}
-	t.positions[at] = max(t.positions[at], end)
+	position()
 	t.moveLocked()
 	return nil
 }
@@ -453,7 +512,7 @@ func (t *task) publish() {
 
 // relieve commits when so much has changed that it cannot wait.
 func (t *task) relieve(ctx context.Context) error {
-	if t.changedBytes() < dirtyBytes {
+	if t.sentBytes < sentBytes && t.changedBytes() < dirtyBytes {
 		return nil
 	}
 	if t.committing != nil {
@@ -480,7 +539,7 @@ func (t *task) changedBytes() (n int) {
 }
 
 func (t *task) dirty() bool {
-	if len(t.dead) > 0 || len(t.out) > 0 || t.wall.changed {
+	if len(t.dead) > 0 || len(t.out) > 0 || len(t.sent) > 0 || t.marked || t.wall.changed {
 		return true
 	}
 	for at, pos := range t.positions {
@@ -495,6 +554,7 @@ func (t *task) dirty() bool {
 type progress struct {
 	Definition string           `json:"definition"`
 	Tasks      int              `json:"tasks"`
+	Commit     int64            `json:"commit"` // its number
 	Positions  []sourcePosition `json:"positions"`
 	// Rows is how many each store has: see restore.
 	Rows map[string]int64 `json:"rows,omitempty"`
@@ -508,15 +568,29 @@ type sourcePosition struct {
 	Offset    int64  `json:"offset"`
 	// Times is the partition's stream time there.
 	Times *streamTime `json:"times,omitempty"`
+	// From is, of a repartition, what was applied of each task that writes to it.
+	From []*upstream `json:"from,omitempty"`
 }
 
-func (t *task) progressKey() string { return fmt.Sprintf("task %d", t.index) }
+func (t *task) progressKey() string { return "task " + t.id() }
 
 // commit begins to write what has changed, and where it is of. It does not wait for the disk.
 func (t *task) commit() error {
 	if !t.dirty() {
+		if t.committing == nil {
+			t.settledNow(t.clock.version, t.seq)
+		}
 		return nil
 	}
+	if !t.beginCut() {
+		return nil // a snapshot is being taken: it says when that is over
+	}
+	began := false
+	defer func() {
+		if !began {
+			t.endCut()
+		}
+	}()
 	keyed := append(t.out, t.dead...)
 	var rows []embedlog.Record
 	for _, s := range t.stores {
@@ -525,12 +599,20 @@ func (t *task) commit() error {
 			return err
 		}
 	}
-	p := progress{Definition: t.g.definition, Tasks: t.g.tasks, Contents: t.g.contents, Rows: map[string]int64{}}
+	changed := len(rows)
+	t.seq++
+	version := t.versionLocked(nil) // nobody else writes what it reads
+	rows = t.marks(append(rows, t.sent...), t.seq, version)
+	p := progress{Definition: t.g.definition, Tasks: t.stage.tasks, Commit: t.seq, Contents: t.g.contents, Rows: map[string]int64{}}
 	for _, s := range t.stores {
 		p.Rows[s.label()] = int64(s.count())
 	}
 	for at, pos := range t.positions {
-		p.Positions = append(p.Positions, sourcePosition{at.topic, t.g.sources[at.topic].ID().String(), at.partition, pos, t.times[at]})
+		s := sourcePosition{Topic: at.topic, ID: t.g.source(at.topic).ID().String(), Partition: at.partition, Offset: pos, Times: t.times[at]}
+		if r := t.rep(at.topic); r != nil {
+			s.From = t.part(r, at.partition).from
+		}
+		p.Positions = append(p.Positions, s)
 	}
 	slices.SortFunc(p.Positions, func(a, b sourcePosition) int {
 		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
@@ -542,16 +624,18 @@ func (t *task) commit() error {
 	if err != nil {
 		return err
 	}
-	rows = append(rows, embedlog.Record{Topic: t.g.progressName(), Key: []byte(t.progressKey()), Value: text})
+	rows = append(rows, embedlog.Record{Topic: t.g.progressName(), Partition: t.slot(), Key: []byte(t.progressKey()), Value: text})
 	// From here on it is the transaction that has them: when it fails, this task ends, and another one begins at what was
 	// committed before.
 	t.clock.Lock()
 	for _, s := range t.stores {
 		s.committed()
 	}
-	c := t.saver.begin(string(text), rows)
+	c := t.saver.begin(string(text), rows[:changed])
+	t.pinCommitLocked(version)
 	t.clock.Unlock()
 	t.wall.changed = false
+	t.sent, t.sentBytes, t.marked = nil, 0, false
 	dead := len(t.dead) > 0
 	if t.dead = nil; !seed.Is(seed.ViewSinkTwice) {
 		t.out = nil
@@ -560,10 +644,20 @@ func (t *task) commit() error {
 	for at, pos := range t.positions {
 		t.committed[at] = pos
 	}
-	done := make(chan error, 1)
-	t.committing = done
+	done, committed, now, seq := make(chan error, 1), maps.Clone(t.committed), t.clock.version, t.seq
+	t.committing, began = done, true
 	go func() {
-		done <- t.saver.committed(c, t.write(t.writing, rows, keyed, dead, c))
+		err := t.saver.committed(c, t.write(t.writing, rows, keyed, dead, c))
+		if err == nil {
+			t.settledNow(now, seq)
+		} else {
+			t.loseCut()
+		}
+		t.endCut()
+		if err == nil {
+			err = t.written(t.writing, committed)
+		}
+		done <- err
 	}()
 	return nil
 }
@@ -616,13 +710,19 @@ func inParts(recs []embedlog.Record, f func([]embedlog.Record) error) error {
 
 // assignment is where the sources are read from.
 func (t *task) assignment() (list []embedlog.Position) {
-	for _, name := range t.g.sourceNames {
-		top := t.g.sources[name]
-		for p := range int32(top.Partitions()) {
-			if t.g.tasks > 1 && int(p) != t.index {
+	names := slices.Clone(t.stage.topics)
+	for _, n := range t.stage.reads {
+		names = append(names, t.g.repName(n))
+	}
+	for _, name := range names {
+		for p := range int32(t.g.source(name).Partitions()) {
+			if t.stage.tasks > 1 && int(p) != t.index {
 				continue
 			}
 			at := place{name, p}
+			if r := t.rep(name); r != nil {
+				t.part(r, p)
+			}
 			pos, ok := t.positions[at]
 			if !ok || seed.Is(seed.ViewRestore) {
 				t.positions[at], pos = 0, embedlog.OffsetEarliest

@@ -35,15 +35,15 @@ func (v *View[K, V]) Close() error { return v.g.Close() }
 
 // Get is the row of a key as it is with every record that was acknowledged before the call: one that was produced in an open transaction is not.
 func (v *View[K, V]) Get(ctx context.Context, key K) (value V, found bool, err error) {
-	return v.get(ctx, key, func(t *task) error { return t.catchUp(ctx) })
+	return v.get(ctx, key, true)
 }
 
 // GetNow is the row of a key as it is now. It waits only while the view is being restored.
 func (v *View[K, V]) GetNow(ctx context.Context, key K) (value V, found bool, err error) {
-	return v.get(ctx, key, func(*task) error { return nil })
+	return v.get(ctx, key, false)
 }
 
-func (v *View[K, V]) get(ctx context.Context, key K, wait func(*task) error) (value V, found bool, err error) {
+func (v *View[K, V]) get(ctx context.Context, key K, fresh bool) (value V, found bool, err error) {
 	var buf [64]byte
 	raw, err := v.t.key.Append(buf[:0], key)
 	if err != nil {
@@ -52,22 +52,29 @@ func (v *View[K, V]) get(ctx context.Context, key K, wait func(*task) error) (va
 	if err := v.g.ready(); err != nil {
 		return value, false, fmt.Errorf("view %s: %w", v.name, err)
 	}
-	index := int32(0)
-	if v.g.tasks > 1 {
-		index = embedlog.KeyPartition(placeOf(v.t.key, raw), v.g.tasks)
+	s := v.g.stageOf(v.name)
+	index := 0
+	if s.tasks > 1 {
+		index = int(embedlog.KeyPartition(placeOf(v.t.key, raw), s.tasks))
 	}
-	t, err := v.g.slots[index].get(ctx)
-	if err == nil {
-		err = wait(t)
-	}
+	err = v.g.at(ctx, s.first+index, func(t *task) error {
+		if fresh {
+			if err := t.catchUp(ctx); err != nil {
+				return err
+			}
+		}
+		rows := t.tables[v.t.n].(rowReader[V])
+		t.clock.RLock()
+		defer t.clock.RUnlock()
+		value, found = rows.get(raw)
+		return t.readErr()
+	}, request{Op: opGet, View: v.name, Key: raw, Fresh: fresh}, func(_ int32, a *reply) (err error) {
+		if found = a.Found; found {
+			value, err = v.t.value.Decode(a.Value)
+		}
+		return err
+	})
 	if err != nil {
-		return value, false, fmt.Errorf("view %s: %w", v.name, err)
-	}
-	rows := t.tables[v.t.n].(rowReader[V])
-	t.clock.RLock()
-	defer t.clock.RUnlock()
-	value, found = rows.get(raw)
-	if err := t.readErr(); err != nil {
 		return value, false, fmt.Errorf("view %s: %w", v.name, err)
 	}
 	return value, found, nil
@@ -83,6 +90,14 @@ func (g *Graph) ready() error {
 	return g.misuse
 }
 
+// running are the tasks that have the view's rows, when they do.
+func (v *View[K, V]) running(ctx context.Context) ([]*task, error) {
+	if err := v.g.ready(); err != nil {
+		return nil, err
+	}
+	return v.g.stageOf(v.name).running(ctx)
+}
+
 // all are the tasks of a graph, when each has its rows.
 func (g *Graph) all(ctx context.Context) ([]*task, error) {
 	if err := g.ready(); err != nil {
@@ -91,7 +106,7 @@ func (g *Graph) all(ctx context.Context) ([]*task, error) {
 	list := make([]*task, len(g.slots))
 	for i := range g.slots {
 		var err error
-		if list[i], err = g.slots[i].get(ctx); err != nil {
+		if list[i], err = g.local(ctx, i); err != nil {
 			return nil, err
 		}
 	}
@@ -100,18 +115,24 @@ func (g *Graph) all(ctx context.Context) ([]*task, error) {
 
 // catchUp waits until a task has every record that is acknowledged now.
 func (t *task) catchUp(ctx context.Context) error {
-	for _, name := range t.g.sourceNames {
+	for _, name := range t.stage.topics {
 		ends, err := t.g.sources[name].ListOffsets(ctx, embedlog.LastStable)
 		if err != nil {
 			return err
 		}
 		for _, end := range ends {
-			if t.g.tasks > 1 && int(end.Partition) != t.index {
+			if t.stage.tasks > 1 && int(end.Partition) != t.index {
 				continue
 			}
 			if err := t.reach(ctx, place{name, end.Partition}, end.Offset); err != nil {
 				return err
 			}
+		}
+	}
+	for _, rep := range t.stage.reads {
+		err := t.follow(ctx, rep, func(ctx context.Context, slot int) (int64, error) { return t.g.settle(ctx, slot, true) })
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -149,7 +170,7 @@ func (t *task) reach(ctx context.Context, at place, end int64) error {
 
 // replaced says that a task is not the one that runs any more.
 func (g *Graph) replaced(t *task) error {
-	s := &g.slots[t.index]
+	s := &g.slots[t.stage.first+t.index]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -177,12 +198,23 @@ func (v Version) String() string {
 	return b.String()
 }
 
-// versionLocked adds a task's positions.
+// versionLocked adds a task's positions in the sources: of what comes through repartitions, those that the tasks before had.
 func (t *task) versionLocked(v Version) Version {
+	var own Version
 	for at, pos := range t.positions {
-		v = append(v, embedlog.Position{Topic: at.topic, Partition: at.partition, LeaderEpoch: -1, Offset: pos})
+		r := t.rep(at.topic)
+		if r == nil {
+			own = append(own, embedlog.Position{Topic: at.topic, Partition: at.partition, LeaderEpoch: -1, Offset: pos})
+			continue
+		}
+		for _, u := range t.part(r, at.partition).from {
+			own = own.merged(u.Version)
+		}
 	}
-	return v
+	if len(v) == 0 {
+		return own
+	}
+	return v.merged(own)
 }
 
 func (v Version) sort() {
@@ -196,15 +228,20 @@ func (v Version) sort() {
 
 // Version is how far the graph's tasks are, each at its own moment.
 func (g *Graph) Version(ctx context.Context) (Version, error) {
-	tasks, err := g.all(ctx)
-	if err != nil {
+	if err := g.ready(); err != nil {
 		return nil, err
 	}
 	var v Version
-	for _, t := range tasks {
-		t.clock.RLock()
-		v = t.versionLocked(v)
-		t.clock.RUnlock()
+	for i := range g.slots {
+		err := g.at(ctx, i, func(t *task) error {
+			t.clock.RLock()
+			defer t.clock.RUnlock()
+			v = t.versionLocked(v)
+			return nil
+		}, request{Op: opVersion}, func(_ int32, a *reply) error { v = v.merged(a.Version); return nil })
+		if err != nil {
+			return nil, err
+		}
 	}
 	v.sort()
 	return v, nil
@@ -213,23 +250,42 @@ func (g *Graph) Version(ctx context.Context) (Version, error) {
 // Wait waits until the views have the records at some positions, such as Produce returns: reads see them then. Positions of other
 // topics do not count.
 func (g *Graph) Wait(ctx context.Context, records ...embedlog.Position) error {
-	tasks, err := g.all(ctx)
-	if err != nil {
+	if err := g.ready(); err != nil {
 		return err
 	}
-	for _, p := range records {
-		if g.sources[p.Topic] == nil {
-			continue
-		}
-		t := tasks[0]
-		if g.tasks > 1 {
-			if int(p.Partition) >= len(tasks) {
-				return fmt.Errorf("wait for %s/%d@%d: the graph has %d tasks", p.Topic, p.Partition, p.Offset, g.tasks)
+	touched := make([]bool, len(g.slots))
+	for _, stage := range g.stages {
+		for index := range stage.tasks {
+			slot := stage.first + index
+			for _, p := range records {
+				if !slices.Contains(stage.topics, p.Topic) || stage.tasks > 1 && int(p.Partition) < stage.tasks && int(p.Partition) != index {
+					continue
+				}
+				if stage.tasks > 1 && int(p.Partition) != index {
+					return fmt.Errorf("wait for %s/%d@%d: the graph has %d tasks", p.Topic, p.Partition, p.Offset, stage.tasks)
+				}
+				touched[slot] = true
+				err := g.at(ctx, slot, func(t *task) error {
+					return t.reach(ctx, place{p.Topic, p.Partition}, p.Offset+1)
+				}, request{Op: opReach, Topic: p.Topic, Part: p.Partition, Offset: p.Offset + 1}, nothing)
+				if err != nil {
+					return fmt.Errorf("wait for %s/%d@%d: %w", p.Topic, p.Partition, p.Offset, err)
+				}
 			}
-			t = tasks[p.Partition]
-		}
-		if err := t.reach(ctx, place{p.Topic, p.Partition}, p.Offset+1); err != nil {
-			return fmt.Errorf("wait for %s/%d@%d: %w", p.Topic, p.Partition, p.Offset, err)
+			for _, rep := range stage.reads {
+				err := g.at(ctx, slot, func(t *task) error {
+					return t.follow(ctx, rep, func(ctx context.Context, before int) (int64, error) {
+						if !touched[before] {
+							return 0, nil
+						}
+						return g.settle(ctx, before, false)
+					})
+				}, request{Op: opCatchUp}, nothing)
+				if err != nil {
+					return fmt.Errorf("wait for records behind repartition %s: %w", rep.rep.name, err)
+				}
+				touched[slot] = true
+			}
 		}
 	}
 	return nil
@@ -237,12 +293,11 @@ func (g *Graph) Wait(ctx context.Context, records ...embedlog.Position) error {
 
 // CatchUp waits until the views have every record that was acknowledged before the call.
 func (g *Graph) CatchUp(ctx context.Context) error {
-	tasks, err := g.all(ctx)
-	if err != nil {
+	if err := g.ready(); err != nil {
 		return err
 	}
-	for _, t := range tasks {
-		if err := t.catchUp(ctx); err != nil {
+	for i := range g.slots {
+		if err := g.at(ctx, i, func(t *task) error { return t.catchUp(ctx) }, request{Op: opCatchUp}, nothing); err != nil {
 			return err
 		}
 	}
@@ -253,7 +308,8 @@ func (g *Graph) CatchUp(ctx context.Context) error {
 // it keeps in memory is what changes meanwhile.
 type Snapshot struct {
 	g        *Graph
-	tasks    []*task
+	tasks    []*task // nil of those that other nodes have
+	far      []far
 	pins     []uint64
 	released []bool
 	version  Version
@@ -271,16 +327,31 @@ func (g *Graph) Snapshot(ctx context.Context) (*Snapshot, error) {
 
 // SnapshotNow is Snapshot of what there is now.
 func (g *Graph) SnapshotNow(ctx context.Context) (*Snapshot, error) {
-	tasks, err := g.all(ctx)
-	if err != nil {
+	if err := g.ready(); err != nil {
 		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
 	}
-	s := &Snapshot{g: g, tasks: tasks, pins: make([]uint64, len(tasks)), released: make([]bool, len(tasks))}
-	for i, t := range tasks {
-		t.clock.Lock()
-		s.pins[i] = t.clock.pin()
-		s.version = t.versionLocked(s.version)
-		t.clock.Unlock()
+	n := len(g.slots)
+	s := &Snapshot{g: g, tasks: make([]*task, n), far: make([]far, n), pins: make([]uint64, n), released: make([]bool, n)}
+	release := g.hold()
+	defer release()
+	for i := range g.slots {
+		var v Version
+		err := g.at(ctx, i, func(t *task) (err error) {
+			s.tasks[i] = t
+			s.pins[i], v, err = t.pinCut(ctx)
+			return err
+		}, request{Op: opPin}, func(node int32, a *reply) error {
+			s.far[i], v = far{node, a.Pin}, a.Version
+			return nil
+		})
+		if err != nil {
+			for ; i < n; i++ {
+				s.released[i] = true
+			}
+			s.Release()
+			return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+		}
+		s.version = s.version.merged(v)
 	}
 	s.version.sort()
 	return s, nil
@@ -292,10 +363,17 @@ func (s *Snapshot) Version() Version { return s.version }
 // Release ends the snapshot. Calls after the first do nothing.
 func (s *Snapshot) Release() {
 	for i, t := range s.tasks {
-		if !s.released[i] {
-			s.released[i] = true
-			t.clock.release(s.pins[i])
+		if s.released[i] {
+			continue
 		}
+		s.released[i] = true
+		if t != nil {
+			t.clock.release(s.pins[i])
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, _ = s.read(ctx, i, request{Op: opUnpin}) // otherwise it ends by itself
+		cancel()
 	}
 }
 
@@ -331,7 +409,22 @@ func (r *SnapshotRows[K, V]) Get(key K) (value V, found bool, err error) {
 	if err := r.check(); err != nil {
 		return value, false, err
 	}
+	stage := r.v.g.stageOf(r.v.name)
 	for i, t := range r.s.tasks {
+		if i < stage.first || i >= stage.first+stage.tasks {
+			continue
+		}
+		if t == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), farPatience)
+			a, err := r.s.read(ctx, i, request{Op: opGet, View: r.v.name, Key: raw})
+			if cancel(); err == nil && a.Found {
+				value, err = r.v.t.value.Decode(a.Value)
+			}
+			if err != nil || a.Found {
+				return value, err == nil, err
+			}
+			continue
+		}
 		rows := t.tables[r.v.t.n].(rowReader[V])
 		t.clock.RLock()
 		value, found = rows.getAt(raw, r.s.pins[i])
@@ -400,9 +493,15 @@ func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 			next *string
 		}
 		cursors := make([]cursor, len(r.s.tasks))
-		fill := func(i int) error {
+		fill := func(i int) (err error) {
 			c, t := &cursors[i], r.s.tasks[i]
 			for len(c.rows) == 0 && c.next != nil {
+				if t == nil {
+					if c.rows, c.next, err = r.far(i, *c.next, to); err != nil {
+						return fmt.Errorf("view %s: %w", r.v.name, err)
+					}
+					continue
+				}
 				t.clock.RLock()
 				c.rows, c.next = t.tables[r.v.t.n].(rowReader[V]).page(c.rows[:0], r.s.pins[i], *c.next, to, page)
 				t.clock.RUnlock()
@@ -412,7 +511,8 @@ func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 			}
 			return nil
 		}
-		for i := range cursors {
+		stage := r.v.g.stageOf(r.v.name)
+		for i := stage.first; i < stage.first+stage.tasks; i++ {
 			cursors[i].next = &from
 			if err := fill(i); err != nil {
 				yield(Row[K, V]{}, err)
@@ -446,6 +546,28 @@ func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 			}
 		}
 	}
+}
+
+// far is a page of what another node has.
+func (r *SnapshotRows[K, V]) far(i int, from, to string) (rows []row[V], next *string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), farPatience)
+	defer cancel()
+	a, err := r.s.read(ctx, i, request{Op: opPage, View: r.v.name, From: []byte(from), To: []byte(to)})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, o := range a.Rows {
+		v, err := r.v.t.value.Decode(o.Value)
+		if err != nil {
+			return nil, nil, err
+		}
+		rows = append(rows, row[V]{string(o.Key), v})
+	}
+	if a.More {
+		more := string(a.Next)
+		next = &more
+	}
+	return rows, next, nil
 }
 
 // All walks the view's rows as they are with every record that was acknowledged before the loop began. An error is the last pair's.
@@ -484,14 +606,20 @@ func (v *View[K, V]) inSnapshot(ctx context.Context, walk func(*SnapshotRows[K, 
 
 // Len is how many rows the view has now.
 func (v *View[K, V]) Len(ctx context.Context) (n int, err error) {
-	tasks, err := v.g.all(ctx)
-	if err != nil {
+	if err := v.g.ready(); err != nil {
 		return 0, fmt.Errorf("view %s: %w", v.name, err)
 	}
-	for _, t := range tasks {
-		t.clock.RLock()
-		n += t.tables[v.t.n].(rowReader[V]).count()
-		t.clock.RUnlock()
+	s := v.g.stageOf(v.name)
+	for i := range s.tasks {
+		err := v.g.at(ctx, s.first+i, func(t *task) error {
+			t.clock.RLock()
+			defer t.clock.RUnlock()
+			n += t.tables[v.t.n].(rowReader[V]).count()
+			return nil
+		}, request{Op: opLen, View: v.name}, func(_ int32, a *reply) error { n += a.N; return nil })
+		if err != nil {
+			return 0, fmt.Errorf("view %s: %w", v.name, err)
+		}
 	}
 	return n, nil
 }

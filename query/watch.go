@@ -31,7 +31,7 @@ func (v *View[K, V]) Watch(ctx context.Context) iter.Seq2[Change[K, V], error] {
 }
 
 func (v *View[K, V]) watch(ctx context.Context, yield func(Change[K, V], error) bool) error {
-	tasks, err := v.g.all(ctx)
+	tasks, err := v.running(ctx)
 	if err != nil {
 		return err
 	}

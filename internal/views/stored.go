@@ -17,6 +17,8 @@ type Contents struct {
 	// Changelogs are the topics of all stores, those of the views among them.
 	Changelogs []string `json:"changelogs,omitempty"`
 	Sinks      []string `json:"sinks,omitempty"`
+	// Generations is the topic that says which definition of the graph serves.
+	Generations string `json:"generations,omitempty"`
 }
 
 // StoredView is a view as it is kept.
@@ -62,7 +64,11 @@ func ReadProgress(graph string, values [][]byte) (g sock.ViewGraph, ok bool) {
 		for _, v := range s.Views {
 			g.Views = append(g.Views, sock.ViewInfo{View: v.Name, Rows: -1, KeyType: v.Key, ValueType: v.Value, Changelog: v.Changelog})
 		}
-		g.Topics = append(append([]string{}, s.Changelogs...), graph+ProgressSuffix)
+		g.Topics = append([]string{}, s.Changelogs...)
+		if s.Generations != "" {
+			g.Topics = append(g.Topics, s.Generations)
+		}
+		g.Topics = append(g.Topics, graph+ProgressSuffix) // the last one that a rebuild deletes
 	}
 	return g, len(values) > 0
 }

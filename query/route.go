@@ -1,0 +1,378 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/x/embedlog"
+)
+
+// Reads of rows that another node has go to it: a request and an answer, in JSON, with keys and values in the bytes of their codecs.
+
+// request is what a node asks the owner of a task. No op asks whether it runs the graph.
+type request struct {
+	Op     string `json:"op,omitempty"`
+	Slot   int    `json:"slot,omitempty"`
+	View   string `json:"view,omitempty"`
+	Key    []byte `json:"key,omitempty"`
+	Fresh  bool   `json:"fresh,omitempty"` // with what was acknowledged before
+	Pin    uint64 `json:"pin,omitempty"`
+	From   []byte `json:"from,omitempty"`
+	To     []byte `json:"to,omitempty"`
+	Topic  string `json:"topic,omitempty"`
+	Part   int32  `json:"part,omitempty"`
+	Offset int64  `json:"offset,omitempty"`
+}
+
+const (
+	opGet     = "get"
+	opCatchUp = "catch up"
+	opReach   = "reach"
+	opSettle  = "settle"  // commit what there is, with Fresh what was acknowledged
+	opSettled = "settled" // the last commit
+	opVersion = "version"
+	opLen     = "len"
+	opPin     = "pin"
+	opUnpin   = "unpin"
+	opPage    = "page"
+)
+
+type reply struct {
+	Elsewhere   bool       `json:"elsewhere,omitempty"` // the node has not got the task
+	Stopped     string     `json:"stopped,omitempty"`
+	Interrupted bool       `json:"interrupted,omitempty"`
+	Found       bool       `json:"found,omitempty"`
+	Value       []byte     `json:"value,omitempty"`
+	Commit      int64      `json:"commit,omitempty"`
+	Version     Version    `json:"version,omitempty"`
+	N           int        `json:"n,omitempty"`
+	Pin         uint64     `json:"pin,omitempty"`
+	Rows        []replyRow `json:"rows,omitempty"`
+	More        bool       `json:"more,omitempty"`
+	Next        []byte     `json:"next,omitempty"`
+}
+
+type replyRow struct {
+	Key   []byte `json:"key"`
+	Value []byte `json:"value"`
+}
+
+// served is a view for other nodes. The task's lock is held.
+type served struct {
+	get   func(t *task, key []byte, pin uint64) (value []byte, found bool, err error)
+	page  func(t *task, pin uint64, from, to string) (rows []replyRow, next *string, err error)
+	count func(t *task) int
+}
+
+// serves notes a view, before the graph is started.
+func (g *Graph) serves(name string, v served) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.started {
+		g.views[name] = v
+	}
+}
+
+func serve[K, V any](t *Table[K, V]) served {
+	rows := func(k *task) rowReader[V] { return k.tables[t.n].(rowReader[V]) }
+	return served{
+		func(k *task, key []byte, pin uint64) ([]byte, bool, error) {
+			v, found := rows(k).get(key)
+			if pin != 0 {
+				v, found = rows(k).getAt(key, pin)
+			}
+			if !found {
+				return nil, false, nil
+			}
+			b, err := t.value.Append(nil, v)
+			return b, true, err
+		},
+		func(k *task, pin uint64, from, to string) (list []replyRow, next *string, err error) {
+			some, next := rows(k).page(nil, pin, from, to, page)
+			for _, r := range some {
+				b, err := t.value.Append(nil, r.val)
+				if err != nil {
+					return nil, nil, err
+				}
+				list = append(list, replyRow{[]byte(r.key), b})
+			}
+			return list, next, nil
+		},
+		func(k *task) int { return rows(k).count() },
+	}
+}
+
+// holder is who has a task: this node, which gives the task, or another one.
+func (g *Graph) holder(ctx context.Context, slot int) (*task, int32, error) {
+	s := &g.slots[slot]
+	_, index := g.of(slot)
+	for {
+		s.mu.Lock()
+		t, err, changed := s.task, s.err, s.changed
+		s.mu.Unlock()
+		if t != nil || err != nil {
+			return t, 0, err
+		}
+		var other <-chan struct{}
+		if g.clustered() {
+			var node int32
+			if node, other = g.owners.of(index); node >= 0 && node != g.db.Cluster().Node() {
+				return nil, node, nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-other:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+// local is a task that this node has.
+func (g *Graph) local(ctx context.Context, slot int) (*task, error) {
+	if err := g.awaitRebuilt(ctx); err != nil {
+		return nil, err
+	}
+	t, node, err := g.holder(ctx, slot)
+	if err == nil && t == nil {
+		err = fmt.Errorf("%w: node %d", ErrOtherNode, node)
+	}
+	return t, err
+}
+
+// at has a task do something, or the node that has it. It is asked again when the task moves meanwhile.
+func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q request, there func(node int32, a *reply) error) error {
+	q.Slot = slot
+	if err := g.awaitRebuilt(ctx); err != nil {
+		return err
+	}
+	for {
+		t, node, err := g.holder(ctx, slot)
+		if err != nil {
+			return err
+		}
+		if t != nil {
+			return local(t)
+		}
+		a, err := g.ask(ctx, node, &q)
+		if err == nil {
+			return there(node, a)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, errElsewhere) && !errors.Is(err, embedlog.ErrPeerUnreachable) && !errors.Is(err, embedlog.ErrUnknownOutcome) && !errors.Is(err, embedlog.ErrNoHandler) {
+			return err
+		}
+		select {
+		case <-time.After(againPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// againPause is between two calls when it is not known yet who has a task.
+const againPause = 20 * time.Millisecond
+
+var errElsewhere = errors.New("query: the task is at another node")
+
+// ask asks a node.
+func (g *Graph) ask(ctx context.Context, node int32, q *request) (*reply, error) {
+	b, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = g.db.Peers().Call(ctx, node, g.service(), b); err != nil {
+		return nil, err
+	}
+	a := new(reply)
+	if err := json.Unmarshal(b, a); err != nil {
+		return nil, fmt.Errorf("answer of node %d: %w", node, err)
+	}
+	switch {
+	case a.Elsewhere:
+		return nil, errElsewhere
+	case a.Interrupted:
+		return nil, ErrInterrupted
+	case a.Stopped != "":
+		return nil, &StoppedError{g.name, fmt.Errorf("node %d: %s", node, a.Stopped)}
+	}
+	return a, nil
+}
+
+// answer is what other nodes get.
+func (g *Graph) answer(ctx context.Context, _ int32, b []byte) ([]byte, error) {
+	var q request
+	if err := json.Unmarshal(b, &q); err != nil {
+		return nil, fmt.Errorf("query: invalid request: %w", err)
+	}
+	a, err := g.answered(whileBuilding(ctx), &q) // who asks has waited
+	if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
+		a, err = &reply{Stopped: stopped.Err.Error()}, nil
+	} else if errors.Is(err, ErrInterrupted) {
+		a, err = &reply{Interrupted: true}, nil
+	} else if errors.Is(err, ErrOtherNode) {
+		a, err = &reply{Elsewhere: true}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(a)
+}
+
+func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
+	a := &reply{}
+	if q.Op == "" {
+		return a, nil
+	}
+	if !g.answers.Load() {
+		return nil, ErrOtherNode
+	}
+	if q.Slot < 0 || q.Slot >= len(g.slots) {
+		return nil, fmt.Errorf("query: there is no task %d", q.Slot)
+	}
+	if q.Op == opUnpin {
+		g.unpin(q.Pin)
+		return a, nil
+	}
+	var v served
+	switch q.Op {
+	case opGet, opPage, opLen:
+		var ok bool
+		if v, ok = g.views[q.View]; !ok {
+			return nil, fmt.Errorf("query: there is no view %q", q.View)
+		}
+		if s, _ := g.of(q.Slot); s != g.stageOf(q.View) {
+			return nil, fmt.Errorf("query: task %d has no view %q", q.Slot, q.View)
+		}
+	}
+	t, err := g.local(ctx, q.Slot)
+	if err != nil {
+		return nil, err
+	}
+	pin := uint64(0)
+	if q.Pin != 0 {
+		if pin, err = g.pinned(q.Pin, t); err != nil {
+			return nil, err
+		}
+	}
+	if q.Fresh {
+		if err := t.catchUp(ctx); err != nil {
+			return nil, err
+		}
+	}
+	switch q.Op {
+	case opCatchUp:
+		return a, t.catchUp(ctx)
+	case opReach:
+		return a, t.reach(ctx, place{q.Topic, q.Part}, q.Offset)
+	case opSettle:
+		a.Commit, err = t.settleCommit(ctx)
+		return a, err
+	case opPin:
+		if pin, a.Version, err = t.pinCut(ctx); err == nil {
+			a.Pin = g.lease(t, pin)
+		}
+		return a, err
+	}
+	t.clock.RLock()
+	defer t.clock.RUnlock()
+	switch q.Op {
+	case opGet:
+		a.Value, a.Found, err = v.get(t, q.Key, pin)
+	case opPage:
+		if pin == 0 {
+			return nil, ErrInterrupted
+		}
+		var next *string
+		if a.Rows, next, err = v.page(t, pin, string(q.From), string(q.To)); next != nil {
+			a.More, a.Next = true, []byte(*next)
+		}
+	case opLen:
+		a.N = v.count(t)
+	case opSettled:
+		a.Commit = t.settledAt
+	case opVersion:
+		a.Version = t.versionLocked(nil)
+	default:
+		err = fmt.Errorf("query: this version does not know the request %q", q.Op)
+	}
+	return a, err
+}
+
+// lease is a snapshot's pin for another node: it ends when nobody has used it for some time.
+type lease struct {
+	t   *task
+	pin uint64
+	end *time.Timer
+}
+
+const leaseTime = time.Minute
+
+// lease gives a pin a number.
+func (g *Graph) lease(t *task, pin uint64) uint64 {
+	g.pinMu.Lock()
+	defer g.pinMu.Unlock()
+	g.lastPin++
+	id := g.lastPin
+	g.pins[id] = &lease{t, pin, time.AfterFunc(leaseTime, func() { g.unpin(id) })}
+	return id
+}
+
+// pinned is the version of a lease.
+func (g *Graph) pinned(id uint64, t *task) (pin uint64, err error) {
+	g.pinMu.Lock()
+	defer g.pinMu.Unlock()
+	l := g.pins[id]
+	if l == nil || l.t != t {
+		return 0, ErrInterrupted
+	}
+	l.end.Reset(leaseTime)
+	return l.pin, nil
+}
+
+func (g *Graph) unpin(id uint64) {
+	g.pinMu.Lock()
+	l := g.pins[id]
+	delete(g.pins, id)
+	g.pinMu.Unlock()
+	if l != nil {
+		l.end.Stop()
+		l.t.clock.release(l.pin)
+	}
+}
+
+// unpinAll ends what other nodes have.
+func (g *Graph) unpinAll() {
+	g.pinMu.Lock()
+	list := g.pins
+	g.pins = map[uint64]*lease{}
+	g.pinMu.Unlock()
+	for _, l := range list {
+		l.end.Stop()
+	}
+}
+
+// far is a part of a snapshot that another node has.
+type far struct {
+	node int32
+	pin  uint64
+}
+
+// read asks for something of the snapshot's rows at another node.
+func (s *Snapshot) read(ctx context.Context, i int, q request) (*reply, error) {
+	q.Slot, q.Pin = i, s.far[i].pin
+	a, err := s.g.ask(ctx, s.far[i].node, &q)
+	if errors.Is(err, errElsewhere) {
+		err = ErrInterrupted
+	}
+	return a, err
+}
+
+// farPatience bounds a call of a snapshot's, which has no context.
+const farPatience = 10 * time.Second

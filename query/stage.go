@@ -1,0 +1,474 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/x/embedlog"
+)
+
+// stage is a part of a graph that runs without the log in between: the outputs that have equally many repartitions before them, and
+// what they are made of as far as those. Each has tasks of its own, one for each partition of what it reads. A graph
+// without repartitions has one stage.
+type stage struct {
+	g       *Graph
+	index   int
+	outputs []output // views and sinks, and what is written to repartition topics
+	writes  []*node  // the repartitions among the outputs
+	reads   []*node  // repartitions that it reads
+	topics  []string // topics that it reads
+	tasks   int
+	first   int  // of its slots
+	keyed   bool // there are stores: keys must be where they belong
+}
+
+// planStages divides the graph's outputs.
+func (g *Graph) planStages() error {
+	depths := map[*node]int{}
+	var reps []*node
+	most := 0
+	for _, o := range g.outputs {
+		o.n.walk(func(n *node) {
+			if _, ok := depths[n]; ok {
+				return
+			}
+			d := 0
+			for _, in := range n.inputs {
+				d = max(d, depths[in])
+			}
+			if n.rep != nil {
+				reps = append(reps, n)
+				d++
+			}
+			depths[n] = d
+			most = max(most, d)
+		})
+	}
+	for d := range most + 1 {
+		s := &stage{g: g, index: d}
+		for _, o := range g.outputs {
+			if depths[o.n] == d {
+				s.outputs = append(s.outputs, o)
+			}
+		}
+		for _, n := range reps {
+			if depths[n] == d+1 {
+				s.outputs = append(s.outputs, output{"repartition", n.rep.name, n.inputs[0], func(b *builder) { n.rep.write(b, n) }})
+				s.writes = append(s.writes, n)
+			}
+		}
+		g.stages = append(g.stages, s)
+	}
+	names := map[string]bool{}
+	for _, n := range reps {
+		if names[n.rep.name] {
+			return fmt.Errorf("two repartitions are named %s", n.rep.name)
+		}
+		names[n.rep.name] = true
+	}
+	first := 0
+	for _, s := range g.stages {
+		s.plan()
+		s.first = first
+		first += s.tasks
+		for _, o := range s.outputs {
+			if o.kind == "view" {
+				g.storeNames.stage[o.n] = s.index
+			}
+		}
+	}
+	return nil
+}
+
+// within calls f for the nodes that a stage has for an output, first those that others are made of. Repartitions that it reads are
+// among them, and what they are made of is not.
+func within(n *node, seen map[*node]bool, f func(*node)) {
+	if seen[n] {
+		return
+	}
+	seen[n] = true
+	if n.rep == nil {
+		for _, in := range n.inputs {
+			within(in, seen, f)
+		}
+	}
+	f(n)
+}
+
+// plan decides on the stage's tasks. Those before it have theirs.
+func (s *stage) plan() {
+	moved := map[*node]bool{} // rows leave under other keys than those that their partition is of
+	one := false
+	counts := map[int]bool{}
+	known, seen := map[string]bool{}, map[*node]bool{}
+	for _, o := range s.outputs {
+		within(o.n, seen, func(n *node) {
+			switch {
+			case n.rep != nil:
+				s.reads = append(s.reads, n)
+				counts[s.g.width(n)] = true
+				return
+			case n.source != nil:
+				if !known[n.label] {
+					known[n.label] = true
+					s.topics = append(s.topics, n.label)
+					counts[n.source.topic.Partitions()] = true
+					one = one || s.g.opts.OneTask
+				}
+				return
+			}
+			moved[n] = n.rekeys
+			for _, in := range n.inputs {
+				moved[n] = moved[n] || moved[in]
+			}
+			one = one || moved[n] && !n.stateless
+		})
+		one = one || moved[o.n] && o.kind != "repartition"
+	}
+	s.tasks = 1
+	for c := range counts {
+		s.tasks = c
+	}
+	if one || len(counts) != 1 || s.tasks < 1 {
+		s.tasks = 1
+	}
+}
+
+// width is how many partitions a repartition has: as many as what is written to it has at most, where nothing is said.
+func (g *Graph) width(n *node) int {
+	if n.rep.partitions > 0 {
+		return n.rep.partitions
+	}
+	most := 1
+	within(n.inputs[0], map[*node]bool{}, func(n *node) {
+		switch {
+		case n.rep != nil:
+			most = max(most, g.width(n))
+		case n.source != nil:
+			most = max(most, n.source.topic.Partitions())
+		}
+	})
+	return most
+}
+
+// stageOf is the stage of a view.
+func (g *Graph) stageOf(view string) *stage {
+	if len(g.stages) == 1 {
+		return g.stages[0]
+	}
+	for _, s := range g.stages {
+		for _, o := range s.outputs {
+			if o.kind == "view" && o.name == view {
+				return s
+			}
+		}
+	}
+	return g.stages[0]
+}
+
+// writer is the stage that writes a repartition.
+func (g *Graph) writer(rep *node) *stage {
+	for _, s := range g.stages {
+		for _, n := range s.writes {
+			if n == rep {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// of finds the stage and the number in it of a slot's task.
+func (g *Graph) of(slot int) (*stage, int) {
+	for _, s := range g.stages {
+		if slot < s.first+s.tasks {
+			return s, slot - s.first
+		}
+	}
+	panic("query: no such task")
+}
+
+// total is how many tasks the graph has.
+func (g *Graph) total() int {
+	last := g.stages[len(g.stages)-1]
+	return last.first + last.tasks
+}
+
+// slot is the task's number among all of the graph. Its progress is in a partition of its own: in one that others write to, a transaction of theirs that is
+// open would hide it, but not what the changelogs have.
+func (t *task) slot() int32 { return int32(t.stage.first + t.index) }
+
+// running waits until each of the stage's tasks has its rows.
+func (s *stage) running(ctx context.Context) ([]*task, error) {
+	if err := s.g.ready(); err != nil {
+		return nil, err
+	}
+	list := make([]*task, s.tasks)
+	for i := range list {
+		var err error
+		if list[i], err = s.g.local(ctx, s.first+i); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// turn has a task stand by until it is this node's turn, and run then.
+func (g *Graph) turn(s *slot, t *task) error {
+	if mine, _ := g.mine(t.index); !mine {
+		s.stands(t)
+		err := t.stand(g.ctx, func() (bool, <-chan struct{}) { return g.mine(t.index) })
+		s.stands(nil)
+		if err != nil {
+			return err
+		}
+	}
+	ctx, done := g.whileMine(g.ctx, t.index)
+	defer done()
+	err := t.live(ctx, func() { s.set(t, nil) })
+	if g.ctx.Err() == nil && errors.Is(context.Cause(ctx), errMoved) {
+		return errMoved
+	}
+	return err
+}
+
+func (s *slot) stands(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follows = t
+}
+
+// id tells a task from the others of its graph, in its transactional id and in the topic of progress.
+func (t *task) id() string {
+	if t.stage.index == 0 {
+		return fmt.Sprint(t.index)
+	}
+	return fmt.Sprintf("%d-%d", t.stage.index, t.index)
+}
+
+// settledNow says that the rows of a version are committed.
+func (t *task) settledNow(version uint64, commit int64) {
+	t.clock.Lock()
+	defer t.clock.Unlock()
+	t.durable, t.settledAt = version, commit
+	t.moveLocked()
+}
+
+// written is what follows a commit. The next one waits for it.
+func (t *task) written(ctx context.Context, committed map[place]int64) error {
+	if err := t.trim(ctx, committed); err != nil {
+		return err
+	}
+	return t.room(ctx)
+}
+
+// beginCut says whether a commit may begin.
+func (t *task) beginCut() bool {
+	if len(t.writers) == 0 {
+		return true
+	}
+	if t.g.closing.Load() { // it is the last one; whoever takes a snapshot gives up
+		t.g.cut.RLock()
+		return true
+	}
+	return t.g.cut.TryRLock()
+}
+
+// loseCut says that nothing is known of the last commit. The task ends.
+func (t *task) loseCut() {
+	t.clock.Lock()
+	defer t.clock.Unlock()
+	t.cutLost = true
+}
+
+func (t *task) endCut() {
+	if len(t.writers) > 0 {
+		t.g.cut.RUnlock()
+	}
+}
+
+// pinCommitLocked keeps the rows that a commit has for snapshots, instead of those of the last one.
+func (t *task) pinCommitLocked(version Version) {
+	if len(t.writers) > 0 {
+		t.cut, t.cutVersion = t.clock.replace(t.cut), version
+	}
+}
+
+// settleCommit waits until what a task has applied when it is called is committed, and returns the number of a commit that has it. A commit is due at
+// once when somebody waits for it.
+func (t *task) settleCommit(ctx context.Context) (commit int64, err error) {
+	t.clock.RLock()
+	want := t.clock.version
+	t.clock.RUnlock()
+	pause := 50 * time.Microsecond
+	for {
+		t.clock.RLock()
+		settled, commit, moved := t.durable, t.settledAt, t.moved
+		t.clock.RUnlock()
+		if settled >= want {
+			return commit, nil
+		}
+		select {
+		case t.hurry <- struct{}{}:
+		default:
+		}
+		if err := t.await(ctx, moved, &pause); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// settle has the task of a slot, here or at another node, commit what it has applied; fresh, what was acknowledged before.
+func (g *Graph) settle(ctx context.Context, slot int, fresh bool) (commit int64, err error) {
+	err = g.at(ctx, slot, func(t *task) (err error) {
+		if fresh {
+			if err := t.catchUp(ctx); err != nil {
+				return err
+			}
+		}
+		commit, err = t.settleCommit(ctx)
+		return err
+	}, request{Op: opSettle, Fresh: fresh}, func(_ int32, a *reply) error { commit = a.Commit; return nil })
+	return commit, err
+}
+
+// nothing is for answers that say no more than that they came.
+func nothing(int32, *reply) error { return nil }
+
+// await waits for a task to move, or for some time, longer each time.
+func (t *task) await(ctx context.Context, moved <-chan struct{}, pause *time.Duration) error {
+	timer := time.NewTimer(*pause)
+	defer timer.Stop()
+	select {
+	case <-moved:
+		*pause = 50 * time.Microsecond
+	case <-timer.C:
+		*pause = min(2**pause, 10*time.Millisecond)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if t.g.closing.Load() {
+		return &StoppedError{t.g.name, ErrClosed}
+	}
+	return t.g.replaced(t)
+}
+
+// follow waits until a task has what the tasks before it have committed. Settle gives the number of the commit of one of them.
+func (t *task) follow(ctx context.Context, rep *node, settle func(ctx context.Context, slot int) (int64, error)) (err error) {
+	before := t.g.writer(rep)
+	commits, errs := make([]int64, before.tasks), make(chan error, before.tasks)
+	for i := range commits {
+		go func() {
+			var err error
+			commits[i], err = settle(ctx, before.first+i)
+			errs <- err
+		}()
+	}
+	for range commits {
+		err = errors.Join(err, <-errs)
+	}
+	if err != nil {
+		return err
+	}
+	pause := 50 * time.Microsecond
+	for {
+		t.clock.RLock()
+		has, moved := t.hasLocked(rep, commits), t.moved
+		t.clock.RUnlock()
+		if has {
+			return nil
+		}
+		if err := t.await(ctx, moved, &pause); err != nil {
+			return err
+		}
+	}
+}
+
+// hasLocked says whether the task has what some commits of the tasks before it wrote.
+func (t *task) hasLocked(rep *node, commits []int64) bool {
+	for _, part := range t.reps[rep].parts {
+		for i, c := range commits {
+			if part.from[i].Commit < c {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// hold keeps the tasks that write repartitions from committing, until release is called, and waits for commits under way: what the stages behind have
+// when they have read all is one cut.
+func (g *Graph) hold() (release func()) {
+	if len(g.stages) == 1 {
+		return func() {}
+	}
+	g.cut.Lock()
+	return func() {
+		g.cut.Unlock()
+		for i := range g.slots {
+			g.slots[i].mu.Lock()
+			if t := g.slots[i].task; t != nil {
+				select {
+				case t.hurry <- struct{}{}:
+				default:
+				}
+			}
+			g.slots[i].mu.Unlock()
+		}
+	}
+}
+
+// pinCut pins the rows of a task for a snapshot, while commits are held: those of its last commit where others have been given what it committed.
+func (t *task) pinCut(ctx context.Context) (pin uint64, version Version, err error) {
+	for _, rep := range t.stage.reads {
+		err := t.follow(ctx, rep, func(ctx context.Context, slot int) (commit int64, err error) {
+			err = t.g.at(ctx, slot, func(u *task) error {
+				u.clock.RLock()
+				defer u.clock.RUnlock()
+				commit = u.settledAt
+				return nil
+			}, request{Op: opSettled}, func(_ int32, a *reply) error { commit = a.Commit; return nil })
+			return commit, err
+		})
+		if err != nil {
+			return 0, nil, err
+		}
+	}
+	t.clock.Lock()
+	defer t.clock.Unlock()
+	if len(t.stage.writes) == 0 {
+		return t.clock.pin(), t.versionLocked(nil), nil
+	}
+	if t.cutLost {
+		return 0, nil, ErrInterrupted
+	}
+	t.clock.pinAt(t.cut)
+	return t.cut, t.cutVersion, nil
+}
+
+// merged adds positions to a version: of one that is in both, the least.
+func (v Version) merged(more Version) Version {
+	for _, p := range more {
+		found := false
+		for i := range v {
+			if v[i].Topic == p.Topic && v[i].Partition == p.Partition {
+				v[i].Offset = min(v[i].Offset, p.Offset)
+				found = true
+			}
+		}
+		if !found {
+			v = append(v, p)
+		}
+	}
+	return v
+}
+
+// source is a topic that the graph reads: one of the application's, or a repartition's.
+func (g *Graph) source(name string) *embedlog.Topic {
+	if t := g.sources[name]; t != nil {
+		return t
+	}
+	return g.between[name]
+}

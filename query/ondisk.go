@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -102,7 +103,7 @@ func (s *store[V]) sized(e *entry[V], size int) {
 	if e.circled {
 		s.disk.cache.used += size - int(e.size)
 	}
-	e.size = uint32(min(size, 1<<32-1))
+	e.size = uint32(min(int64(size), math.MaxUint32))
 }
 
 // circle has an entry leave when it is not used any more.

@@ -235,7 +235,7 @@ func (t *task) adopt(found *progress) error {
 		}
 		t.positions[place{p.Topic, p.Partition}] = p.Offset
 		t.committed[place{p.Topic, p.Partition}] = p.Offset
-		if p.Times != nil {
+		if p.Times != nil && !seed.Is(seed.ViewStreamTime) {
 			t.times[place{p.Topic, p.Partition}] = p.Times
 		}
 	}

@@ -42,13 +42,13 @@ func TestTraps(t *testing.T) {
 			view: func(f *fixture) *Table[string, string] {
 				return MapTable(Sum(GroupBy(f.table(), codec.String, func(string, string) string { return "all" }), float), text)
 			}, want: "all=2"},
-		{name: "integer overflow", records: fmt.Sprintf("a=%d@1 b=1@1 | a=1@2", math.MaxInt64),
+		{name: "integer overflow", records: fmt.Sprintf("a=%d@1 b=1@1 | a=1@2", int64(math.MaxInt64)),
 			view:  func(f *fixture) *Table[string, string] { return MapTable(Sum(f.stream(), number), decimal) },
 			stops: ErrOverflow},
-		{name: "integer overflow: on the way alone is none", records: fmt.Sprintf("a=%d@1 b=%d@1 c=1@1 | b@2 | c=2@2", math.MaxInt64, -5),
+		{name: "integer overflow: on the way alone is none", records: fmt.Sprintf("a=%d@1 b=%d@1 c=1@1 | b@2 | c=2@2", int64(math.MaxInt64), -5),
 			view: func(f *fixture) *Table[string, string] {
 				return MapTable(Sum(GroupBy(f.table(), codec.String, func(k, _ string) string { return map[string]string{"c": "small"}[k] }), number), decimal)
-			}, want: fmt.Sprintf("=%d small=2", math.MaxInt64)},
+			}, want: fmt.Sprintf("=%d small=2", int64(math.MaxInt64))},
 		{name: "self-joins inside one batch", records: "a=1@1 a=2@1 b=3@1 a=4@1 b@1 c=5@1",
 			view: func(f *fixture) *Table[string, string] { return Join(f.table(), f.table(), both) }, want: "a=44 c=55"},
 		{name: "self-joins inside one batch: of one description", records: "a=1@1 a=2@1 b=3@1 a=4@1 b@1 c=5@1",

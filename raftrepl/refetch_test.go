@@ -63,6 +63,11 @@ func (c *dbCluster) well(topic string, want int) error {
 			if s.Leader == n.id && (len(s.InSync) != len(c.nodes) || len(s.Members) != len(c.nodes)) {
 				return fmt.Errorf("node %d, %s/%d: in sync %v, members %+v", n.id, topic, s.Partition, s.InSync, s.Members)
 			}
+			for _, m := range s.Members { // who is in sync has its vote a moment later
+				if s.Leader == n.id && !m.Voter {
+					return fmt.Errorf("node %d, %s/%d: node %d has no vote yet", n.id, topic, s.Partition, m.Node)
+				}
+			}
 		}
 		top, err := n.db.Engine().Topic(topic)
 		if err != nil {

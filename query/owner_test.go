@@ -334,3 +334,46 @@ func TestTakeoverChaos(t *testing.T) {
 	}
 	c.check("after all", 0, 1, 2)
 }
+
+// Whoever has written reads it, at any node, while the tasks move.
+func TestReadYourWritesWhileTasksMove(t *testing.T) {
+	c := openNodes(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var moving sync.WaitGroup
+	stop := make(chan struct{})
+	moving.Go(func() {
+		r := rand.New(rand.NewPCG(rand.Uint64(), 2))
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(r.IntN(20)) * time.Millisecond):
+				_ = c.lead(c.graph[0].progressName(), r.Int32N(5), 1+r.Int32N(3))
+			}
+		}
+	})
+	defer moving.Wait()
+	defer close(stop)
+	var sum int64
+	for i := range testcount.N(200) {
+		c.produce(7*i+3, 1) // its group is g3
+		sum += int64(7*i + 3)
+		at := i % 3
+		if got, _, err := c.group[at].Get(ctx, "g3"); err != nil || got != sum {
+			t.Fatalf("write %d: node %d gets %d, %v; want %d", i, at+1, got, err, sum)
+		}
+		s, err := c.graph[at].Snapshot(ctx)
+		if err != nil {
+			t.Fatalf("write %d: snapshot at node %d: %v", i, at+1, err)
+		}
+		got, _, err := c.group[at].In(s).Get("g3")
+		if err == nil && got != sum {
+			t.Fatalf("write %d: node %d's snapshot has %d, want %d", i, at+1, got, sum)
+		}
+		if err != nil && !errors.Is(err, ErrInterrupted) && !embedlog.IsRetriable(err) {
+			t.Fatalf("write %d: node %d's snapshot: %v", i, at+1, err)
+		}
+		s.Release()
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/x/embedlog"
@@ -405,6 +406,7 @@ func (t *task) restoreParts(p *sourcePosition) error {
 		part.from[i] = u
 	}
 	part.end = p.Offset
+	t.g.committedUpTo(t.stage, place{p.Topic, p.Partition}, p.Offset)
 	return nil
 }
 
@@ -416,41 +418,80 @@ func (t *task) trim(ctx context.Context, committed map[place]int64) error {
 	for _, r := range t.reps {
 		for partition := range r.parts {
 			at := place{r.topic, partition}
-			before, ok := t.g.trimmable(t.stage, at, committed[at])
-			if !ok || before < t.trimmed[at]+trimRecords {
+			t.g.committedUpTo(t.stage, at, committed[at])
+			if committed[at] < t.trimmed[at]+trimRecords {
 				continue
 			}
-			top := t.g.between[r.topic]
-			if _, err := top.DeleteRecords(ctx, partition, before); err != nil {
-				return fmt.Errorf("delete what was read of %s/%d: %w", r.topic, partition, err)
+			if err := t.trimPartition(ctx, at); err != nil {
+				return err
 			}
-			t.trimmed[at] = before
 		}
 	}
 	return nil
 }
 
-// trimmable is what all stages that read a repartition's partition have committed.
-func (g *Graph) trimmable(s *stage, at place, committed int64) (before int64, ok bool) {
+func (t *task) trimPartition(ctx context.Context, at place) error {
+	before, ok := t.g.trimmable(ctx, at)
+	if !ok || before < t.trimmed[at]+trimRecords {
+		return nil
+	}
+	if _, err := t.g.between[at.topic].DeleteRecords(ctx, at.partition, before); err != nil {
+		return fmt.Errorf("delete what was read of %s/%d: %w", at.topic, at.partition, err)
+	}
+	t.trimmed[at] = before
+	return nil
+}
+
+// committedUpTo notes what a stage's task has committed of a repartition's partition.
+func (g *Graph) committedUpTo(s *stage, at place, offset int64) {
 	g.trimMu.Lock()
 	defer g.trimMu.Unlock()
 	if g.trims[at] == nil {
 		g.trims[at] = map[int]int64{}
 	}
-	g.trims[at][s.index] = committed
-	before = committed
-	for _, o := range g.stages {
-		for _, n := range o.reads {
-			if g.repName(n) == at.topic {
-				c, known := g.trims[at][o.index]
-				if !known {
-					return 0, false
-				}
-				before = min(before, c)
-			}
+	g.trims[at][s.index] = offset
+}
+
+// trimPatience bounds the question what another node has committed. Without an answer there is another time.
+const trimPatience = time.Second
+
+// trimmable is what all stages that read a repartition's partition have committed, wherever their tasks are.
+func (g *Graph) trimmable(ctx context.Context, at place) (before int64, ok bool) {
+	ctx, cancel := context.WithTimeout(whileBuilding(ctx), trimPatience)
+	defer cancel()
+	before = math.MaxInt64
+	for _, s := range g.stages {
+		if !slices.ContainsFunc(s.reads, func(n *node) bool { return g.repName(n) == at.topic }) {
+			continue
+		}
+		slot := s.first
+		if s.tasks > 1 {
+			slot += int(at.partition)
+		}
+		known := false
+		err := g.at(ctx, slot, func(t *task) error {
+			var c int64
+			c, known = g.committedOf(s, at)
+			before = min(before, c)
+			return nil
+		}, request{Op: opCommitted, Topic: at.topic, Part: at.partition}, func(_ int32, a *reply) error {
+			known = a.Found
+			before = min(before, a.Commit)
+			return nil
+		})
+		if err != nil || !known {
+			return 0, false
 		}
 	}
 	return before, true
+}
+
+// committedOf is what a stage's task has committed of a repartition's partition, as far as this node knows; that is never too much.
+func (g *Graph) committedOf(s *stage, at place) (offset int64, known bool) {
+	g.trimMu.Lock()
+	defer g.trimMu.Unlock()
+	offset, known = g.trims[at][s.index]
+	return offset, known
 }
 
 // room waits until the tasks behind have committed enough of what was written to repartitions.
@@ -470,6 +511,15 @@ func (t *task) room(ctx context.Context) error {
 				pause = min(2*pause, 50*time.Millisecond)
 			case <-ctx.Done():
 				return ctx.Err()
+			}
+			if pause < 50*time.Millisecond {
+				continue
+			}
+			// The tasks behind delete what they have committed, but not when one of them could not be asked and has nothing to commit since.
+			for p := range int32(w.partitions) {
+				if err := t.trimPartition(ctx, place{w.topic, p}); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -28,16 +28,17 @@ type request struct {
 }
 
 const (
-	opGet     = "get"
-	opCatchUp = "catch up"
-	opReach   = "reach"
-	opSettle  = "settle"  // commit what there is, with Fresh what was acknowledged
-	opSettled = "settled" // the last commit
-	opVersion = "version"
-	opLen     = "len"
-	opPin     = "pin"
-	opUnpin   = "unpin"
-	opPage    = "page"
+	opGet       = "get"
+	opCatchUp   = "catch up"
+	opReach     = "reach"
+	opSettle    = "settle"  // commit what there is, with Fresh what was acknowledged
+	opSettled   = "settled" // the last commit
+	opVersion   = "version"
+	opCommitted = "committed" // of a repartition's partition
+	opLen       = "len"
+	opPin       = "pin"
+	opUnpin     = "unpin"
+	opPage      = "page"
 )
 
 type reply struct {
@@ -47,6 +48,7 @@ type reply struct {
 	Found       bool       `json:"found,omitempty"`
 	Value       []byte     `json:"value,omitempty"`
 	Commit      int64      `json:"commit,omitempty"`
+	Life        uint64     `json:"life,omitempty"` // of the task
 	Version     Version    `json:"version,omitempty"`
 	N           int        `json:"n,omitempty"`
 	Pin         uint64     `json:"pin,omitempty"`
@@ -144,7 +146,7 @@ func (g *Graph) local(ctx context.Context, slot int) (*task, error) {
 	return t, err
 }
 
-// at has a task do something, or the node that has it. It is asked again when the task moves meanwhile.
+// at has a task do something, or the node that has it. It is asked again when the task moves or begins again meanwhile.
 func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q request, there func(node int32, a *reply) error) error {
 	q.Slot = slot
 	if err := g.awaitRebuilt(ctx); err != nil {
@@ -156,16 +158,20 @@ func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q r
 			return err
 		}
 		if t != nil {
-			return local(t)
+			err = local(t)
+		} else {
+			var a *reply
+			if a, err = g.ask(ctx, node, &q); err == nil {
+				return there(node, a)
+			}
 		}
-		a, err := g.ask(ctx, node, &q)
 		if err == nil {
-			return there(node, a)
+			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !errors.Is(err, errElsewhere) && !errors.Is(err, embedlog.ErrPeerUnreachable) && !errors.Is(err, embedlog.ErrUnknownOutcome) && !errors.Is(err, embedlog.ErrNoHandler) {
+		if !again(err, t != nil, &q) {
 			return err
 		}
 		select {
@@ -174,6 +180,14 @@ func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q r
 			return ctx.Err()
 		}
 	}
+}
+
+// again says whether a task is asked another time after an error, here or of another node.
+func again(err error, here bool, q *request) bool {
+	if errors.Is(err, ErrInterrupted) {
+		return q.Op != opPin // who takes a snapshot holds commits, and begins again with all of it
+	}
+	return !here && (errors.Is(err, errElsewhere) || errors.Is(err, embedlog.ErrPeerUnreachable) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrNoHandler))
 }
 
 // againPause is between two calls when it is not known yet who has a task.
@@ -255,6 +269,7 @@ func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.Life = t.life
 	pin := uint64(0)
 	if q.Pin != 0 {
 		if pin, err = g.pinned(q.Pin, t); err != nil {
@@ -274,6 +289,9 @@ func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
 	case opSettle:
 		a.Commit, err = t.settleCommit(ctx)
 		return a, err
+	case opCommitted:
+		a.Commit, a.Found = g.committedOf(t.stage, place{q.Topic, q.Part})
+		return a, nil
 	case opPin:
 		if pin, a.Version, err = t.pinCut(ctx); err == nil {
 			a.Pin = g.lease(t, pin)

@@ -168,6 +168,14 @@ func (g *Graph) stageOf(view string) *stage {
 	return g.stages[0]
 }
 
+// slotOf is the slot of the task that has a key.
+func (s *stage) slotOf(key []byte) int {
+	if s.tasks == 1 {
+		return s.first
+	}
+	return s.first + int(embedlog.KeyPartition(key, s.tasks))
+}
+
 // writer is the stage that writes a repartition.
 func (g *Graph) writer(rep *node) *stage {
 	for _, s := range g.stages {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,8 +31,9 @@ const sentBytes = 1 << 20
 type task struct {
 	g     *Graph
 	stage *stage
-	index int   // in the stage
-	clock clock // and the lock of everything below that readers read
+	index int    // in the stage
+	life  uint64 // tells it from those before and after it
+	clock clock  // and the lock of everything below that readers read
 	// Readers, with the lock: where the sources are read up to.
 	positions map[place]int64
 	// applied are the batches whose records are in the stores; fetched those that were taken from the consumer.
@@ -161,7 +163,7 @@ func (t *task) deferTo(rank int, run func()) *deferred {
 
 // newTask makes the operators of a slot's task.
 func (g *Graph) newTask(slot int) *task {
-	t := &task{g: g, positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
+	t := &task{g: g, life: rand.Uint64(), positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
 	t.stage, t.index = g.of(slot)
 	t.reps, t.trimmed, t.hurry = map[*node]*repSource{}, map[place]int64{}, make(chan struct{}, 1)
 	t.clock.version = 1

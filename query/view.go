@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -52,12 +53,7 @@ func (v *View[K, V]) get(ctx context.Context, key K, fresh bool) (value V, found
 	if err := v.g.ready(); err != nil {
 		return value, false, fmt.Errorf("view %s: %w", v.name, err)
 	}
-	s := v.g.stageOf(v.name)
-	index := 0
-	if s.tasks > 1 {
-		index = int(embedlog.KeyPartition(placeOf(v.t.key, raw), s.tasks))
-	}
-	err = v.g.at(ctx, s.first+index, func(t *task) error {
+	err = v.g.at(ctx, v.g.stageOf(v.name).slotOf(placeOf(v.t.key, raw)), func(t *task) error {
 		if fresh {
 			if err := t.catchUp(ctx); err != nil {
 				return err
@@ -293,15 +289,26 @@ func (g *Graph) Wait(ctx context.Context, records ...embedlog.Position) error {
 
 // CatchUp waits until the views have every record that was acknowledged before the call.
 func (g *Graph) CatchUp(ctx context.Context) error {
+	_, err := g.caughtUp(ctx)
+	return err
+}
+
+// caughtUp is CatchUp. It says which lives of the tasks have caught up: one that begins again after that may be behind.
+func (g *Graph) caughtUp(ctx context.Context) (lives []uint64, err error) {
 	if err := g.ready(); err != nil {
-		return err
+		return nil, err
 	}
+	lives = make([]uint64, len(g.slots))
 	for i := range g.slots {
-		if err := g.at(ctx, i, func(t *task) error { return t.catchUp(ctx) }, request{Op: opCatchUp}, nothing); err != nil {
-			return err
+		err := g.at(ctx, i, func(t *task) error {
+			lives[i] = t.life
+			return t.catchUp(ctx)
+		}, request{Op: opCatchUp}, func(_ int32, a *reply) error { lives[i] = a.Life; return nil })
+		if err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return lives, nil
 }
 
 // Snapshot is a graph's views as they are at one version, for as long as it is held: see In. It must be released; what
@@ -312,6 +319,7 @@ type Snapshot struct {
 	far      []far
 	pins     []uint64
 	released []bool
+	lives    []uint64 // of the tasks
 	version  Version
 	past     bool // some pins are of the past
 }
@@ -319,10 +327,26 @@ type Snapshot struct {
 // Snapshot takes a snapshot of all views of the graph, with every record that was acknowledged before the call. Each task has its own
 // partitions, and all views have the same.
 func (g *Graph) Snapshot(ctx context.Context) (*Snapshot, error) {
-	if err := g.CatchUp(ctx); err != nil {
-		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+	for {
+		lives, err := g.caughtUp(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+		}
+		s, err := g.SnapshotNow(ctx)
+		switch {
+		case err == nil && slices.Equal(s.lives, lives):
+			return s, nil
+		case err == nil:
+			s.Release() // a task began again from its last commit in between
+		case !errors.Is(err, ErrInterrupted):
+			return nil, err
+		}
+		select {
+		case <-time.After(againPause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("snapshot of %s: %w", g.name, ctx.Err())
+		}
 	}
-	return g.SnapshotNow(ctx)
 }
 
 // SnapshotNow is Snapshot of what there is now.
@@ -331,16 +355,17 @@ func (g *Graph) SnapshotNow(ctx context.Context) (*Snapshot, error) {
 		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
 	}
 	n := len(g.slots)
-	s := &Snapshot{g: g, tasks: make([]*task, n), far: make([]far, n), pins: make([]uint64, n), released: make([]bool, n)}
+	s := &Snapshot{g: g, tasks: make([]*task, n), far: make([]far, n), pins: make([]uint64, n), lives: make([]uint64, n), released: make([]bool, n)}
 	release := g.hold()
 	defer release()
 	for i := range g.slots {
 		var v Version
 		err := g.at(ctx, i, func(t *task) (err error) {
-			s.tasks[i] = t
+			s.tasks[i], s.lives[i] = t, t.life
 			s.pins[i], v, err = t.pinCut(ctx)
 			return err
 		}, request{Op: opPin}, func(node int32, a *reply) error {
+			s.tasks[i], s.lives[i] = nil, a.Life
 			s.far[i], v = far{node, a.Pin}, a.Version
 			return nil
 		})
@@ -410,31 +435,25 @@ func (r *SnapshotRows[K, V]) Get(key K) (value V, found bool, err error) {
 		return value, false, err
 	}
 	stage := r.v.g.stageOf(r.v.name)
-	for i, t := range r.s.tasks {
-		if i < stage.first || i >= stage.first+stage.tasks {
-			continue
+	i := stage.slotOf(placeOf(r.v.t.key, raw))
+	t := r.s.tasks[i]
+	if t == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), farPatience)
+		a, err := r.s.read(ctx, i, request{Op: opGet, View: r.v.name, Key: raw})
+		if cancel(); err == nil && a.Found {
+			value, err = r.v.t.value.Decode(a.Value)
 		}
-		if t == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), farPatience)
-			a, err := r.s.read(ctx, i, request{Op: opGet, View: r.v.name, Key: raw})
-			if cancel(); err == nil && a.Found {
-				value, err = r.v.t.value.Decode(a.Value)
-			}
-			if err != nil || a.Found {
-				return value, err == nil, err
-			}
-			continue
-		}
-		rows := t.tables[r.v.t.n].(rowReader[V])
-		t.clock.RLock()
-		value, found = rows.getAt(raw, r.s.pins[i])
-		t.clock.RUnlock()
-		if err := t.readErr(); err != nil {
+		if err != nil {
 			return value, false, fmt.Errorf("view %s: %w", r.v.name, err)
 		}
-		if found {
-			break
-		}
+		return value, a.Found, nil
+	}
+	rows := t.tables[r.v.t.n].(rowReader[V])
+	t.clock.RLock()
+	value, found = rows.getAt(raw, r.s.pins[i])
+	t.clock.RUnlock()
+	if err := t.readErr(); err != nil {
+		return value, false, fmt.Errorf("view %s: %w", r.v.name, err)
 	}
 	return value, found, nil
 }

@@ -454,6 +454,20 @@ func (l *Log) Propose(ctx context.Context, epoch int32, base int64, batches [][]
 	return proposal{g, g.last()}, nil
 }
 
+// ProposeCommand is partition.Commander's.
+func (l *Log) ProposeCommand(ctx context.Context, epoch int32, command []byte) (partition.Proposal, error) {
+	g := l.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !l.leads() || epoch != g.epoch {
+		return nil, l.notLeader()
+	}
+	if err := g.append([]partition.Entry{{Kind: log.KindCommand, Data: slices.Clone(command)}}); err != nil {
+		return nil, err
+	}
+	return proposal{g, g.last()}, nil
+}
+
 type proposal struct {
 	g     *group
 	index uint64

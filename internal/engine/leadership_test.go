@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/x/embedlog/internal/clustertest"
 	. "github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
 )
@@ -123,6 +125,27 @@ func TestTopicWaitsForNodes(t *testing.T) {
 		if err != nil || len(top.Replicas(0)) != 2 || time.Since(began) < 3*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
+	})
+}
+
+// A topic that is created as soon as a node of a new cluster is open waits for those that begin with it, on whichever node: it gets as many replicas as later ones.
+func TestTopicOfNewCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &peers{t: t, net: clustertest.New(1, 2, 3), files: map[int32]vfs.FS{}, open: map[int32]*Engine{}, nodes: map[int32]*clustertest.Node{}, preferred: -1}
+		t.Cleanup(p.stopAll)
+		var creating sync.WaitGroup
+		for id := int32(1); id <= 3; id++ {
+			p.files[id] = vfs.NewMem()
+			p.start(id)
+			e := p.open[id]
+			creating.Go(func() {
+				top, err := e.CreateTopic(ctx, TopicSpec{Name: fmt.Sprint("orders-", id)})
+				if err != nil || len(top.Replicas(0)) != 3 {
+					t.Errorf("at node %d: %v", id, err)
+				}
+			})
+		}
+		creating.Wait()
 	})
 }
 

@@ -124,7 +124,7 @@ func (e *Engine) creation(t *Topic, spec TopicSpec) (c *command, err error) {
 const nodesPatience = 10 * time.Second
 
 // beginCreation is beginChange and creation. Where nodes are too few that can have replicas, and some are known that were
-// not there yet, it waits for those: a cluster begins with nodes that come one after the other.
+// not there yet, it waits for those: a cluster begins with nodes that come one after the other, and none of them is known at first.
 func (e *Engine) beginCreation(ctx context.Context, t *Topic, spec TopicSpec) (*command, error) {
 	deadline := time.Now().Add(nodesPatience)
 	var why error // it waits
@@ -135,13 +135,18 @@ func (e *Engine) beginCreation(ctx context.Context, t *Topic, spec TopicSpec) (*
 			}
 			return nil, err
 		}
+		begun := e.cluster == nil
+		e.meta.view(func(m *metadata) { begun = begun || m.begun() })
 		c, err := e.creation(t, spec)
 		if err == nil {
 			return c, nil
 		}
 		e.endChange()
 		var few *ReplicationFactorError
-		if !errors.As(err, &few) || few.Expected < few.Factor || few.Factor < 1 || !time.Now().Before(deadline) {
+		if !errors.As(err, &few) || few.Factor < 1 || !time.Now().Before(deadline) {
+			return nil, err
+		}
+		if begun && few.Expected < few.Factor {
 			return nil, err
 		}
 		why = err

@@ -87,8 +87,8 @@ type Graph struct {
 	muted      map[string]bool   // sinks that they had
 	lastPin    uint64
 	views      map[string]served
-	weak       bool         // a source may lose records in a power cut
-	cut        sync.RWMutex // held by commits that others are given; a snapshot holds it alone
+	weak       bool // a source may lose records in a power cut
+	gate       *gate
 	trimMu     sync.Mutex
 	trims      map[place]map[int]int64 // of repartitions' partitions: what their stages have committed
 	definition string
@@ -142,8 +142,8 @@ func (s *slot) set(t *task, err error) {
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
 	g := &Graph{
 		db: db, name: name, chunk: chunk, names: map[string]bool{}, views: map[string]served{}, offers: map[string]offeredView{}, retained: map[*node]bool{},
-		checkpointAfter: checkpointAfter,
-		storeNames:      &storeNames{byNode: map[*node]string{}, stage: map[*node]int{}, made: map[stageNode]string{}, used: map[string]int{}},
+		checkpointAfter: checkpointAfter, gate: newGate(),
+		storeNames: &storeNames{byNode: map[*node]string{}, stage: map[*node]int{}, made: map[stageNode]string{}, used: map[string]int{}},
 	}
 	if o != nil {
 		g.opts = *o

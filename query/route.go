@@ -31,8 +31,7 @@ const (
 	opGet       = "get"
 	opCatchUp   = "catch up"
 	opReach     = "reach"
-	opSettle    = "settle"  // commit what there is, with Fresh what was acknowledged
-	opSettled   = "settled" // the last commit
+	opSettle    = "settle" // commit what there is, with Fresh what was acknowledged
 	opVersion   = "version"
 	opCommitted = "committed" // of a repartition's partition
 	opLen       = "len"
@@ -185,7 +184,7 @@ func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q r
 // again says whether a task is asked another time after an error, here or of another node.
 func again(err error, here bool, q *request) bool {
 	if errors.Is(err, ErrInterrupted) {
-		return q.Op != opPin // who takes a snapshot holds commits, and begins again with all of it
+		return q.Op != opPin // who takes a snapshot begins again with all of it
 	}
 	return !here && (errors.Is(err, errElsewhere) || errors.Is(err, embedlog.ErrPeerUnreachable) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrNoHandler))
 }
@@ -293,10 +292,9 @@ func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
 		a.Commit, a.Found = g.committedOf(t.stage, place{q.Topic, q.Part})
 		return a, nil
 	case opPin:
-		if pin, a.Version, err = t.pinCut(ctx); err == nil {
-			a.Pin = g.lease(t, pin)
-		}
-		return a, err
+		pin, a.Version = t.pin()
+		a.Pin = g.lease(t, pin)
+		return a, nil
 	}
 	t.clock.RLock()
 	defer t.clock.RUnlock()
@@ -313,8 +311,6 @@ func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
 		}
 	case opLen:
 		a.N = v.count(t)
-	case opSettled:
-		a.Commit = t.settledAt
 	case opVersion:
 		a.Version = t.versionLocked(nil)
 	default:

@@ -272,45 +272,13 @@ func (t *task) written(ctx context.Context, committed map[place]int64) error {
 	return t.room(ctx)
 }
 
-// beginCut says whether a commit may begin.
-func (t *task) beginCut() bool {
-	if len(t.writers) == 0 {
-		return true
-	}
-	if t.g.closing.Load() { // it is the last one; whoever takes a snapshot gives up
-		t.g.cut.RLock()
-		return true
-	}
-	return t.g.cut.TryRLock()
-}
-
-// loseCut says that nothing is known of the last commit. The task ends.
-func (t *task) loseCut() {
-	t.clock.Lock()
-	defer t.clock.Unlock()
-	t.cutLost = true
-}
-
-func (t *task) endCut() {
-	if len(t.writers) > 0 {
-		t.g.cut.RUnlock()
-	}
-}
-
-// pinCommitLocked keeps the rows that a commit has for snapshots, instead of those of the last one.
-func (t *task) pinCommitLocked(version Version) {
-	if len(t.writers) > 0 {
-		t.cut, t.cutVersion = t.clock.replace(t.cut), version
-	}
-}
-
 // settleCommit waits until what a task has applied when it is called is committed, and returns the number of a commit that has it. A commit is due at
 // once when somebody waits for it.
 func (t *task) settleCommit(ctx context.Context) (commit int64, err error) {
 	t.clock.RLock()
 	want := t.clock.version
 	t.clock.RUnlock()
-	pause := 50 * time.Microsecond
+	pause := firstWait
 	for {
 		t.clock.RLock()
 		settled, commit, moved := t.durable, t.settledAt, t.moved
@@ -345,13 +313,16 @@ func (g *Graph) settle(ctx context.Context, slot int, fresh bool) (commit int64,
 // nothing is for answers that say no more than that they came.
 func nothing(int32, *reply) error { return nil }
 
+// firstWait is how long await waits at first.
+const firstWait = 50 * time.Microsecond
+
 // await waits for a task to move, or for some time, longer each time.
 func (t *task) await(ctx context.Context, moved <-chan struct{}, pause *time.Duration) error {
 	timer := time.NewTimer(*pause)
 	defer timer.Stop()
 	select {
 	case <-moved:
-		*pause = 50 * time.Microsecond
+		*pause = firstWait
 	case <-timer.C:
 		*pause = min(2**pause, 10*time.Millisecond)
 	case <-ctx.Done():
@@ -380,7 +351,7 @@ func (t *task) follow(ctx context.Context, rep *node, settle func(ctx context.Co
 	if err != nil {
 		return err
 	}
-	pause := 50 * time.Microsecond
+	pause := firstWait
 	for {
 		t.clock.RLock()
 		has, moved := t.hasLocked(rep, commits), t.moved
@@ -406,54 +377,11 @@ func (t *task) hasLocked(rep *node, commits []int64) bool {
 	return true
 }
 
-// hold keeps the tasks that write repartitions from committing, until release is called, and waits for commits under way: what the stages behind have
-// when they have read all is one cut.
-func (g *Graph) hold() (release func()) {
-	if len(g.stages) == 1 {
-		return func() {}
-	}
-	g.cut.Lock()
-	return func() {
-		g.cut.Unlock()
-		for i := range g.slots {
-			g.slots[i].mu.Lock()
-			if t := g.slots[i].task; t != nil {
-				select {
-				case t.hurry <- struct{}{}:
-				default:
-				}
-			}
-			g.slots[i].mu.Unlock()
-		}
-	}
-}
-
-// pinCut pins the rows of a task for a snapshot, while commits are held: those of its last commit where others have been given what it committed.
-func (t *task) pinCut(ctx context.Context) (pin uint64, version Version, err error) {
-	for _, rep := range t.stage.reads {
-		err := t.follow(ctx, rep, func(ctx context.Context, slot int) (commit int64, err error) {
-			err = t.g.at(ctx, slot, func(u *task) error {
-				u.clock.RLock()
-				defer u.clock.RUnlock()
-				commit = u.settledAt
-				return nil
-			}, request{Op: opSettled}, func(_ int32, a *reply) error { commit = a.Commit; return nil })
-			return commit, err
-		})
-		if err != nil {
-			return 0, nil, err
-		}
-	}
+// pin pins the rows of now for a snapshot.
+func (t *task) pin() (pin uint64, version Version) {
 	t.clock.Lock()
 	defer t.clock.Unlock()
-	if len(t.stage.writes) == 0 {
-		return t.clock.pin(), t.versionLocked(nil), nil
-	}
-	if t.cutLost {
-		return 0, nil, ErrInterrupted
-	}
-	t.clock.pinAt(t.cut)
-	return t.cut, t.cutVersion, nil
+	return t.clock.pin(), t.versionLocked(nil)
 }
 
 // merged adds positions to a version: of one that is in both, the least.

@@ -89,26 +89,6 @@ func (c *clock) pin() uint64 {
 	return c.version
 }
 
-// pinAt keeps the rows of a version that is pinned already for another reader. The lock is held, for writing.
-func (c *clock) pinAt(version uint64) {
-	i, _ := slices.BinarySearch(c.pins, version)
-	c.pins = slices.Insert(c.pins, i, version)
-}
-
-// replace ends a pin and pins the rows of now. The lock is held, for writing.
-func (c *clock) replace(version uint64) uint64 {
-	if i := slices.Index(c.pins, version); i >= 0 {
-		c.pins = slices.Delete(c.pins, i, i+1)
-	}
-	for more := true; more && len(c.pins) == 0; {
-		more = false
-		for _, f := range c.unpin {
-			more = f() || more
-		}
-	}
-	return c.pin()
-}
-
 // release ends a pin. It returns for how long it held the lock at once, at most.
 func (c *clock) release(version uint64) (stop time.Duration) {
 	c.Lock()

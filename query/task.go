@@ -38,15 +38,15 @@ type task struct {
 	positions map[place]int64
 	// applied are the batches whose records are in the stores; fetched those that were taken from the consumer.
 	applied, fetched atomic.Int64
+	aside            []*embedlog.Batch // that wait until a snapshot is taken; waiting is how many, opened says that they may be taken
+	waiting          atomic.Int64
+	opened           <-chan struct{}
 	moved            chan struct{} // closed and made anew when positions have moved; under the lock
 	noKey            atomic.Int64  // records that cannot be grouped, because they have no key
 	late             atomic.Int64  // rows that came when their windows were over
-	// Readers, with the lock: the version whose rows are committed, and the commit's number. Where others are given what is
-	// committed, cut pins these rows, and cutVersion is what they are of.
-	durable, cut uint64
-	settledAt    int64
-	cutVersion   Version
-	cutLost      bool // it is not known whether it was committed
+	// Readers, with the lock: the version whose rows are committed, and the commit's number.
+	durable   uint64
+	settledAt int64
 
 	tables   map[*node]any
 	indexes  map[any]any // *Index to the store of its places
@@ -246,9 +246,6 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 			}
 		}
 	}()
-	t.clock.Lock()
-	t.pinCommitLocked(t.versionLocked(nil))
-	t.clock.Unlock()
 	ready()
 	return t.loop(ctx, batches)
 }
@@ -287,15 +284,11 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 		var err error
 		select {
 		case f := <-batches:
-			if f.err != nil {
-				err = f.err
-			} else {
-				err = t.take(ctx, f.batch)
+			if err = f.err; err == nil {
+				err = t.takeNext(ctx, f.batch)
 			}
-			if err == nil { // or who waits for it would believe that it is there
-				t.applied.Add(1)
-				t.publish()
-			}
+		case <-t.opened:
+			err = t.takeAside(ctx)
 		case e := <-t.committing:
 			if err = t.settled(e); err == nil && t.again {
 				t.again = false
@@ -584,15 +577,6 @@ func (t *task) commit() error {
 		}
 		return nil
 	}
-	if !t.beginCut() {
-		return nil // a snapshot is being taken: it says when that is over
-	}
-	began := false
-	defer func() {
-		if !began {
-			t.endCut()
-		}
-	}()
 	keyed := append(t.out, t.dead...)
 	var rows []embedlog.Record
 	for _, s := range t.stores {
@@ -634,7 +618,6 @@ func (t *task) commit() error {
 		s.committed()
 	}
 	c := t.saver.begin(string(text), rows[:changed])
-	t.pinCommitLocked(version)
 	t.clock.Unlock()
 	t.wall.changed = false
 	t.sent, t.sentBytes, t.marked = nil, 0, false
@@ -647,16 +630,11 @@ func (t *task) commit() error {
 		t.committed[at] = pos
 	}
 	done, committed, now, seq := make(chan error, 1), maps.Clone(t.committed), t.clock.version, t.seq
-	t.committing, began = done, true
+	t.committing = done
 	go func() {
 		err := t.saver.committed(c, t.write(t.writing, rows, keyed, dead, c))
 		if err == nil {
 			t.settledNow(now, seq)
-		} else {
-			t.loseCut()
-		}
-		t.endCut()
-		if err == nil {
 			err = t.written(t.writing, committed)
 		}
 		done <- err

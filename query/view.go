@@ -326,20 +326,28 @@ type Snapshot struct {
 
 // Snapshot takes a snapshot of all views of the graph, with every record that was acknowledged before the call. Each task has its own
 // partitions, and all views have the same.
-func (g *Graph) Snapshot(ctx context.Context) (*Snapshot, error) {
+func (g *Graph) Snapshot(ctx context.Context) (*Snapshot, error) { return g.snapshot(ctx, g.caughtUp) }
+
+// SnapshotNow is Snapshot of what there is now.
+func (g *Graph) SnapshotNow(ctx context.Context) (*Snapshot, error) {
+	return g.snapshot(ctx, func(context.Context) ([]uint64, error) { return nil, g.ready() })
+}
+
+// snapshot takes one of what there is behind before, which says which lives of the tasks it has to be of, or nothing. It begins again when a task does.
+func (g *Graph) snapshot(ctx context.Context, before func(context.Context) (lives []uint64, err error)) (*Snapshot, error) {
 	for {
-		lives, err := g.caughtUp(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+		lives, err := before(ctx)
+		var s *Snapshot
+		if err == nil {
+			s, err = g.pinAll(ctx)
 		}
-		s, err := g.SnapshotNow(ctx)
 		switch {
-		case err == nil && slices.Equal(s.lives, lives):
+		case err == nil && (lives == nil || slices.Equal(s.lives, lives)):
 			return s, nil
 		case err == nil:
 			s.Release() // a task began again from its last commit in between
 		case !errors.Is(err, ErrInterrupted):
-			return nil, err
+			return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
 		}
 		select {
 		case <-time.After(againPause):
@@ -349,21 +357,23 @@ func (g *Graph) Snapshot(ctx context.Context) (*Snapshot, error) {
 	}
 }
 
-// SnapshotNow is Snapshot of what there is now.
-func (g *Graph) SnapshotNow(ctx context.Context) (*Snapshot, error) {
-	if err := g.ready(); err != nil {
-		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
-	}
+func (g *Graph) pinAll(ctx context.Context) (*Snapshot, error) {
 	n := len(g.slots)
 	s := &Snapshot{g: g, tasks: make([]*task, n), far: make([]far, n), pins: make([]uint64, n), lives: make([]uint64, n), released: make([]bool, n)}
-	release := g.hold()
+	cut, release, err := g.cut(ctx)
+	if err != nil {
+		return nil, err
+	}
 	defer release()
 	for i := range g.slots {
 		var v Version
-		err := g.at(ctx, i, func(t *task) (err error) {
+		err := g.at(ctx, i, func(t *task) error {
+			if cut != nil && cut[i] != t {
+				return ErrInterrupted
+			}
 			s.tasks[i], s.lives[i] = t, t.life
-			s.pins[i], v, err = t.pinCut(ctx)
-			return err
+			s.pins[i], v = t.pin()
+			return nil
 		}, request{Op: opPin}, func(node int32, a *reply) error {
 			s.tasks[i], s.lives[i] = nil, a.Life
 			s.far[i], v = far{node, a.Pin}, a.Version
@@ -374,7 +384,7 @@ func (g *Graph) SnapshotNow(ctx context.Context) (*Snapshot, error) {
 				s.released[i] = true
 			}
 			s.Release()
-			return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+			return nil, err
 		}
 		s.version = s.version.merged(v)
 	}

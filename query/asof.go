@@ -24,7 +24,7 @@ const defaultVersions = 1000
 
 // Retain has a view keep its past, in memory, for Graph.SnapshotAt, and returns the view. It is called before Start. All views of a graph
 // that have a past have the same retention. After a restart the past begins anew. With
-// Options.Store it is an error of Start.
+// Options.Store Start fails with ErrRetainOnDisk.
 func (v *View[K, V]) Retain(r Retention) *View[K, V] {
 	v.g.retain(v.t.n, v.name, r)
 	return v
@@ -150,6 +150,9 @@ func (s *store[V]) trim(oldest uint64) {
 		}
 	}
 }
+
+// ErrRetainOnDisk says that a view was to keep its past in a graph with Options.Store: a past is in memory, and so are the rows that have one.
+var ErrRetainOnDisk = errors.New("query: a view that keeps its past has its rows in memory: Options.Store is for graphs without")
 
 // ErrNotRetained is matched by *NotRetainedError.
 var ErrNotRetained = errors.New("query: the version is not kept")

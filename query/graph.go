@@ -325,7 +325,7 @@ func (g *Graph) check() error {
 		bad = append(bad, errors.New("it has neither views nor sinks"))
 	}
 	if len(g.retained) > 0 && g.opts.Store != nil {
-		bad = append(bad, errors.New("a view that keeps its past has its rows in memory: Options.Store is for graphs without"))
+		bad = append(bad, ErrRetainOnDisk)
 	}
 	if g.retainErr != nil {
 		bad = append(bad, g.retainErr)
@@ -501,6 +501,9 @@ const (
 func (g *Graph) passes(err error) bool {
 	if g.clustered() && (errors.Is(err, errMoved) || errors.Is(err, embedlog.ErrFenced) || errors.Is(err, embedlog.ErrTransactorEnded) || errors.Is(err, embedlog.ErrPeerUnreachable)) {
 		return true // another node has it, or will find out that it has not
+	}
+	if !g.clustered() && errors.Is(err, embedlog.ErrStorageFailed) {
+		return false // until the database is opened again: what could be tried would wait for ever
 	}
 	return embedlog.IsRetriable(err) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrTxnAborted)
 }

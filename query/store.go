@@ -79,6 +79,7 @@ type clock struct {
 	pins    []uint64 // of snapshots, ascending; one each
 	writing bool     // the task has the lock, and changes rows
 	broken  atomic.Pointer[error]
+	breaks  chan struct{} // has one when broken is set
 	// unpin of the stores drops some of what was kept, when no snapshot is left; more says that there is more of it.
 	unpin []func() (more bool)
 }
@@ -114,8 +115,15 @@ func (c *clock) wants(from uint64) bool {
 	return len(c.pins) > 0 && c.pins[len(c.pins)-1] >= from && from < c.version
 }
 
-// fail notes that rows could not be read. What was read is not to be believed.
-func (c *clock) fail(err error) { c.broken.CompareAndSwap(nil, &err) }
+// fail notes that rows could not be read. What was read is not to be believed, and the task ends.
+func (c *clock) fail(err error) {
+	if c.broken.CompareAndSwap(nil, &err) {
+		select {
+		case c.breaks <- struct{}{}:
+		default: // nobody listens
+		}
+	}
+}
 
 // err is why rows cannot be read.
 func (c *clock) err() error {

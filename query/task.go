@@ -166,7 +166,7 @@ func (g *Graph) newTask(slot int) *task {
 	t := &task{g: g, life: rand.Uint64(), positions: map[place]int64{}, committed: map[place]int64{}, moved: make(chan struct{}), times: map[place]*streamTime{}, tables: map[*node]any{}, indexes: map[any]any{}}
 	t.stage, t.index = g.of(slot)
 	t.reps, t.trimmed, t.hurry = map[*node]*repSource{}, map[place]int64{}, make(chan struct{}, 1)
-	t.clock.version = 1
+	t.clock.version, t.clock.breaks = 1, make(chan struct{}, 1)
 	g.keepPast(t)
 	b := &builder{task: t, stage: t.stage, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
 	for _, o := range t.stage.outputs {
@@ -300,6 +300,8 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 			}
 		case <-t.wall.wake():
 			err = t.strike()
+		case <-t.clock.breaks: // a reader has found out
+			err = t.clock.err()
 		case <-timer.C:
 			armed = false
 			if t.committing != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,9 +38,6 @@ type Stores struct {
 
 var _ query.Stores = (*Stores)(nil)
 
-// ErrNoDirectory says that the database is in no directory, and Options.Dir names none.
-var ErrNoDirectory = errors.New("disk: no directory for the rows of views: Options.Dir names none, and the database is in memory")
-
 // New makes stores. It does not touch the disk.
 func New(o *Options) *Stores {
 	s := &Stores{fs: vfs.Default}
@@ -55,7 +53,7 @@ func New(o *Options) *Stores {
 	return s
 }
 
-// OpenStore opens a store. Graphs call it.
+// OpenStore opens a store. Graphs call it. An error is ErrNoDirectory or a *StoreError.
 func (s *Stores) OpenStore(dir, name string) (query.RowStore, error) {
 	if s.o.Dir != "" {
 		dir = s.o.Dir
@@ -64,25 +62,31 @@ func (s *Stores) OpenStore(dir, name string) (query.RowStore, error) {
 		return nil, ErrNoDirectory
 	}
 	r := &rows{stores: s, dir: filepath.Join(dir, name)}
-	if err := r.open(); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", r.dir, err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.openLocked(); err != nil {
+		return nil, fmt.Errorf("open: %w", typed(r.dir, err))
 	}
 	return r, nil
 }
 
 // rows is a store.
+//
+//	open ── something fails ──> failed: pebble is closed beside, calls say why ──> closed: removed, or kept where only room was missing
 type rows struct {
 	stores *Stores
 	dir    string
-	failed atomic.Pointer[error] // for good: it is removed when it is closed
-	since  atomic.Int64          // bytes applied since room looked
+	failed atomic.Pointer[StoreError] // until Clear
+	since  atomic.Int64               // bytes applied since room looked
 
-	mu sync.RWMutex // held for reading by all that uses db
-	db *pebble.DB   // nil: closed
+	mu     sync.RWMutex  // held for reading by all that uses db
+	db     *pebble.DB    // nil: closed, or failed
+	broke  chan struct{} // closed when it has failed
+	closed bool
 }
 
-// open opens the files. What cannot be opened is removed: it is a copy.
-func (r *rows) open() error {
+// openLocked opens the files. What cannot be opened is removed: it is a copy. But where there is only no room it stays.
+func (r *rows) openLocked() error {
 	fs := r.stores.fs
 	if err := fs.MkdirAll(r.dir, 0o755); err != nil {
 		return err
@@ -92,39 +96,55 @@ func (r *rows) open() error {
 	if err != nil {
 		return err
 	}
-	if _, err := fs.Stat(fs.PathJoin(r.dir, removing)); err == nil {
-		err = errors.Join(lock.Close(), fs.RemoveAll(r.dir), fs.MkdirAll(r.dir, 0o755))
-		if err == nil {
-			lock, err = pebble.LockDirectory(r.dir, fs)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	r.db, err = r.openLocked(lock)
-	if err != nil {
+	empty := func() error {
 		if err := errors.Join(lock.Close(), fs.RemoveAll(r.dir), fs.MkdirAll(r.dir, 0o755)); err != nil {
 			return err
 		}
-		if lock, err = pebble.LockDirectory(r.dir, fs); err != nil {
+		lock, err = pebble.LockDirectory(r.dir, fs)
+		return err
+	}
+	if _, err := fs.Stat(fs.PathJoin(r.dir, removing)); err == nil {
+		if err := empty(); err != nil {
 			return err
 		}
-		r.failed.Store(nil)
-		r.db, err = r.openLocked(lock)
 	}
-	return errors.Join(err, lock.Close()) // pebble holds it as well
+	if err = r.openFiles(lock); err != nil && !errors.Is(err, embedlog.ErrNoSpace) {
+		if err := empty(); err != nil {
+			return err
+		}
+		err = r.openFiles(lock)
+	}
+	if err := errors.Join(err, lock.Close()); err != nil { // pebble holds it as well
+		return typed(r.dir, err)
+	}
+	return nil
 }
 
-func (r *rows) openLocked(lock *pebble.Lock) (db *pebble.DB, err error) {
+// openFiles sets db.
+func (r *rows) openFiles(lock *pebble.Lock) (err error) {
+	r.failed.Store(nil)
+	r.broke = make(chan struct{})
 	defer func() { // some damage it does not expect
 		if p := recover(); p != nil {
-			err = fmt.Errorf("pebble panicked: %v", p)
+			err = typed(r.dir, fmt.Errorf("%w: %v", errPanic, p))
 		}
 	}()
+	// Logs have nothing, because none is written. But pebble would flush what it finds in them, and where that fails it tries for ever, in Open.
+	names, err := r.stores.fs.List(r.dir)
+	if err != nil {
+		return typed(r.dir, err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".log") {
+			if err := r.stores.fs.Remove(r.stores.fs.PathJoin(r.dir, name)); err != nil {
+				return typed(r.dir, err)
+			}
+		}
+	}
 	cache := pebble.NewCache(r.stores.o.CacheBytes)
 	defer cache.Unref()
 	o := &pebble.Options{
-		FS: r.stores.fs, Lock: lock, Cache: cache,
+		FS: &gate{FS: r.stores.fs, shut: r.err, fail: r.fail}, Lock: lock, Cache: cache,
 		DisableWAL: true, MemTableSize: uint64(r.stores.o.WriteBytes),
 		MemTableStopWritesThreshold: 1 << 16, L0StopWritesThreshold: 1 << 16, // see room
 		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256,
@@ -132,17 +152,81 @@ func (r *rows) openLocked(lock *pebble.Lock) (db *pebble.DB, err error) {
 		Logger:                     logger{r},
 		EventListener:              &pebble.EventListener{BackgroundError: r.fail, DataCorruption: func(i pebble.DataCorruptionInfo) { r.fail(i.Details) }},
 	}
+	// The default has a goroutine that pebble leaves behind when it cannot be opened. Without it compactions are looked for when a flush or a
+	// compaction has ended, which is enough.
+	o.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	for i := range o.Levels {
+		o.Levels[i].IndexBlockSize = 256 << 10 // one level of them: a get reads a block less
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	return pebble.Open(r.dir, o)
+	db, err := pebble.Open(r.dir, o)
+	if err == nil {
+		if err = r.err(); err != nil {
+			db.Close()
+		}
+	}
+	if err != nil {
+		if first := r.err(); first != nil { // what went wrong with the files says more
+			err = first
+		}
+		return typed(r.dir, err)
+	}
+	r.db = db
+	return nil
 }
 
 // removing is the name of a file that says that the store is not to be used.
 const removing = "remove"
 
-// fail has the store do nothing any more. It is removed when it is closed.
-func (r *rows) fail(err error) { r.failed.CompareAndSwap(nil, &err) }
+// err is why the store has failed.
+func (r *rows) err() error {
+	if e := r.failed.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// fail has the store do nothing any more. Whoever calls it may hold locks of pebble's, which would try again without a pause: it is
+// closed beside.
+func (r *rows) fail(err error) {
+	e := typed(r.dir, err)
+	if !r.failed.CompareAndSwap(nil, e) {
+		return
+	}
+	close(r.broke)
+	go func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.failed.Load() == e {
+			r.endLocked()
+		}
+	}()
+}
+
+// endLocked closes the files of a store that has failed.
+func (r *rows) endLocked() {
+	if r.db == nil {
+		return
+	}
+	db, fs := r.db, r.stores.fs
+	r.db = nil
+	if errors.Is(r.err(), embedlog.ErrNoSpace) {
+		closeFailed(db) // they are as they were when there was no more room
+		return
+	}
+	// What it says of its files may be wrong: nobody is to open it again, also when it cannot be removed now.
+	if f, err := fs.Create(fs.PathJoin(r.dir, removing), vfs.WriteCategoryUnspecified); err == nil {
+		f.Close()
+	}
+	closeFailed(db)
+	fs.RemoveAll(r.dir)
+}
+
+// closeFailed ends what still runs of it.
+func closeFailed(db *pebble.DB) {
+	defer func() { _ = recover() }() // it may be in any state
+	db.Close()
+}
 
 // logger hears what pebble cannot go on with. It goes on all the same: nothing of it is believed or kept.
 type logger struct{ r *rows }
@@ -154,28 +238,33 @@ func (logger) Eventf(context.Context, string, ...any) {}
 func (logger) IsTracingEnabled(context.Context) bool  { return false }
 
 // use calls f while the store is open.
-func (r *rows) use(f func(db *pebble.DB) error) error {
+func (r *rows) use(f func(db *pebble.DB) error) (err error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if r.db == nil {
+	if r.closed {
 		return embedlog.ErrClosed
 	}
-	if err := r.failed.Load(); err != nil {
-		return *err
+	if err := r.err(); err != nil {
+		return err
 	}
-	err := f(r.db)
-	if failed := r.failed.Load(); failed != nil { // then what f has read may be wrong
-		return *failed
-	}
+	err = f(r.db)
 	if err != nil {
 		r.fail(err)
 	}
-	return err
+	return r.err() // then what f has read may be wrong
+}
+
+// panicked makes an error of a panic of pebble's.
+func panicked(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", errPanic, p)
+	}
 }
 
 func (r *rows) Get(dst, key []byte) (row []byte, found bool, err error) {
 	row = dst
-	err = r.use(func(db *pebble.DB) error {
+	err = r.use(func(db *pebble.DB) (err error) {
+		defer panicked(&err)
 		v, done, err := db.Get(key)
 		if errors.Is(err, pebble.ErrNotFound) {
 			return nil
@@ -190,11 +279,21 @@ func (r *rows) Get(dst, key []byte) (row []byte, found bool, err error) {
 }
 
 func (r *rows) Walk(from, to []byte, backwards bool, f func(key, row []byte) bool) error {
-	return r.use(func(db *pebble.DB) error {
+	return r.use(func(db *pebble.DB) (err error) {
+		calling := false // f, whose panics are its own
+		defer func() {
+			if calling {
+				return
+			}
+			if p := recover(); p != nil {
+				err = fmt.Errorf("%w: %v", errPanic, p)
+			}
+		}()
 		it, err := db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 		if err != nil {
 			return err
 		}
+		defer func() { err = errors.Join(err, it.Close()) }()
 		first, next := it.First, it.Next
 		if backwards {
 			first, next = it.Last, it.Prev
@@ -202,23 +301,25 @@ func (r *rows) Walk(from, to []byte, backwards bool, f func(key, row []byte) boo
 		for ok := first(); ok; ok = next() {
 			row, err := it.ValueAndErr()
 			if err != nil {
-				return errors.Join(err, it.Close())
+				return err
 			}
-			if !f(it.Key(), row) {
+			calling = true
+			more := f(it.Key(), row)
+			if calling = false; !more {
 				break
 			}
 		}
-		return errors.Join(it.Error(), it.Close())
+		return it.Error()
 	})
 }
 
 func (r *rows) Apply(changes []query.RowChange) error {
-	return r.use(func(db *pebble.DB) error {
+	return r.use(func(db *pebble.DB) (err error) {
+		defer panicked(&err)
 		b := db.NewBatch()
 		defer b.Close()
 		for i := range changes {
 			c := &changes[i]
-			var err error
 			if c.Delete {
 				err = b.Delete(c.Key, nil)
 			} else {
@@ -247,8 +348,8 @@ const (
 // room waits until not too much waits to be written. Pebble would do that itself, but without an end where writing fails.
 func (r *rows) room(db *pebble.DB) error {
 	for {
-		if err := r.failed.Load(); err != nil {
-			return *err
+		if err := r.err(); err != nil {
+			return err
 		}
 		m := db.Metrics()
 		if m.MemTable.Count <= mostMemTables && m.Levels[0].Sublevels <= mostSublevels {
@@ -261,35 +362,67 @@ func (r *rows) room(db *pebble.DB) error {
 func (r *rows) Clear() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.db == nil {
+	if r.closed {
 		return embedlog.ErrClosed
 	}
-	err := errors.Join(r.db.Close(), r.stores.fs.RemoveAll(r.dir))
-	r.db = nil
-	if err != nil {
-		return err
+	if r.db != nil {
+		db := r.db
+		r.db = nil
+		if r.err() != nil {
+			closeFailed(db)
+		} else if err := db.Close(); err != nil {
+			return r.failLocked(err)
+		}
 	}
-	r.failed.Store(nil)
-	return r.open()
+	if err := r.stores.fs.RemoveAll(r.dir); err != nil {
+		return r.failLocked(err)
+	}
+	if err := r.openLocked(); err != nil {
+		return r.failLocked(err)
+	}
+	return nil
+}
+
+// failLocked is fail of a store whose files are closed.
+func (r *rows) failLocked(err error) error {
+	r.failed.CompareAndSwap(nil, typed(r.dir, err))
+	return r.err()
 }
 
 func (r *rows) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.closed = true
 	if r.db == nil {
 		return nil
 	}
+	if r.err() == nil {
+		if err := r.flushLocked(); err != nil {
+			r.fail(err)
+		}
+	}
+	if err := r.err(); err != nil {
+		r.endLocked()
+		return nil // all that it had is in changelogs
+	}
 	db := r.db
 	r.db = nil
-	if r.failed.Load() != nil {
-		// What it says of its files may be wrong: nobody is to open it again, also when it cannot be removed now.
-		if f, err := r.stores.fs.Create(r.stores.fs.PathJoin(r.dir, removing), vfs.WriteCategoryUnspecified); err == nil {
-			f.Close()
-		}
-		db.Close()
-		r.stores.fs.RemoveAll(r.dir)
-		return nil
+	if err := db.Close(); err != nil {
+		return typed(r.dir, err)
 	}
-	err := db.Flush()
-	return errors.Join(err, db.Close())
+	return nil
+}
+
+// flushLocked has what is in memory written. Pebble tries for ever.
+func (r *rows) flushLocked() (err error) {
+	defer panicked(&err)
+	done, err := r.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+	case <-r.broke:
+	}
+	return nil
 }

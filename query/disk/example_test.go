@@ -2,9 +2,11 @@ package disk_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
@@ -63,4 +65,38 @@ func ExampleNew() {
 	row, found, err := s.Get(nil, []byte("ann"))
 	fmt.Println(string(row), found, err)
 	// Output: 450 true <nil>
+}
+
+// What goes wrong with a store's files is a StoreError. Here there is a file where the directory should be.
+func ExampleStoreError() {
+	dir, err := os.MkdirTemp("", "rows")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		log.Fatal(err)
+	}
+	stores := disk.New(&disk.Options{Dir: file})
+	_, err = stores.OpenStore("", "example")
+	var failed *disk.StoreError
+	fmt.Println(errors.As(err, &failed), errors.Is(err, embedlog.ErrStorageFailed), errors.Is(err, embedlog.ErrNoSpace))
+	// Output: true true false
+}
+
+// Without a directory there is no place for rows.
+func ExampleStores() {
+	var stores *disk.Stores = disk.New(nil)
+	_, err := stores.OpenStore("", "example") // of a database in memory
+	fmt.Println(errors.Is(err, disk.ErrNoDirectory))
+	// Output: true
+}
+
+// A store for a view of ten million rows of a hundred bytes, a tenth of which are read often.
+func ExampleOptions() {
+	o := &disk.Options{CacheBytes: 256 << 20, WriteBytes: 64 << 20}
+	stores := disk.New(o)
+	fmt.Println(stores != nil)
+	// Output: true
 }

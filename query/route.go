@@ -225,7 +225,9 @@ func (g *Graph) answer(ctx context.Context, _ int32, b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("query: invalid request: %w", err)
 	}
 	a, err := g.answered(whileBuilding(ctx), &q) // who asks has waited
-	if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
+	if errors.Is(err, ErrClosed) || err != nil && ctx.Err() != nil {
+		a, err = &reply{Elsewhere: true}, nil // the graph is being closed here, or the database: another node takes over
+	} else if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
 		a, err = &reply{Stopped: stopped.Err.Error()}, nil
 	} else if errors.Is(err, ErrInterrupted) {
 		a, err = &reply{Interrupted: true}, nil

@@ -9,7 +9,7 @@ import (
 	"net/http"
 )
 
-// client asks an instance. An instance that is killed gives no answer: the client may ask the next one the same again.
+// client asks an instance. One that is killed gives no answer: then another one may be asked the same.
 type client struct {
 	http    *http.Client
 	address string
@@ -23,7 +23,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("%d: %s", e.status, e.text) }
 
-// ask sends one request. Out is where the answer goes, nil when it does not count.
+// ask sends one request. Out is where the answer goes, nil when it does not count. The status is 0 where there was no answer.
 func (c *client) ask(ctx context.Context, method, path string, in, out any) (status int, err error) {
 	var content io.Reader
 	if in != nil {
@@ -44,7 +44,7 @@ func (c *client) ask(ctx context.Context, method, path string, in, out any) (sta
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return 0, err
+		return 0, err // it was killed while it answered
 	}
 	if resp.StatusCode/100 != 2 {
 		var says struct {
@@ -59,18 +59,4 @@ func (c *client) ask(ctx context.Context, method, path string, in, out any) (sta
 		err = json.Unmarshal(b, out)
 	}
 	return resp.StatusCode, err
-}
-
-// order posts an order and waits for what becomes of it.
-func (c *client) order(ctx context.Context, o order) (state, error) {
-	if _, err := c.ask(ctx, http.MethodPost, "/v1/orders", o, nil); err != nil {
-		return "", err
-	}
-	return c.verdict(ctx, o.ID)
-}
-
-func (c *client) verdict(ctx context.Context, id string) (state, error) {
-	var o order
-	_, err := c.ask(ctx, http.MethodGet, "/v1/orders/"+id+"/validated", nil, &o)
-	return o.State, err
 }

@@ -16,7 +16,8 @@ import (
 //	orders ── customers ──> platinum, gold, silver or bronze
 func (s *shop) startEmail(ctx context.Context) error {
 	customers := query.GlobalTable(s.customers.Topic, codec.Int64, codec.JSON[customer]{})
-	payments := query.Rekey(query.From(s.payments.Topic, codec.String, codec.JSON[payment]{}), codec.String, func(_ string, p payment) string { return p.Order })
+	posted := once(query.From(s.payments.Topic, codec.String, codec.JSON[payment]{}), "known-payments")
+	payments := query.Rekey(posted, codec.String, func(_ string, p payment) string { return p.Order })
 	type paid struct {
 		Order   order
 		Payment payment

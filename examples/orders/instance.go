@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,18 +15,42 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/raftrepl"
 )
 
-// instanceEnv has the directory of a process that is an instance of the shop.
+// instanceEnv has the configuration of a process that is an instance of the shop.
 const instanceEnv = "EMBEDLOG_EXAMPLE_SHOP"
 
-const patience = 20 * time.Second
+type instanceConfig struct {
+	Dir   string
+	Node  int32            // which of the instances it is
+	Peers map[int32]string // where they listen for each other; of an instance that is the only one there are none
+}
+
+const patience = time.Minute
+
+// open opens the instance's copy of the database.
+func (c *instanceConfig) open() (*embedlog.DB, error) {
+	o := &embedlog.Options{LockTimeout: patience}
+	if len(c.Peers) > 0 {
+		node, err := raftrepl.New(raftrepl.Config{Node: c.Node, Cluster: "shop", Listen: c.Peers[c.Node], Peers: c.Peers, Timing: raftrepl.FastTiming})
+		if err != nil {
+			return nil, err
+		}
+		o.Replication = node
+	}
+	return embedlog.Open(c.Dir, o)
+}
 
 // serve is an instance: all services, on one database. It prints the address that it listens at, and ends when its input does.
-func serve(ctx context.Context, dir string, in io.Reader, out io.Writer) (err error) {
+func serve(ctx context.Context, config string, in io.Reader, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	db, err := embedlog.Open(dir, &embedlog.Options{LockTimeout: patience})
+	var c instanceConfig
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		return err
+	}
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -47,7 +72,16 @@ func serve(ctx context.Context, dir string, in io.Reader, out io.Writer) (err er
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	fmt.Fprintln(out, l.Addr())
-	_, err = io.Copy(io.Discard, in)
+	closed := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, in)
+		closed <- err
+	}()
+	select {
+	case err = <-closed:
+	case err = <-s.failed:
+	case <-ctx.Done():
+	}
 	cancel() // those who wait get their answer
 	if e := server.Close(); err == nil {
 		err = e
@@ -65,14 +99,18 @@ type instance struct {
 	address string
 }
 
-// startInstance starts this program as an instance.
-func startInstance(ctx context.Context, dir string) (*instance, error) {
+// startInstance starts this program as an instance, and waits until it serves: the others must be there, or come, if it is not the only one.
+func startInstance(ctx context.Context, c instanceConfig) (*instance, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	config, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), instanceEnv+"="+dir)
+	cmd.Env = append(os.Environ(), instanceEnv+"="+string(config))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -87,7 +125,8 @@ func startInstance(ctx context.Context, dir string) (*instance, error) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the instance did not start: %w", err), cmd.Process.Kill(), cmd.Wait())
+		_ = cmd.Process.Kill()
+		return nil, fmt.Errorf("instance %d did not start: %w", c.Node, errors.Join(err, cmd.Wait()))
 	}
 	return &instance{cmd, in, strings.TrimSpace(line)}, nil
 }
@@ -96,6 +135,9 @@ func startInstance(ctx context.Context, dir string) (*instance, error) {
 func (i *instance) kill() error {
 	err := i.cmd.Process.Kill()
 	_ = i.cmd.Wait() // says that it was killed
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
 	return err
 }
 
@@ -105,4 +147,17 @@ func (i *instance) end() error {
 	timer := time.AfterFunc(patience, func() { _ = i.cmd.Process.Kill() })
 	defer timer.Stop()
 	return errors.Join(err, i.cmd.Wait())
+}
+
+// freeAddresses are so many on this machine where nobody listened a moment ago.
+func freeAddresses(n int) (list []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		list = append(list, l.Addr().String())
+	}
+	return list, nil
 }

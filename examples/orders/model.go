@@ -94,6 +94,7 @@ const partitions = 3
 // shop is the database and the topics that the services have in common.
 type shop struct {
 	db          *embedlog.DB
+	requests    *embedlog.TypedTopic[string, order] // orders as they were posted, some of them more than once
 	orders      *embedlog.TypedTopic[string, order]
 	validations *embedlog.TypedTopic[string, validation]
 	stock       *embedlog.TypedTopic[string, int64]
@@ -102,6 +103,7 @@ type shop struct {
 	mails       *embedlog.TypedTopic[string, mail]
 	levels      []*embedlog.Topic
 	closers     []func() error
+	failed      chan error // of a service that cannot go on
 }
 
 // typed makes a topic, unless it is there.
@@ -115,8 +117,12 @@ func typed[K, V any](ctx context.Context, db *embedlog.DB, name string, cleanup 
 
 // newShop makes the topics.
 func newShop(ctx context.Context, db *embedlog.DB) (s *shop, err error) {
-	s = &shop{db: db}
+	s = &shop{db: db, failed: make(chan error, 10)}
 	for _, make := range []func() error{
+		func() error {
+			s.requests, err = typed[string, order](ctx, db, "order-requests", embedlog.Delete, codec.String)
+			return err
+		},
 		func() error {
 			s.orders, err = typed[string, order](ctx, db, "orders", embedlog.Delete, codec.String)
 			return err
@@ -159,6 +165,18 @@ func newShop(ctx context.Context, db *embedlog.DB) (s *shop, err error) {
 	return s, nil
 }
 
+// passes says whether the same may be tried again: somebody else leads soon, or has it by now.
+func passes(err error) bool {
+	for _, one := range []error{
+		embedlog.ErrRebalance, embedlog.ErrUnknownMember, embedlog.ErrTxnAborted, embedlog.ErrFenced, embedlog.ErrUnknownOutcome, query.ErrInterrupted,
+	} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return embedlog.IsRetriable(err)
+}
+
 // graph makes the graph of a service. It commits often: each step of an order waits for a commit.
 func (s *shop) graph(name string) *query.Graph {
 	return query.NewGraph(s.db, name, &query.Options{CommitInterval: 5 * time.Millisecond})
@@ -173,18 +191,24 @@ func (s *shop) start(ctx context.Context, g *query.Graph) error {
 	return nil
 }
 
-// startAll starts all services.
-func (s *shop) startAll(ctx context.Context) (*ordersService, error) {
-	for name, start := range map[string]func(context.Context) error{
-		"inventory": func(ctx context.Context) error { _, err := s.startInventory(ctx); return err },
-		"fraud":     func(ctx context.Context) error { _, err := s.startFraud(ctx); return err },
-		"details":   s.startDetails, "validations": s.startValidations, "email": s.startEmail,
+// startAll starts all services. Every instance does: each task of a graph runs at one of them, which the others take over from.
+func (s *shop) startAll(ctx context.Context) (o *ordersService, err error) {
+	var i *inventory
+	for _, service := range []struct {
+		name  string
+		start func(context.Context) error
+	}{
+		{"inventory", func(ctx context.Context) (err error) { i, err = s.startInventory(ctx); return err }},
+		{"fraud", func(ctx context.Context) error { _, err := s.startFraud(ctx); return err }},
+		{"details", s.startDetails}, {"validations", s.startValidations}, {"email", s.startEmail},
+		{"orders", func(ctx context.Context) (err error) { o, err = s.startOrders(ctx); return err }},
 	} {
-		if err := start(ctx); err != nil {
-			return nil, fmt.Errorf("start %s: %w", name, err)
+		if err := service.start(ctx); err != nil {
+			return nil, fmt.Errorf("start %s: %w", service.name, err)
 		}
 	}
-	return s.startOrders(ctx)
+	o.reserved = i.reserved
+	return o, nil
 }
 
 // close ends the services, the last one first.

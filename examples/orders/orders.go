@@ -10,31 +10,38 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/x/embedlog"
 	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/query"
 )
 
-// ordersService takes orders and tells what has become of them, over HTTP. What it answers is what its views say, which have every order that was
-// acknowledged: whoever gets 201 finds the order, also when the program that took it was killed and another one answers.
+// ordersService takes orders and tells what has become of them, over HTTP, at each instance. What it answers is what its views say, which have every order that was
+// acknowledged, wherever that was: whoever gets 201 finds the order, also when the instance that took it was killed and another one answers. The rows are at the
+// instance that runs their task; views ask there.
+//
+//	POST ──> order-requests ── once ──> orders
 type ordersService struct {
-	shop    *shop
-	orders  *waitingView[order]
-	mails   *waitingView[mail]
-	posting [64]sync.Mutex // by order: two posts of one order are one
+	shop     *shop
+	orders   *waitingView[order]
+	mails    *waitingView[mail]
+	reserved *query.View[string, int64] // of the inventory: for the audit
 }
 
-func (s *shop) startOrders(ctx context.Context) (*ordersService, error) {
+func (s *shop) startOrders(ctx context.Context) (o *ordersService, err error) {
 	g := s.graph("orders-store")
+	query.To(g, once(query.From(s.requests.Topic, codec.String, codec.JSON[order]{}), "known-orders"), s.orders.Topic)
 	orders := query.Add(g, "orders-store", query.TableFrom(s.orders.Topic, codec.String, codec.JSON[order]{}))
 	mails := query.Add(g, "mailbox", query.TableFrom(s.mails.Topic, codec.String, codec.JSON[mail]{}))
 	if err := s.start(ctx, g); err != nil {
 		return nil, err
 	}
-	return &ordersService{shop: s, orders: waitingOn(ctx, s, orders), mails: waitingOn(ctx, s, mails)}, nil
+	o = &ordersService{shop: s}
+	if o.orders, err = waitingOn(ctx, s, s.orders.Topic, orders); err != nil {
+		return nil, err
+	}
+	o.mails, err = waitingOn(ctx, s, s.mails.Topic, mails)
+	return o, err
 }
 
 // handler is the service's REST interface.
@@ -46,8 +53,10 @@ func (s *shop) startOrders(ctx context.Context) (*ordersService, error) {
 //	POST /v1/payments               a payment                201
 //	PUT  /v1/customers/{id}         a customer               204
 //	PUT  /v1/stock/{product}        a number                 204
+//	GET  /v1/instance               which tasks it runs
+//	GET  /v1/audit                  what the topics say
 //
-// What is wrong with a request is said as {"error": "..."}.
+// What is wrong with a request is said as {"error": "..."}. After 503, or no answer at all, the same may be asked again, of any instance: it is done once.
 func (o *ordersService) handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
@@ -56,6 +65,8 @@ func (o *ordersService) handler() http.Handler {
 				status := http.StatusInternalServerError
 				if bad := (*badRequest)(nil); errors.As(err, &bad) {
 					status = bad.status
+				} else if passes(err) || r.Context().Err() != nil { // the instance ends
+					status = http.StatusServiceUnavailable
 				}
 				reply(w, status, map[string]string{"error": err.Error()})
 			}
@@ -74,6 +85,8 @@ func (o *ordersService) handler() http.Handler {
 	handle("POST /v1/payments", o.postPayment)
 	handle("PUT /v1/customers/{id}", o.putCustomer)
 	handle("PUT /v1/stock/{product}", o.putStock)
+	handle("GET /v1/instance", o.getInstance)
+	handle("GET /v1/audit", o.getAudit)
 	return mux
 }
 
@@ -147,26 +160,25 @@ func (o *ordersService) postOrder(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	w.Header().Set("Location", "/v1/orders/"+in.ID)
-	lock := &o.posting[embedlog.KeyPartition([]byte(in.ID), len(o.posting))]
-	lock.Lock()
-	defer lock.Unlock()
-	was, there, err := o.orders.v.Get(r.Context(), in.ID)
+	status := http.StatusOK // whoever asks again, because no answer came, has ordered once
+	is, there, err := o.orders.v.Get(r.Context(), in.ID)
 	if err != nil {
 		return err
 	}
-	if there {
-		was.State = created
-		if was != in {
-			w.Header().Del("Location")
-			return &badRequest{http.StatusConflict, fmt.Sprintf("there is another order %s", in.ID)}
+	if !there {
+		if _, err := o.shop.requests.Produce(r.Context(), in.ID, in); err != nil {
+			return err
 		}
-		reply(w, http.StatusOK, in) // whoever asks again, because no answer came, has ordered once
-		return nil
+		if is, err = o.orders.wait(r.Context(), in.ID, func(order) bool { return true }); err != nil {
+			return err
+		}
+		status = http.StatusCreated
 	}
-	if _, err := o.shop.orders.Produce(r.Context(), in.ID, in); err != nil {
-		return err
+	if is.State = created; is != in {
+		w.Header().Del("Location")
+		return &badRequest{http.StatusConflict, fmt.Sprintf("there is another order %s", in.ID)}
 	}
-	reply(w, http.StatusCreated, in)
+	reply(w, status, in)
 	return nil
 }
 

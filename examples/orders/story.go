@@ -5,43 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"maps"
 	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/x/embedlog"
 )
 
 // story is what run has got to.
 type story struct {
-	out      io.Writer
-	dir      string
-	http     *http.Client
-	instance *instance
-	number   int // of instances
-	mu       sync.Mutex
-	started  *sync.Cond // another instance serves, or none will
-	broken   error      // why none will
-	ids      []string   // of orders that were acknowledged
+	*instances
+	out io.Writer
+	mu  sync.Mutex
+	// What the shop has said: of orders, and who got a mail.
+	became map[string]state
+	mailed map[string]bool
 }
 
-func run(ctx context.Context, out io.Writer) (err error) {
+func run(ctx context.Context, n int, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "embedlog-orders-")
 	if err != nil {
 		return err
 	}
-	s := &story{out: out, dir: filepath.Join(dir, "data"), http: &http.Client{Transport: &http.Transport{}}}
-	s.started = sync.NewCond(&s.mu)
-	defer func() {
-		s.http.CloseIdleConnections()
-		if s.instance != nil {
-			err = errors.Join(err, s.instance.end())
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	for _, step := range []func(context.Context) error{s.start, s.fill, s.good, s.outOfStock, s.fraud, s.pay, s.crash, s.end, s.check} {
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	i, err := newInstances(dir, int32(n))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, i.killAll()) }()
+	s := newStory(i, out)
+	for _, step := range []func(context.Context) error{s.begin, s.fill, s.good, s.outOfStock, s.fraud, s.castle, s.crash, s.check} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -49,72 +43,64 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	return nil
 }
 
+func newStory(i *instances, out io.Writer) *story {
+	return &story{instances: i, out: out, became: map[string]state{}, mailed: map[string]bool{}}
+}
+
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
-// start starts an instance of the shop.
-func (s *story) start(ctx context.Context) error {
-	i, err := startInstance(ctx, s.dir)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.started.Broadcast()
-	if s.instance, s.broken = i, err; err != nil {
+func (s *story) begin(ctx context.Context) error {
+	began := time.Now()
+	if err := s.startAll(ctx); err != nil {
 		return err
 	}
-	s.number++
-	s.say("instance %d of the shop serves at http://%s, process %d", s.number, i.address, i.cmd.Process.Pid)
+	for node := int32(1); node <= s.n; node++ {
+		s.say("instance %d of the shop serves at http://%s", node, s.at(node).address)
+	}
+	s.say("  after %v", since(began))
 	return nil
 }
 
-// client is of the instance that serves. It waits for one whose number is least or more.
-func (s *story) client(least int) (c *client, number int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.number < least && s.broken == nil {
-		s.started.Wait()
-	}
-	if s.broken != nil {
-		return nil, 0, s.broken
-	}
-	return &client{s.http, s.instance.address}, s.number, nil
-}
-
-// now is a client of the instance that serves.
-func (s *story) now() *client { return &client{s.http, s.instance.address} }
-
-func (s *story) acknowledged(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ids = append(s.ids, id)
-}
+func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }
 
 // fill gives the shop what it sells, and to whom.
 func (s *story) fill(ctx context.Context) error {
-	c := s.now()
 	for product, n := range map[string]int{"UNDERPANTS": 75, "JUMPERS": 10} {
-		if _, err := c.ask(ctx, http.MethodPut, "/v1/stock/"+product, n, nil); err != nil {
+		if err := s.ask(ctx, "PUT", "/v1/stock/"+product, n, nil); err != nil {
 			return err
 		}
 		s.say("the warehouse has %d %s", n, product)
 	}
-	franz := customer{ID: 15, FirstName: "Franz", LastName: "Kafka", Email: "frans@thedarkside.net", Address: "oppression street, prague", Level: "gold"}
-	_, err := c.ask(ctx, http.MethodPut, "/v1/customers/15", franz, nil)
-	return err
+	return s.ask(ctx, "PUT", "/v1/customers/15",
+		customer{ID: 15, FirstName: "Franz", LastName: "Kafka", Email: "frans@thedarkside.net", Address: "oppression street, prague", Level: "gold"}, nil)
 }
 
-// order posts an order, and says what became of it.
+// order posts an order, and notes what became of it.
 func (s *story) order(ctx context.Context, o order) (state, error) {
-	became, err := s.now().order(ctx, o)
-	if err != nil {
-		return "", fmt.Errorf("order %s: %w", o.ID, err)
+	became, err := s.instances.order(ctx, o)
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.became[o.ID] = became
 	}
-	s.acknowledged(o.ID)
-	return became, nil
+	return became, err
 }
 
-// all has orders become of what they must.
-func (s *story) all(ctx context.Context, want state, n int, one func(i int) order) error {
-	for i := range n {
-		o := one(i)
+// pay pays for an order, and notes the mail.
+func (s *story) pay(ctx context.Context, id string) (mail, error) {
+	m, err := s.instances.pay(ctx, payment{ID: "Payment:" + id, Order: id, Currency: "CZK", Amount: 1000})
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.mailed[id] = true
+	}
+	return m, err
+}
+
+// ten has ten orders of a product, one after another, become what they must.
+func (s *story) ten(ctx context.Context, name string, p product, want state) error {
+	for i := range 10 {
+		o := order{ID: fmt.Sprintf("%s-%d", name, i), Customer: int64(i % 6), Product: p, Quantity: 1, Price: 1}
 		if became, err := s.order(ctx, o); err != nil || became != want {
 			return errors.Join(err, fmt.Errorf("order %s is %s, not %s", o.ID, became, want))
 		}
@@ -124,23 +110,19 @@ func (s *story) all(ctx context.Context, want state, n int, one func(i int) orde
 
 func (s *story) good(ctx context.Context) error {
 	began := time.Now()
-	err := s.all(ctx, validated, 10, func(i int) order {
-		return order{ID: fmt.Sprintf("good-%d", i), Customer: int64(i % 6), Product: "UNDERPANTS", Quantity: 1, Price: 1}
-	})
-	if err == nil {
-		s.say("ten orders, one after another: all VALIDATED, each %v after it was posted", (time.Since(began) / 10).Round(time.Millisecond))
+	if err := s.ten(ctx, "good", "UNDERPANTS", validated); err != nil {
+		return err
 	}
-	return err
+	s.say("ten orders, one after another, each at another instance: all VALIDATED, %v after they were posted", (time.Since(began) / 10).Round(time.Millisecond))
+	return nil
 }
 
 func (s *story) outOfStock(ctx context.Context) error {
-	err := s.all(ctx, failed, 10, func(i int) order {
-		return order{ID: fmt.Sprintf("none-%d", i), Customer: int64(i % 6), Product: "STOCKINGS", Quantity: 1, Price: 1}
-	})
-	if err == nil {
-		s.say("ten orders of STOCKINGS, which the warehouse does not have: all FAILED")
+	if err := s.ten(ctx, "none", "STOCKINGS", failed); err != nil {
+		return err
 	}
-	return err
+	s.say("ten orders of STOCKINGS, which the warehouse does not have: all FAILED")
+	return nil
 }
 
 // fraudOrders are the orders of Kafka's example of fraud, and what becomes of them.
@@ -150,190 +132,163 @@ var fraudOrders = []struct {
 	ok       bool
 }{{100, 3, true}, {100, 15, true}, {101, 3, true}, {101, 15, true}, {102, 2000, false}, {101, 15, true}, {102, 1, false}, {102, 4, false}}
 
-func (s *story) fraud(ctx context.Context) error {
-	line := ""
+// frauds posts them, of customers whose numbers are so much higher.
+func (s *story) frauds(ctx context.Context, name string, p product, higher int64) (became []state, err error) {
 	for i, o := range fraudOrders {
-		became, err := s.order(ctx, order{ID: fmt.Sprintf("fraud-%d", i), Customer: o.customer, Product: "UNDERPANTS", Quantity: 1, Price: o.price})
+		is, err := s.order(ctx, order{ID: fmt.Sprintf("%s-%d", name, i), Customer: o.customer + higher, Product: p, Quantity: 1, Price: o.price})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if (became == validated) != o.ok {
-			return fmt.Errorf("order fraud-%d is %s", i, became)
+		if (is == validated) != o.ok {
+			return nil, fmt.Errorf("order %s-%d is %s", name, i, is)
 		}
-		line += fmt.Sprintf("  customer %d for %.0f: %s\n", o.customer, o.price, became)
+		became = append(became, is)
 	}
-	s.say("orders of a customer that come to %d within an hour are fraud:\n%s  what they had reserved was given back", fraudLimit, line)
+	return became, nil
+}
+
+func (s *story) fraud(ctx context.Context) error {
+	became, err := s.frauds(ctx, "fraud", "UNDERPANTS", 0)
+	if err != nil {
+		return err
+	}
+	s.say("orders of a customer that come to %d within an hour are fraud:", fraudLimit)
+	for i, o := range fraudOrders {
+		s.say("  customer %d for %.0f: %s", o.customer, o.price, became[i])
+	}
+	s.say("  what they had reserved was given back")
 	return nil
 }
 
-func (s *story) pay(ctx context.Context) error {
+func (s *story) castle(ctx context.Context) error {
 	if _, err := s.order(ctx, order{ID: "castle", Customer: 15, Product: "JUMPERS", Quantity: 2, Price: 10}); err != nil {
 		return err
 	}
-	c := s.now()
-	if _, err := c.ask(ctx, http.MethodPost, "/v1/payments", payment{ID: "Payment:1234", Order: "castle", Currency: "CZK", Amount: 1000}, nil); err != nil {
-		return err
+	m, err := s.pay(ctx, "castle")
+	if err == nil {
+		s.say("order castle was paid for: %s gets %q", m.To, m.Text)
 	}
-	var m mail
-	if _, err := c.ask(ctx, http.MethodGet, "/v1/orders/castle/email", nil, &m); err != nil {
-		return err
-	}
-	s.say("order castle was paid for: %s gets %q", m.To, m.Text)
-	return nil
+	return err
 }
 
-// crash kills the instance while four customers order, and starts another one.
-func (s *story) crash(ctx context.Context) error {
-	const customers, each = 4, 10
-	answered, done := make(chan struct{}, customers*each), make(chan struct{})
-	var ordering sync.WaitGroup
+// rush is customers who order, pay and wait for their mails, all at the same time.
+type rush struct {
+	answered chan time.Time // when each order was posted that has its answer
+	done     chan struct{}  // closed when all are through
+	err      error          // then
+}
+
+// rush begins one.
+func (s *story) rush(ctx context.Context, name string, p product, customers, each int) *rush {
+	r := &rush{answered: make(chan time.Time, customers*each), done: make(chan struct{})}
 	errs := make([]error, customers)
-	again := make([]int, customers)
+	var ordering sync.WaitGroup
 	for who := range customers {
 		ordering.Go(func() {
-			for i := range each {
-				id := fmt.Sprintf("rush-%d-%d", who, i)
-				asked, err := s.insist(ctx, order{ID: id, Customer: int64(200 + who), Product: "UNDERPANTS", Quantity: 1, Price: 1})
-				if again[who] += asked; err != nil {
-					errs[who] = err
-					return
+			for i := 0; i < each && errs[who] == nil; i++ {
+				posted := time.Now()
+				o := order{ID: fmt.Sprintf("%s-%d-%d", name, who, i), Customer: 15, Product: p, Quantity: 1, Price: 1}
+				became, err := s.order(ctx, o)
+				if err == nil && became != validated {
+					err = fmt.Errorf("order %s is %s", o.ID, became)
 				}
-				s.acknowledged(id)
-				answered <- struct{}{}
+				if r.answered <- posted; err == nil {
+					_, err = s.pay(ctx, o.ID)
+				}
+				errs[who] = err
 			}
 		})
 	}
 	go func() {
 		ordering.Wait()
-		close(done)
+		r.err = errors.Join(errs...)
+		close(r.done)
 	}()
-	for range customers * each / 3 {
+	return r
+}
+
+// after waits until so many orders were answered that were posted after a time.
+func (r *rush) after(ctx context.Context, t time.Time, n int) error {
+	for n > 0 {
 		select {
-		case <-answered:
-		case <-done:
-			return errors.Join(errs...)
+		case posted := <-r.answered:
+			if posted.After(t) {
+				n--
+			}
+		case <-r.done:
+			return errors.Join(r.err, errors.New("there was no order any more"))
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	if err := s.instance.kill(); err != nil {
-		return err
-	}
-	s.say("instance 1 was killed while %d customers were ordering", customers)
-	began := time.Now()
-	err := s.start(ctx)
-	took := time.Since(began)
-	if <-done; err != nil {
-		return err
-	}
-	total := 0
-	for _, n := range again {
-		total += n
-	}
-	s.say("it was there after %v: all %d orders have their answer, for which %d requests were made again", took.Round(time.Millisecond), customers*each, total)
-	return errors.Join(errs...)
-}
-
-// insist posts an order until there is an answer, of whatever instance: an order that is there already is not posted twice.
-func (s *story) insist(ctx context.Context, o order) (again int, err error) {
-	for least := 0; ; again++ {
-		c, number, err := s.client(least)
-		if err != nil {
-			return again, err
-		}
-		_, err = c.order(ctx, o)
-		says := (*statusError)(nil)
-		if err == nil || ctx.Err() != nil || errors.As(err, &says) || number > 1 { // that one is not killed
-			return again, err
-		}
-		least = number + 1 // this one is gone
-	}
-}
-
-// end has the instance close its database.
-func (s *story) end(context.Context) error {
-	i := s.instance
-	s.instance = nil
-	return i.end()
-}
-
-// check reads the topics, now that nobody else has the directory.
-func (s *story) check(ctx context.Context) (err error) {
-	db, err := embedlog.Open(s.dir, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	shop, err := newShop(ctx, db)
-	if err != nil {
-		return err
-	}
-	found, err := shop.audit(ctx)
-	if err != nil {
-		return err
-	}
-	for _, id := range s.ids {
-		if found.created[id] != 1 {
-			return fmt.Errorf("order %s is there %d times", id, found.created[id])
-		}
-	}
-	if len(found.created) != len(s.ids) {
-		return fmt.Errorf("%d orders are there, %d were acknowledged", len(found.created), len(s.ids))
-	}
-	// Whatever the services had not done when they were ended they do now.
-	inventory, err := shop.startInventory(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, shop.close()) }()
-	for product, n := range found.sold {
-		got, _, err := inventory.reserved.Get(ctx, product)
-		if err != nil || got != n {
-			return errors.Join(err, fmt.Errorf("%d %s are reserved, %d were sold", got, product, n))
-		}
-	}
-	s.say("%d orders are in the log, each with three checks and one verdict; reserved is what was sold: %d UNDERPANTS and %d JUMPERS",
-		len(s.ids), found.sold["UNDERPANTS"], found.sold["JUMPERS"])
 	return nil
 }
 
-// audit is what the topics say of orders.
-type audit struct {
-	created map[string]int
-	sold    map[string]int64 // by product, of orders that were validated
+// wait waits until all are through.
+func (r *rush) wait() error {
+	<-r.done
+	return r.err
 }
 
-// audit reads all topics, and says what is wrong: each order has one verdict, and an answer to each of its three checks.
-func (s *shop) audit(ctx context.Context) (*audit, error) {
-	a := &audit{created: map[string]int{}, sold: map[string]int64{}}
-	verdicts, checks := map[string]int{}, map[validation]int{}
-	for rec, err := range s.orders.Scan(ctx, nil) {
-		if err != nil {
-			return nil, err
-		}
-		switch o := rec.Value; o.State {
-		case created:
-			a.created[o.ID]++
-		case validated:
-			a.sold[string(o.Product)] += o.Quantity
-			fallthrough
-		default:
-			verdicts[o.ID]++
-		}
+// crash kills the instance that runs most of the tasks, while four customers order, and starts it again.
+func (s *story) crash(ctx context.Context) error {
+	node, tasks, err := s.busiest(ctx)
+	if err != nil {
+		return err
 	}
-	for rec, err := range s.validations.Scan(ctx, nil) {
-		if err != nil {
-			return nil, err
-		}
-		checks[validation{Order: rec.Value.Order, Check: rec.Value.Check}]++
+	r := s.rush(ctx, "rush", "UNDERPANTS", 4, 10)
+	if err := errors.Join(r.after(ctx, time.Time{}, 10), s.kill(node)); err != nil {
+		return err
 	}
-	for id := range a.created {
-		if verdicts[id] != 1 {
-			return nil, fmt.Errorf("order %s has %d verdicts", id, verdicts[id])
+	began := time.Now()
+	s.say("instance %d was killed while four customers were ordering. It ran %s", node, list(tasks))
+	if s.n > 1 {
+		if err := r.after(ctx, began, 1); err != nil {
+			return err
 		}
-		for _, check := range []string{inventoryCheck, fraudCheck, detailsCheck} {
-			if n := checks[validation{Order: id, Check: check}]; n != 1 {
-				return nil, fmt.Errorf("order %s has %d answers of %s", id, n, check)
+		s.say("  the first of the orders that came later was VALIDATED %v after the kill, by the others", since(began))
+	}
+	again := time.Now()
+	if err := s.start(ctx, node); err != nil {
+		return err
+	}
+	s.say("  instance %d was back within %v", node, since(again))
+	if err := r.wait(); err != nil {
+		return err
+	}
+	s.say("  all 40 orders were validated, paid for and written to, for which %d requests were made again", s.again.Load())
+	return nil
+}
+
+// list is "2 of fraud, 1 of orders".
+func list(tasks map[string]int) string {
+	var parts []string
+	for _, graph := range slices.Sorted(maps.Keys(tasks)) {
+		parts = append(parts, fmt.Sprintf("%d of %s", tasks[graph], graph))
+	}
+	return "the tasks: " + strings.Join(parts, ", ")
+}
+
+// check asks each instance what the topics say, and compares it with what customers were told.
+func (s *story) check(ctx context.Context) error {
+	for node := int32(1); node <= s.n; node++ {
+		a, err := s.audited(ctx, node)
+		if err != nil {
+			return fmt.Errorf("instance %d: %w", node, err)
+		}
+		if !maps.Equal(a.Orders, s.became) {
+			return fmt.Errorf("instance %d: the topics have the orders %v, customers were told %v", node, a.Orders, s.became)
+		}
+		for id := range s.mailed {
+			if a.Mails[id] != 1 {
+				return fmt.Errorf("instance %d: of order %s there are %d mails", node, id, a.Mails[id])
 			}
 		}
+		if len(a.Mails) != len(s.mailed) {
+			return fmt.Errorf("instance %d: there are %d mails, %d orders were paid for", node, len(a.Mails), len(s.mailed))
+		}
+		s.say("instance %d: %d orders, each with three checks and one verdict; %d mails, one for each order that was paid for; reserved is what was sold: %d UNDERPANTS and %d JUMPERS",
+			node, len(a.Orders), len(a.Mails), a.Reserved["UNDERPANTS"], a.Reserved["JUMPERS"])
 	}
-	return a, nil
+	return nil
 }

@@ -3,44 +3,51 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
+	"github.com/x/embedlog"
 	"github.com/x/embedlog/query"
 )
 
-// waitingView is a view with those who wait for its rows: any number for each key. One watch serves all of them.
+// waitingView is a view with those who wait for its rows: any number for each key. Another instance may have the rows, so that it is the topic they are made of
+// that is watched here, by one consumer for all: whoever waits is woken by a record of his key, and asks the view, which has it.
 type waitingView[V any] struct {
 	v       *query.View[string, V]
 	mu      sync.Mutex
 	waiters map[string]map[chan struct{}]bool
 }
 
-// waitingOn watches a view until the shop is closed.
-func waitingOn[V any](ctx context.Context, s *shop, v *query.View[string, V]) *waitingView[V] {
+// waitingOn has a view waited on until the shop is closed.
+func waitingOn[V any](ctx context.Context, s *shop, topic *embedlog.Topic, v *query.View[string, V]) (*waitingView[V], error) {
+	ends, err := topic.ListOffsets(ctx, embedlog.Latest)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.db.Consumer(&embedlog.ConsumerConfig{Assign: ends})
+	if err != nil {
+		return nil, err
+	}
 	w := &waitingView[V]{v: v, waiters: map[string]map[chan struct{}]bool{}}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() {
-		for {
-			for change, err := range v.Watch(ctx) {
-				if err != nil {
-					if !errors.Is(err, query.ErrInterrupted) {
-						return // closed, or stopped: reads say why
-					}
-					break
+		for rec, err := range c.Records(ctx) {
+			if err != nil {
+				if ctx.Err() == nil && !errors.Is(err, embedlog.ErrClosed) {
+					s.failed <- fmt.Errorf("wait for %s: %w", topic.Name(), err)
 				}
-				if change.Version == nil {
-					w.wake(change.Key)
-				}
+				return
 			}
+			w.wake(string(rec.Key))
 		}
 	})
 	s.closers = append(s.closers, func() error {
 		cancel()
 		running.Wait()
-		return nil
+		return c.Close()
 	})
-	return w
+	return w, nil
 }
 
 func (w *waitingView[V]) wake(key string) {

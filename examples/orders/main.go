@@ -23,9 +23,9 @@ func main() {
 		end(serve(ctx, config, os.Stdin, os.Stdout))
 		return
 	}
-	n := flag.Int("instances", 3, "how many `instances` there are: 1, which keeps the database alone, or 3 and more, which replicate it")
+	n := flag.Int("instances", 3, "how many instances there are: 1, which has the database alone, or `n` from 3 on, which replicate it")
 	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), "usage: orders [-instances n]\n\nRuns a shop of services on a log: orders, checks, a kill and what comes of it. It needs nothing, takes some\nseconds and leaves no files.\n\n")
+		fmt.Fprint(flag.CommandLine.Output(), "usage: orders [-instances n]\n\nRuns a shop of services on a log: orders, checks, a kill and what comes of it. It needs nothing, takes some\nseconds and leaves neither processes nor files.\n\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func run(ctx context.Context, n int, out io.Writer) (err error) {
 	s := newStory(i, out)
 	for _, step := range []func(context.Context) error{s.begin, s.fill, s.good, s.outOfStock, s.fraud, s.castle, s.crash, s.check} {
 		if err := step(ctx); err != nil {
-			return err
+			return cmp.Or(context.Cause(ctx), err)
 		}
 	}
 	return nil

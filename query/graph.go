@@ -439,6 +439,9 @@ func (g *Graph) makeTopics(ctx context.Context) error {
 
 func (g *Graph) makeTopic(ctx context.Context, name string, c *embedlog.TopicConfig, tasks int) error {
 	_, err := g.db.EnsureTopic(ctx, name, c)
+	for errors.Is(err, embedlog.ErrUnknownOutcome) && ctx.Err() == nil { // who led has gone meanwhile: it is there, or is made now
+		_, err = g.db.EnsureTopic(ctx, name, c)
+	}
 	if differs := (*embedlog.TopicDiffersError)(nil); errors.As(err, &differs) {
 		return &DefinitionError{Graph: g.name, Was: g.definition, Now: g.definition, Tasks: tasks}
 	}

@@ -106,13 +106,17 @@ type shop struct {
 	failed      chan error // of a service that cannot go on
 }
 
-// typed makes a topic, unless it is there.
+// typed makes a topic, unless it is there. Who leads the cluster may go while it is asked: then it is asked again.
 func typed[K, V any](ctx context.Context, db *embedlog.DB, name string, cleanup embedlog.Cleanup, key embedlog.Codec[K]) (*embedlog.TypedTopic[K, V], error) {
-	t, err := db.EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: partitions, Cleanup: cleanup})
-	if err != nil {
-		return nil, err
+	for {
+		t, err := db.EnsureTopic(ctx, name, &embedlog.TopicConfig{Partitions: partitions, Cleanup: cleanup})
+		if err == nil {
+			return embedlog.Typed(t, key, query.DefaultCodec[V]()), nil
+		}
+		if !passes(err) || ctx.Err() != nil {
+			return nil, err
+		}
 	}
-	return embedlog.Typed(t, key, query.DefaultCodec[V]()), nil
 }
 
 // newShop makes the topics.

@@ -87,7 +87,7 @@ func (g *Graph) readGlobal(r graphGlobal) {
 			return
 		}
 		name := r.source.topic.Name()
-		if !g.passes(err) {
+		if !g.passes(nil, err) {
 			g.stop(fmt.Errorf("global table %s: %w", name, err))
 			return
 		}

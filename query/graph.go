@@ -452,8 +452,11 @@ func (g *Graph) makeTopic(ctx context.Context, name string, c *embedlog.TopicCon
 func (g *Graph) run(index int) {
 	s := &g.slots[index]
 	pause := firstPause
+	var t *task
 	for {
-		t := g.newTask(index)
+		if t == nil || t.warm == nil { // otherwise it did not come to run: what it follows is as good as it was
+			t = g.newTask(index)
+		}
 		began := time.Now()
 		err := g.turn(s, t)
 		if g.ctx.Err() != nil {
@@ -466,7 +469,7 @@ func (g *Graph) run(index int) {
 			t.publish() // who waits for the task sees that it is over
 			return
 		}
-		if !g.passes(err) {
+		if !g.passes(t, err) {
 			s.set(nil, &StoppedError{g.name, err})
 			t.publish()
 			if g.opts.Logger != nil {
@@ -476,8 +479,12 @@ func (g *Graph) run(index int) {
 		}
 		s.set(nil, nil)
 		t.publish()
+		g.unpinTask(t)
 		if errors.Is(err, errMoved) {
 			continue
+		}
+		if errors.Is(err, errStale) { // what it followed: it begins anew
+			t.warm = nil
 		}
 		g.restarts.Add(1)
 		if g.opts.Logger != nil {
@@ -485,6 +492,9 @@ func (g *Graph) run(index int) {
 		}
 		if time.Since(began) > lastPause {
 			pause = firstPause
+		}
+		if t.warm != nil { // others wait for it, and it has all that it needs but its id
+			pause = min(pause, takePause)
 		}
 		select {
 		case <-time.After(pause):
@@ -497,13 +507,24 @@ func (g *Graph) run(index int) {
 // A task that fails for a reason that may pass is started again, later each time.
 const (
 	firstPause = 10 * time.Millisecond
+	takePause  = 100 * time.Millisecond // at most, of one that takes over
 	lastPause  = 5 * time.Second
 )
 
 // passes says whether a task can go on from its last commit.
-func (g *Graph) passes(err error) bool {
-	if g.clustered() && (errors.Is(err, errMoved) || errors.Is(err, embedlog.ErrFenced) || errors.Is(err, embedlog.ErrTransactorEnded) || errors.Is(err, embedlog.ErrPeerUnreachable)) {
-		return true // another node has it, or will find out that it has not
+func (g *Graph) passes(t *task, err error) bool {
+	if errors.Is(err, errStale) {
+		return true
+	}
+	if g.clustered() && (t == nil || t.failed == nil) { // no function of the program's has said it
+		for _, passing := range []error{
+			errMoved, embedlog.ErrFenced, embedlog.ErrTransactorEnded, embedlog.ErrPeerUnreachable, // another node has it, or will find out that it has not
+			context.Canceled, context.DeadlineExceeded, embedlog.ErrClosed, // a node that was asked for something: this one goes on
+		} {
+			if errors.Is(err, passing) {
+				return true
+			}
+		}
 	}
 	if !g.clustered() && errors.Is(err, embedlog.ErrStorageFailed) {
 		return false // until the database is opened again: what could be tried would wait for ever
@@ -552,6 +573,8 @@ type Stats struct {
 	Late int64
 	// Restarts is how often a task began again after something that passes had gone wrong.
 	Restarts int64
+	// StandbyRows is how many rows the tasks have that stand by on this node, for those that other nodes run.
+	StandbyRows int64
 	// RestoredRows is how many rows were there from checkpoints, or stores on disk, when tasks began; RestoredRecords how many records were
 	// read from changelogs for what came after.
 	RestoredRows, RestoredRecords int64
@@ -571,6 +594,13 @@ func (g *Graph) Stats() Stats {
 	}
 	for i := range g.slots {
 		g.slots[i].mu.Lock()
+		if t := g.slots[i].follows; t != nil {
+			t.clock.RLock()
+			for _, k := range t.stores {
+				s.StandbyRows += int64(k.count())
+			}
+			t.clock.RUnlock()
+		}
 		if t := g.slots[i].task; t != nil {
 			s.NoKey += t.noKey.Load()
 			s.Late += t.late.Load()

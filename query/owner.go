@@ -28,8 +28,8 @@ type owners struct {
 }
 
 const (
-	ownerInterval = 50 * time.Millisecond  // between two looks at who leads
-	askInterval   = 250 * time.Millisecond // between two questions whether who leads runs the graph
+	ownerInterval = 10 * time.Millisecond  // between two looks at who leads: a look asks nobody
+	askInterval   = 250 * time.Millisecond // between two questions whether a node runs the graph
 	askPatience   = time.Second
 )
 
@@ -72,42 +72,99 @@ func (g *Graph) mine(index int) (bool, <-chan struct{}) {
 	return node == g.db.Cluster().Node(), changed
 }
 
+// runs is what is known of a node: whether it runs the graph.
+type runs int
+
+const (
+	unknown     runs = iota // it was not asked yet
+	runsIt                  // it says so
+	runsItNot               // it says so, or runs another definition under the name
+	unreachable             // it does not answer
+)
+
+// asked is a node that is asked from time to time.
+type asked struct {
+	says  runs
+	at    time.Time // when it was asked last
+	under bool      // a question is under way
+}
+
+// asking is what nodes have said whether they run the graph. One that does not answer keeps nobody waiting.
+type asking struct {
+	g     *Graph
+	mu    sync.Mutex
+	nodes map[int32]*asked
+	news  chan struct{} // somebody says something else than before
+}
+
+// of is what is known of a node, which is asked again if that was long ago.
+func (a *asking) of(ctx context.Context, node int32) runs {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.nodes[node]
+	if n == nil {
+		n = &asked{}
+		a.nodes[node] = n
+	}
+	if !n.under && time.Since(n.at) >= askInterval {
+		n.under = true
+		a.g.running.Go(func() { a.ask(ctx, node, n) })
+	}
+	return n.says
+}
+
+func (a *asking) ask(ctx context.Context, node int32, n *asked) {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	says := runsIt
+	switch _, err := a.g.ask(ctx, node, &request{}); {
+	case errors.Is(err, embedlog.ErrNoHandler), errors.Is(err, errElsewhere):
+		says = runsItNot
+	case err != nil:
+		says = unreachable
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n.under, n.at = false, time.Now()
+	if n.says != says {
+		n.says = says
+		select {
+		case a.news <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // watchOwners finds out who has the tasks, until ctx ends.
 func (g *Graph) watchOwners(ctx context.Context) {
-	asked, runs := map[int32]time.Time{}, map[int32]bool{}
+	a := &asking{g: g, nodes: map[int32]*asked{}, news: make(chan struct{}, 1)}
+	look := time.NewTicker(ownerInterval)
+	defer look.Stop()
 	for ctx.Err() == nil {
 		for i := range g.widest().tasks {
-			g.owners.set(i, g.owner(ctx, i, asked, runs))
+			g.owners.set(i, g.owner(ctx, i, a))
 		}
 		select {
-		case <-time.After(ownerInterval):
+		case <-look.C:
+		case <-a.news:
 		case <-ctx.Done():
 		}
 	}
 }
 
-// owner is who has the tasks of a number. asked says when nodes were asked whether they run the graph, and runs what they said.
-func (g *Graph) owner(ctx context.Context, index int, asked map[int32]time.Time, runs map[int32]bool) int32 {
+// owner is who has the tasks of a number: who leads, unless he is known not to run the graph. Of the others one must say that he does: where
+// he cannot be reached he is as good as gone.
+func (g *Graph) owner(ctx context.Context, index int, a *asking) int32 {
 	self := g.db.Cluster().Node()
 	leader, err := g.progress.Leader(int32(g.widest().first + index))
 	if err != nil || leader < 0 {
 		return -1
 	}
-	// ask says whether a node has no such graph. Who cannot be reached is not asked again at once.
-	without := func(node int32) bool {
-		if time.Since(asked[node]) >= askInterval {
-			ctx, cancel := context.WithTimeout(ctx, askPatience)
-			_, err := g.db.Peers().Call(ctx, node, g.service(), []byte(`{}`))
-			cancel()
-			asked[node], runs[node] = time.Now(), !errors.Is(err, embedlog.ErrNoHandler)
-		}
-		return !runs[node]
-	}
-	if leader == self || !without(leader) {
+	if leader == self || a.of(ctx, leader) != runsItNot {
 		return leader
 	}
 	for _, node := range g.db.Peers().Nodes() {
-		if node == self || node != leader && !without(node) {
+		if node == self || node != leader && a.of(ctx, node) == runsIt {
 			return node
 		}
 	}
@@ -149,6 +206,7 @@ type standby struct {
 	found   *progress
 	text    string // of found
 	records int64  // of changelogs
+	untidy  int    // of them since the last tidy
 }
 
 // stand has the task follow its changelogs until it is this node's turn. Nobody else uses the task meanwhile, but for readers of what it has.
@@ -166,20 +224,35 @@ func (t *task) stand(ctx context.Context, changed func() (bool, <-chan struct{})
 			}
 		}
 	}
-	s := &standby{stores: map[string]kept{}, next: map[string]int64{}}
-	t.warm = s
+	s := t.warm
+	if s == nil {
+		s = &standby{stores: map[string]kept{}, next: map[string]int64{}}
+		for _, k := range t.stores {
+			s.stores[t.g.changelogName(k.label())] = k
+		}
+		t.clock.Lock()
+		t.warm = s
+		t.clock.Unlock()
+	}
 	var assign []embedlog.Position
-	for _, k := range t.stores {
-		s.stores[t.g.changelogName(k.label())] = k
+	follow := func(name string, partition int32) {
+		at := embedlog.Position{Topic: name, Partition: partition, LeaderEpoch: -1, Offset: embedlog.OffsetEarliest}
+		if next := s.next[name]; next > 0 {
+			at.Offset = next
+		}
+		assign = append(assign, at)
 	}
 	for name := range s.stores {
-		assign = append(assign, embedlog.Position{Topic: name, Partition: int32(t.index), LeaderEpoch: -1, Offset: embedlog.OffsetEarliest})
+		follow(name, int32(t.index))
 	}
-	assign = append(assign, embedlog.Position{Topic: t.g.progressName(), Partition: t.slot(), LeaderEpoch: -1, Offset: embedlog.OffsetEarliest})
+	follow(t.g.progressName(), t.slot())
 	var reset error
 	c, err := t.g.db.Consumer(&embedlog.ConsumerConfig{Assign: assign, OnReset: func(_ context.Context, _ *embedlog.Consumer, r embedlog.Reset) {
-		reset = fmt.Errorf("changelog %s/%d: %w", r.Topic, r.Partition, r.Cause)
+		reset = stale("changelog %s/%d: %w", r.Topic, r.Partition, r.Cause)
 	}})
+	if errors.Is(err, embedlog.ErrOffsetOutOfRange) {
+		return stale("%w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -229,7 +302,20 @@ func (t *task) takeWarm(b *embedlog.Batch) error {
 		}
 	}
 	t.warm.next[b.Topic] = max(t.warm.next[b.Topic], b.LastOffset+1)
+	t.warm.tidy(b.Topic)
 	return nil
+}
+
+// tidyAfter is how many records of changelogs may come before rows are put in their order.
+const tidyAfter = 1000
+
+// tidy puts the rows that are new in their order, and forgets those that have come and gone: a standby may stand for a year, and should have nothing left to
+// do when its turn comes.
+func (s *standby) tidy(topic string) {
+	if k := s.stores[topic]; k != nil {
+		k.restored()
+		s.untidy = 0
+	}
 }
 
 // take takes a record of a changelog, or of the progress.
@@ -237,6 +323,9 @@ func (s *standby) take(t *task, rec *embedlog.Record) error {
 	s.next[rec.Topic] = max(s.next[rec.Topic], rec.Offset+1)
 	if k := s.stores[rec.Topic]; k != nil {
 		s.records++
+		if s.untidy++; s.untidy >= tidyAfter {
+			s.tidy(rec.Topic)
+		}
 		return k.restore(rec)
 	}
 	if string(rec.Key) != t.progressKey() {
@@ -250,7 +339,9 @@ func (s *standby) take(t *task, rec *embedlog.Record) error {
 	return nil
 }
 
-// takeOver reads what is left. The task has its transactional id, so that nobody writes any more.
+// takeOver reads what is left. The task has its transactional id, so that nobody writes any more. What a standby has is not used when its changelog does not
+// go on where it has read up to, or when it has more rows than were committed: then compaction has removed tombstones that it had not read
+// yet. It is the same as with a checkpoint, see restore.
 func (t *task) takeOver(ctx context.Context) error {
 	topics := []string{t.g.progressName()}
 	for name := range t.warm.stores {
@@ -275,28 +366,39 @@ func (t *task) takeOver(ctx context.Context) error {
 				err = t.warm.take(t, &rec)
 				t.clock.Unlock()
 			}
+			if errors.Is(err, embedlog.ErrOffsetOutOfRange) {
+				return stale("what it followed: %s/%d: %w", name, o.Partitions[0], err)
+			}
 			if err != nil {
 				return fmt.Errorf("take over %s/%d: %w", name, o.Partitions[0], err)
 			}
 		}
 	}
 	found := t.warm.found
+	for _, k := range t.stores {
+		k.restored()
+		if found == nil && k.count() == 0 {
+			continue
+		}
+		if found == nil {
+			return stale("what it followed: %s has %d rows, and nothing was committed", k.label(), k.count())
+		}
+		if want, ok := found.Rows[k.label()]; ok && want != int64(k.count()) {
+			return stale("what it followed: %s would have %d rows instead of %d: tombstones are gone", k.label(), k.count(), want)
+		}
+	}
 	for name, next := range t.warm.next {
 		t.saver.next[name] = next
 	}
 	t.saver.progress, t.saver.since = t.warm.text, t.warm.records
+	t.clock.Lock()
 	t.warm = nil
+	t.clock.Unlock()
 	if found == nil {
 		return nil
 	}
 	if err := t.adopt(found); err != nil {
 		return err
-	}
-	for _, k := range t.stores {
-		k.restored()
-		if want, ok := found.Rows[k.label()]; ok && want != int64(k.count()) {
-			return &StateError{Graph: t.g.name, Store: k.label(), Rows: int64(k.count()), Want: want}
-		}
 	}
 	for _, f := range t.loaded {
 		f()

@@ -30,20 +30,19 @@ func (t *task) restore(ctx context.Context) (err error) {
 		return err
 	}
 	if t.warm != nil {
-		if err := t.takeOver(ctx); err != nil {
-			return err
+		err := t.takeOver(ctx)
+		if !errors.Is(err, errStale) {
+			return errors.Join(err, t.failed)
 		}
-		return t.failed
+		t.anew(err)
+		t.clock.Lock()
+		t.warm = nil
+		t.clock.Unlock()
 	}
 	err = t.fromCheckpoint(ctx)
 	if errors.Is(err, errStale) {
 		t.g.saved.refused.Add(1)
-		if t.g.opts.Logger != nil {
-			t.g.opts.Logger.Warn("a view graph reads its changelogs whole", "graph", t.g.name, "task", t.index, "err", err)
-		}
-		for _, s := range t.stores {
-			s.clear()
-		}
+		t.anew(err)
 		if t.saver.store != nil {
 			if err := t.saver.store.Clear(); err != nil {
 				return err
@@ -67,6 +66,16 @@ func (t *task) restore(ctx context.Context) (err error) {
 		f()
 	}
 	return t.failed
+}
+
+// anew has the stores begin from nothing, because what they had cannot be used.
+func (t *task) anew(why error) {
+	if t.g.opts.Logger != nil {
+		t.g.opts.Logger.Warn("a view graph reads its changelogs whole", "graph", t.g.name, "task", t.index, "err", why)
+	}
+	for _, s := range t.stores {
+		s.clear()
+	}
 }
 
 // fromCheckpoint restores from the checkpoint if there is one.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"time"
 
 	"github.com/x/embedlog"
@@ -14,6 +16,7 @@ import (
 
 // request is what a node asks the owner of a task. No op asks whether it runs the graph.
 type request struct {
+	Graph  string `json:"graph,omitempty"` // that it means, see identity
 	Op     string `json:"op,omitempty"`
 	Slot   int    `json:"slot,omitempty"`
 	View   string `json:"view,omitempty"`
@@ -68,6 +71,9 @@ type served struct {
 	count func(t *task) int
 }
 
+// answerBytes bounds the rows of an answer, but for the last of them: there may be 256, and a call takes 64 MiB.
+const answerBytes = 1 << 20
+
 // serves notes a view, before the graph is started.
 func (g *Graph) serves(name string, v served) {
 	g.mu.Lock()
@@ -93,12 +99,17 @@ func serve[K, V any](t *Table[K, V]) served {
 		},
 		func(k *task, pin uint64, from, to string) (list []replyRow, next *string, err error) {
 			some, next := rows(k).page(nil, pin, from, to, page)
-			for _, r := range some {
+			bytes := 0
+			for i, r := range some {
+				if bytes >= answerBytes {
+					return list, &some[i].key, nil
+				}
 				b, err := t.value.Append(nil, r.val)
 				if err != nil {
 					return nil, nil, err
 				}
 				list = append(list, replyRow{[]byte(r.key), b})
+				bytes += len(r.key) + len(b)
 			}
 			return list, next, nil
 		},
@@ -151,6 +162,7 @@ func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q r
 	if err := g.awaitRebuilt(ctx); err != nil {
 		return err
 	}
+	_, index := g.of(slot)
 	for {
 		t, node, err := g.holder(ctx, slot)
 		if err != nil {
@@ -160,7 +172,7 @@ func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q r
 			err = local(t)
 		} else {
 			var a *reply
-			if a, err = g.ask(ctx, node, &q); err == nil {
+			if a, err = g.askOwner(ctx, index, node, &q); err == nil {
 				return there(node, a)
 			}
 		}
@@ -173,8 +185,13 @@ func (g *Graph) at(ctx context.Context, slot int, local func(t *task) error, q r
 		if !again(err, t != nil, &q) {
 			return err
 		}
+		var changed <-chan struct{}
+		if g.clustered() {
+			_, changed = g.owners.of(index)
+		}
 		select {
 		case <-time.After(againPause):
+		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -186,16 +203,52 @@ func again(err error, here bool, q *request) bool {
 	if errors.Is(err, ErrInterrupted) {
 		return q.Op != opPin // who takes a snapshot begins again with all of it
 	}
-	return !here && (errors.Is(err, errElsewhere) || errors.Is(err, embedlog.ErrPeerUnreachable) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrNoHandler))
+	return !here && elsewhere(err)
+}
+
+// elsewhere says of an error of a node that was asked that the task is, or will be, at another one: it has not got it, does not answer, or is being
+// closed, which ends the calls that it serves.
+func elsewhere(err error) bool {
+	for _, target := range []error{
+		errElsewhere, embedlog.ErrPeerUnreachable, embedlog.ErrUnknownOutcome, embedlog.ErrNoHandler,
+		context.Canceled, context.DeadlineExceeded, embedlog.ErrClosed,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
 }
 
 // againPause is between two calls when it is not known yet who has a task.
 const againPause = 20 * time.Millisecond
 
+// askOwner asks the node that has a task. It does not wait for the answer of one that has it no longer: who is cut off does not say so.
+func (g *Graph) askOwner(ctx context.Context, index int, node int32, q *request) (*reply, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		for {
+			now, changed := g.owners.of(index)
+			if now != node && now >= 0 {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return g.ask(ctx, node, q)
+}
+
 var errElsewhere = errors.New("query: the task is at another node")
 
 // ask asks a node.
 func (g *Graph) ask(ctx context.Context, node int32, q *request) (*reply, error) {
+	q.Graph = g.identity()
 	b, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
@@ -225,9 +278,10 @@ func (g *Graph) answer(ctx context.Context, _ int32, b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("query: invalid request: %w", err)
 	}
 	a, err := g.answered(whileBuilding(ctx), &q) // who asks has waited
-	if errors.Is(err, ErrClosed) || err != nil && ctx.Err() != nil {
-		a, err = &reply{Elsewhere: true}, nil // the graph is being closed here, or the database: another node takes over
-	} else if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
+	if err != nil && (g.closing.Load() || errors.Is(err, ErrClosed) || ctx.Err() != nil) {
+		err = ErrOtherNode // the graph is being closed here, or the database: another node takes over
+	}
+	if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
 		a, err = &reply{Stopped: stopped.Err.Error()}, nil
 	} else if errors.Is(err, ErrInterrupted) {
 		a, err = &reply{Interrupted: true}, nil
@@ -240,13 +294,25 @@ func (g *Graph) answer(ctx context.Context, _ int32, b []byte) ([]byte, error) {
 	return json.Marshal(a)
 }
 
-func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
-	a := &reply{}
+// identity tells graphs of one name apart: another definition has other rows, in other bytes, and other tasks.
+func (g *Graph) identity() string {
+	h := fnv.New64a()
+	io.WriteString(h, g.definition)
+	return fmt.Sprintf("%s %d %016x", g.kept, g.total(), h.Sum64())
+}
+
+func (g *Graph) answered(ctx context.Context, q *request) (a *reply, err error) {
+	if !g.answers.Load() || q.Graph != g.identity() {
+		return nil, ErrOtherNode
+	}
+	defer func() { // codecs are the program's
+		if p := recover(); p != nil {
+			err = panicked(g.name, p)
+		}
+	}()
+	a = &reply{}
 	if q.Op == "" {
 		return a, nil
-	}
-	if !g.answers.Load() {
-		return nil, ErrOtherNode
 	}
 	if q.Slot < 0 || q.Slot >= len(g.slots) {
 		return nil, fmt.Errorf("query: there is no task %d", q.Slot)
@@ -295,8 +361,8 @@ func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
 		return a, nil
 	case opPin:
 		pin, a.Version = t.pin()
-		a.Pin = g.lease(t, pin)
-		return a, nil
+		a.Pin, err = g.lease(ctx, t, pin)
+		return a, err
 	}
 	t.clock.RLock()
 	defer t.clock.RUnlock()
@@ -318,6 +384,9 @@ func (g *Graph) answered(ctx context.Context, q *request) (*reply, error) {
 	default:
 		err = fmt.Errorf("query: this version does not know the request %q", q.Op)
 	}
+	if err == nil {
+		err = t.readErr()
+	}
 	return a, err
 }
 
@@ -330,14 +399,22 @@ type lease struct {
 
 const leaseTime = time.Minute
 
-// lease gives a pin a number.
-func (g *Graph) lease(t *task, pin uint64) uint64 {
+// lease gives a pin a number. Nobody gets one who does not wait for it any more.
+func (g *Graph) lease(ctx context.Context, t *task, pin uint64) (uint64, error) {
 	g.pinMu.Lock()
 	defer g.pinMu.Unlock()
+	err := ctx.Err()
+	if g.closing.Load() {
+		err = ErrOtherNode
+	}
+	if err != nil {
+		t.clock.release(pin)
+		return 0, err
+	}
 	g.lastPin++
 	id := g.lastPin
 	g.pins[id] = &lease{t, pin, time.AfterFunc(leaseTime, func() { g.unpin(id) })}
-	return id
+	return id, nil
 }
 
 // pinned is the version of a lease.
@@ -360,6 +437,18 @@ func (g *Graph) unpin(id uint64) {
 	if l != nil {
 		l.end.Stop()
 		l.t.clock.release(l.pin)
+	}
+}
+
+// unpinTask ends what other nodes have of a task that has ended: nobody reads it any more.
+func (g *Graph) unpinTask(t *task) {
+	g.pinMu.Lock()
+	defer g.pinMu.Unlock()
+	for id, l := range g.pins {
+		if l.t == t {
+			l.end.Stop()
+			delete(g.pins, id)
+		}
 	}
 }
 

@@ -196,7 +196,7 @@ func (s *sim) client(key int) {
 		v, _, err := g.byKey.Get(ctx, keyOf(key))
 		took := time.Since(began)
 		cancel()
-		if p.dead.Load() {
+		if p.life.Err() != nil { // it was killed, or closed
 			continue
 		}
 		s.mu.Lock()

@@ -348,7 +348,7 @@ func TestRequestsOfPeers(t *testing.T) {
 		}
 	}
 	r := rand.New(rand.NewPCG(rand.Uint64(), 1))
-	ops := []string{"", opGet, opCatchUp, opReach, opSettle, opSettled, opVersion, opLen, opPin, opUnpin, opPage, "x"}
+	ops := []string{"", opGet, opCatchUp, opReach, opSettle, opCommitted, opVersion, opLen, opPin, opUnpin, opPage, "x"}
 	for range testcount.N(2000) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		q := request{

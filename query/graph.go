@@ -507,7 +507,7 @@ func (g *Graph) run(index int) {
 // A task that fails for a reason that may pass is started again, later each time.
 const (
 	firstPause = 10 * time.Millisecond
-	takePause  = 100 * time.Millisecond // at most, of one that takes over
+	takePause  = 20 * time.Millisecond // at most, of one that takes over
 	lastPause  = 5 * time.Second
 )
 

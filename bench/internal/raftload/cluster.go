@@ -185,6 +185,15 @@ func (c *Cluster) Kill(node int32) error {
 	return c.take(node).kill()
 }
 
+// KillAt is Kill, and says when the process was told to end: that takes the longer the more memory it has.
+func (c *Cluster) KillAt(node int32) (time.Time, error) {
+	p := c.take(node)
+	err := p.cmd.Process.Kill()
+	at := time.Now()
+	p.kill() // waits
+	return at, err
+}
+
 // End has a node close its database.
 func (c *Cluster) End(node int32) error {
 	return c.take(node).end()

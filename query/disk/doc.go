@@ -8,5 +8,8 @@
 // it is written without a log of its own and without waiting for the disk; after a crash it is as it was at some earlier commit, and the graph
 // reads what came after it from its changelogs. A store that cannot be opened, or that is damaged, is removed, and made again from them.
 //
+// What goes wrong with a store's files is a *StoreError, and ends neither the program nor a read that has a deadline. Without room the files stay, and the graph
+// goes on by itself when there is some.
+//
 // What is on disk and what is in memory is the graph's affair: see docs/views.md.
 package disk

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -54,7 +55,9 @@ func faultOnce(t *testing.T, k int, effect vfs.Effect, lasting bool) (res faultR
 	ctx := context.Background()
 	mem := vfs.NewMem()
 	fault := vfs.NewFault(mem)
-	fault.OnOp(func(vfs.Op, string) { res.ops++ }) // one at a time is enough: it is a guess
+	var ops atomic.Int64
+	fault.OnOp(func(vfs.Op, string) { ops.Add(1) })
+	defer func() { res.ops = int(ops.Load()) }()
 	db, err := embedlog.OpenFS(mem, &embedlog.Options{MaintenanceInterval: -1})
 	if err != nil {
 		t.Fatal(err)

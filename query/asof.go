@@ -24,7 +24,7 @@ const defaultVersions = 1000
 
 // Retain has a view keep its past, in memory, for Graph.SnapshotAt, and returns the view. It is called before Start. All views of a graph
 // that have a past have the same retention. After a restart the past begins anew. With
-// Options.Store Start fails with ErrRetainOnDisk.
+// Options.Store Start fails with ErrRetainOnDisk, and in a graph with repartitions with another error.
 func (v *View[K, V]) Retain(r Retention) *View[K, V] {
 	v.g.retain(v.t.n, v.name, r)
 	return v

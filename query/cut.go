@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // A snapshot of a graph with several stages is one cut: all tasks have the same records, also where a topic is read by several of them, and
@@ -24,7 +25,7 @@ type gate struct {
 	mu     sync.Mutex
 	limits map[place]int64 // nil: it is open
 	raised int             // how often a limit was
-	opened chan struct{}   // closed when it is open again
+	opened chan struct{}   // closed when it is open again, or a limit is another
 	taking map[*task]taking
 }
 
@@ -47,6 +48,8 @@ func (g *gate) enter(t *task, b *embedlog.Batch) (ok bool, opened <-chan struct{
 		}
 		g.limits[at] = end
 		g.raised++
+		close(g.opened) // others may go on
+		g.opened = make(chan struct{})
 	}
 	g.taking[t] = taking{at, end}
 	return true, nil
@@ -94,7 +97,7 @@ func (g *gate) limit(at place) (offset int64, raised int) {
 // graph whose tasks are at several nodes has none: then there are no tasks.
 func (g *Graph) cut(ctx context.Context) (tasks []*task, release func(), err error) {
 	nothing := func() {}
-	if len(g.stages) == 1 {
+	if len(g.stages) == 1 || seed.Is(seed.ViewCut) {
 		return nil, nothing, nil
 	}
 	select {
@@ -194,55 +197,75 @@ func (t *task) comesTo(ctx context.Context) error {
 // readTo is passed for a limit: what waits lies behind it.
 func (t *task) readTo(at place, end int64) bool {
 	read, ok := t.consumer.Position(at.topic, at.partition)
-	return ok && read.Offset >= end && t.fetched.Load() == t.applied.Load()+t.waiting.Load()
+	if !ok || read.Offset < end {
+		return false
+	}
+	t.g.gate.mu.Lock()
+	defer t.g.gate.mu.Unlock()
+	for _, b := range t.aside { // from the last snapshot
+		if at == (place{b.Topic, b.Partition}) && b.FirstOffset < end {
+			return false
+		}
+	}
+	return t.fetched.Load() == t.applied.Load()+int64(len(t.aside))
+}
+
+// wait sets the batches that wait.
+func (g *gate) wait(t *task, list []*embedlog.Batch) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.aside = list
+}
+
+// waits says whether a batch of a partition waits.
+func waits(list []*embedlog.Batch, at place) bool {
+	return slices.ContainsFunc(list, func(b *embedlog.Batch) bool { return at == place{b.Topic, b.Partition} })
 }
 
 // takeNext takes a batch, or has it wait until the gate is open.
 func (t *task) takeNext(ctx context.Context, b *embedlog.Batch) error {
-	if len(t.g.stages) == 1 {
+	if len(t.g.stages) == 1 || t.rep(b.Topic) != nil {
 		return t.taken(t.take(ctx, b))
 	}
-	if t.rep(b.Topic) != nil {
-		return t.taken(t.take(ctx, b))
-	}
-	if len(t.aside) == 0 {
+	at := place{b.Topic, b.Partition}
+	if !waits(t.aside, at) { // what waits of other partitions does not count: the limits of this one may be further
 		ok, opened := t.g.gate.enter(t, b)
 		if ok {
 			defer t.g.gate.leave(t)
 			return t.taken(t.take(ctx, b))
 		}
-		t.opened = opened
+		if t.opened == nil { // or what waits may be taken already
+			t.opened = opened
+		}
 	}
-	t.aside = append(t.aside, b)
-	t.waiting.Add(1)
+	t.g.gate.wait(t, append(t.aside, b))
 	return t.consumer.Pause(b.Topic, b.Partition) // some have been read already
 }
 
-// takeAside takes the batches that have waited.
+// takeAside takes the batches that have waited, as far as they may be taken now.
 func (t *task) takeAside(ctx context.Context) error {
-	list := t.aside
-	t.aside, t.opened = nil, nil
+	t.opened = nil
 	stays := map[place]bool{}
-	for i, b := range list {
+	for i := 0; i < len(t.aside); {
+		b := t.aside[i]
 		at := place{b.Topic, b.Partition}
 		ok := false
 		if !stays[at] {
 			var opened <-chan struct{}
 			if ok, opened = t.g.gate.enter(t, b); !ok {
-				t.opened = opened
+				t.opened, stays[at] = opened, true
 			}
 		}
 		if !ok {
-			stays[at] = true
-			t.aside = append(t.aside, b)
+			i++
 			continue
 		}
-		t.waiting.Add(-1)
 		err := t.taken(t.take(ctx, b))
 		if t.g.gate.leave(t); err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(list[i+1:], func(b *embedlog.Batch) bool { return at == place{b.Topic, b.Partition} }) {
+		t.g.gate.wait(t, slices.Concat(t.aside[:i], t.aside[i+1:]))
+		if !waits(t.aside, at) {
 			if err := t.consumer.Resume(b.Topic, b.Partition); err != nil {
 				return err
 			}

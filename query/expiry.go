@@ -93,10 +93,15 @@ func expiring[K, R, S any](b *builder, n *node, s *store[S], clear func(key stri
 	x := &expiry[S]{}
 	b.task.loaded = append(b.task.loaded, func() {
 		s.scan("", "", func(key string, e *entry[S]) bool {
-			if e.is.there {
-				_, end := spanOf(key)
-				x.ends.add(end, key)
+			if !e.is.there {
+				return true
 			}
+			_, end, err := storedSpan(s.name, key)
+			if err != nil {
+				b.task.fail(err)
+				return false
+			}
+			x.ends.add(end, key)
 			return true
 		})
 	})

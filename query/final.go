@@ -34,8 +34,12 @@ func Final[K, V any](t *Table[WindowKey[K], V]) *Table[WindowKey[K], V] {
 			for from := new(string); from != nil; {
 				some, from = rows.page(some[:0], b.task.clock.version, *from, "", page)
 				for _, r := range some {
+					_, end, err := storedSpan(name, r.key)
+					if err != nil {
+						b.task.fail(err)
+						return
+					}
 					if _, final := s.get(rawOf(r.key)); !final || seed.Is(seed.ViewFinalTwice) {
-						_, end := spanOf(r.key)
 						open.add(end, r.key)
 					}
 				}

@@ -347,6 +347,9 @@ func (g *Graph) check() error {
 			if n.err != nil {
 				bad = append(bad, n.err)
 			}
+			if n.rep != nil && len(g.retained) > 0 {
+				bad = append(bad, fmt.Errorf("a view keeps its past, which is of one version, and stages have their own: %s", n.title()))
+			}
 			if n.source != nil && n.source.topic.DB() != g.db {
 				bad = append(bad, fmt.Errorf("topic %s is of another database", n.label))
 			}

@@ -237,6 +237,9 @@ func (s *SnapshotIndex[IK, K, V]) page(t *task, version uint64, buf []found[V], 
 			return nil, nil, err
 		}
 		val, ok := rows.getAt(key, version)
+		if err := t.readErr(); err != nil {
+			return nil, nil, err
+		}
 		if !ok {
 			return nil, nil, errIndex
 		}

@@ -199,3 +199,41 @@ func TestIndexPanics(t *testing.T) {
 	}
 	wants("when restored", start(true))
 }
+
+// An index of rows on disk that cannot be read says why, and not that somebody's function is wrong.
+func TestIndexOfClosedStore(t *testing.T) {
+	f := newFixture(t, 1)
+	stores := &MemStores{}
+	g := NewGraph(f.db.DB, "g", &Options{CommitInterval: ms, Store: stores, CacheBytes: 1})
+	v := Add(g, "v", f.table())
+	x := AddIndex(v, "words", codec.String, words)
+	if err := g.Start(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		f.put(f.top, fmt.Sprintf("k%d=a", i))
+	}
+	f.close(g)
+	g = NewGraph(f.db.DB, "g", &Options{CommitInterval: ms, Store: stores, CacheBytes: 1}) // the rows are not in memory
+	v = Add(g, "v", f.table())
+	x = AddIndex(v, "words", codec.String, words)
+	if err := g.Start(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s, err := g.Snapshot(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	f.close(g)
+	var want, got error
+	for _, err := range v.In(s).All() {
+		want = err
+	}
+	for _, err := range x.In(s).All() {
+		got = err
+	}
+	if !errors.Is(want, ErrClosed) || !errors.Is(got, ErrClosed) || errors.Is(got, errIndex) {
+		t.Errorf("the view says %v, the index %v", want, got)
+	}
+}

@@ -3,6 +3,8 @@ package query
 import (
 	"fmt"
 	"slices"
+
+	"github.com/x/embedlog/internal/seed"
 )
 
 // indexer keeps an index in a task: a store that has, for each key of the index that a row has,
@@ -67,7 +69,7 @@ func (i *indexer[IK, K, V]) settle() error {
 			continue
 		}
 		for _, place := range i.old {
-			if !slices.Contains(i.now, place) {
+			if !slices.Contains(i.now, place) && !seed.Is(seed.ViewIndex) {
 				i.places.del(rawOf(place))
 			}
 		}
@@ -89,6 +91,9 @@ func (i *indexer[IK, K, V]) put(places []string) {
 // load makes the index of rows that were restored.
 func (i *indexer[IK, K, V]) load(version uint64) error {
 	i.was = i.was[:0]
+	if seed.Is(seed.ViewIndexEmpty) {
+		return nil
+	}
 	for from := new(string); from != nil; {
 		var some []row[V]
 		some, from = i.rows.page(nil, version, *from, "", page)

@@ -31,11 +31,11 @@ func (g *Graph) Lag(ctx context.Context) ([]Lag, error) {
 		return nil, fmt.Errorf("lag of %s: %w", g.name, err)
 	}
 	at := Version{}
-	owner := map[place]*task{}
+	owner, read := map[place]*task{}, map[place]int64{}
 	for _, t := range tasks {
 		t.clock.RLock()
-		for p := range t.positions {
-			owner[p] = t
+		for p, offset := range t.positions {
+			owner[p], read[p] = t, offset
 		}
 		at = t.versionLocked(at)
 		t.clock.RUnlock()
@@ -72,7 +72,8 @@ func (g *Graph) Lag(ctx context.Context) ([]Lag, error) {
 	for i, p := range at {
 		where := place{p.Topic, p.Partition}
 		l := Lag{Topic: p.Topic, Partition: p.Partition, Position: p.Offset, LastStable: max(ends[where], p.Offset)}
-		if owner[where].passed(where, l.LastStable) {
+		// What a stage behind has of the partition is what it was given, which does not tell of markers either.
+		if p.Offset >= read[where] && owner[where].passed(where, l.LastStable) {
 			l.Position = l.LastStable
 		}
 		if l.Records = l.LastStable - l.Position; l.Records > 0 {

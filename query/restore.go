@@ -55,6 +55,9 @@ func (t *task) restore(ctx context.Context) (err error) {
 		clear(t.positions)
 		clear(t.committed)
 		clear(t.times)
+		for _, r := range t.reps {
+			clear(r.parts)
+		}
 		clear(t.saver.next)
 		t.saver.since = 0
 		err = t.restoreFrom(ctx, nil)

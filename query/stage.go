@@ -136,6 +136,35 @@ func (s *stage) plan() {
 	}
 }
 
+// origins adds the partitions of the sources that the rows of a task come from, at the beginning.
+func (s *stage) origins(index int, v Version) Version {
+	for _, name := range s.topics {
+		for p := range int32(s.g.source(name).Partitions()) {
+			if s.tasks <= 1 || int(p) == index {
+				v = v.merged(Version{{Topic: name, Partition: p, LeaderEpoch: -1}})
+			}
+		}
+	}
+	for _, rep := range s.reads {
+		before := s.g.writer(rep)
+		for i := range before.tasks {
+			v = before.origins(i, v)
+		}
+	}
+	return v
+}
+
+// readBefore says whether one of the stages before reads a source, too: then it is the one that speaks of records that cannot be decoded.
+func (s *stage) readBefore(src *source) (before bool) {
+	for _, other := range s.g.stages[:s.index] {
+		seen := map[*node]bool{}
+		for _, o := range other.outputs {
+			within(o.n, seen, func(n *node) { before = before || n.source != nil && n.source.same(src) })
+		}
+	}
+	return before
+}
+
 // width is how many partitions a repartition has: as many as what is written to it has at most, where nothing is said.
 func (g *Graph) width(n *node) int {
 	if n.rep.partitions > 0 {
@@ -224,7 +253,8 @@ func (s *stage) running(ctx context.Context) ([]*task, error) {
 }
 
 // turn has a task stand by until it is this node's turn, and run then.
-func (g *Graph) turn(s *slot, t *task) error {
+func (g *Graph) turn(s *slot, t *task) (err error) {
+	defer t.recovered(&err) // codecs that restore rows are the program's, too
 	if mine, _ := g.mine(t.index); !mine {
 		s.stands(t)
 		err := t.stand(g.ctx, func() (bool, <-chan struct{}) { return g.mine(t.index) })
@@ -235,7 +265,7 @@ func (g *Graph) turn(s *slot, t *task) error {
 	}
 	ctx, done := g.whileMine(g.ctx, t.index)
 	defer done()
-	err := t.live(ctx, func() { s.set(t, nil) })
+	err = t.live(ctx, func() { s.set(t, nil) })
 	if g.ctx.Err() == nil && errors.Is(context.Cause(ctx), errMoved) {
 		return errMoved
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 var (
@@ -129,7 +130,9 @@ func (s *KeyValueStore[K, V]) Delete(c StateContext, key K) {
 	if rows == nil {
 		return
 	}
-	rows.change(c.processing(), key, raw, nil)
+	if !seed.Is(seed.ViewStateTable) {
+		rows.change(c.processing(), key, raw, nil)
+	}
 	rows.s.del(raw)
 }
 

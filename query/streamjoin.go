@@ -113,7 +113,11 @@ func newWaiting[K, V any](b *builder, name string, key Codec[K], value Codec[V])
 	b.task.keyers(&s.k.err)
 	b.task.loaded = append(b.task.loaded, func() {
 		s.scan("", "", func(key string, _ *entry[waiting[V]]) bool {
-			ms, number := spanOf(key)
+			ms, number, err := storedSpan(s.name, key)
+			if err != nil {
+				b.task.fail(err)
+				return false
+			}
 			s.number = max(s.number, number+1)
 			s.ends.add(ms, key)
 			return true

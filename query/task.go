@@ -38,12 +38,11 @@ type task struct {
 	positions map[place]int64
 	// applied are the batches whose records are in the stores; fetched those that were taken from the consumer.
 	applied, fetched atomic.Int64
-	aside            []*embedlog.Batch // that wait until a snapshot is taken; waiting is how many, opened says that they may be taken
-	waiting          atomic.Int64
-	opened           <-chan struct{}
-	moved            chan struct{} // closed and made anew when positions have moved; under the lock
-	noKey            atomic.Int64  // records that cannot be grouped, because they have no key
-	late             atomic.Int64  // rows that came when their windows were over
+	aside            []*embedlog.Batch // that wait until a snapshot is taken; written with the gate's lock
+	opened           <-chan struct{}   // says that they may be taken
+	moved            chan struct{}     // closed and made anew when positions have moved; under the lock
+	noKey            atomic.Int64      // records that cannot be grouped, because they have no key
+	late             atomic.Int64      // rows that came when their windows were over
 	// Readers, with the lock: the version whose rows are committed, and the commit's number.
 	durable   uint64
 	settledAt int64
@@ -98,7 +97,8 @@ type place struct {
 // taskSource is a source in a task.
 type taskSource struct {
 	*source
-	dec decoder
+	dec   decoder
+	again bool // a stage before has it, too
 }
 
 // deferred is an operator that waits until all before it have their rows.
@@ -115,7 +115,7 @@ func (t *task) decoder(b *builder, s *source) decoder {
 			return ts.dec
 		}
 	}
-	ts := &taskSource{s, s.build(b)}
+	ts := &taskSource{s, s.build(b), t.stage.readBefore(s)}
 	t.decoders = append(t.decoders, ts)
 	return ts.dec
 }
@@ -356,6 +356,9 @@ const closePatience = 10 * time.Second
 func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	defer t.recovered(&err)         // codecs are the program's, too
 	for _, r := range t.g.globals { // rows meet what was acknowledged before them
+		if seed.Is(seed.ViewGlobal) {
+			break
+		}
 		if err := r.wait(ctx); err != nil {
 			return err
 		}
@@ -365,9 +368,10 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	}
 	at := place{b.Topic, b.Partition}
 	var decs []decoder
+	var again []bool
 	for _, ts := range t.decoders {
 		if ts.topic.Name() == b.Topic {
-			decs = append(decs, ts.dec)
+			decs, again = append(decs, ts.dec), append(again, ts.again)
 		}
 	}
 	times, maxAhead := t.streamTime(at), t.g.opts.MaxAhead.Milliseconds()
@@ -396,8 +400,8 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 			t.muted = muted
 		}
 		times.see(millisOf(rec.Timestamp), maxAhead)
-		for _, d := range decs {
-			if err := d.take(rec, times.Time); err != nil {
+		for i, d := range decs {
+			if err := d.take(rec, times.Time); err != nil && !again[i] {
 				if !t.muted {
 					t.dead = append(t.dead, deadLetter(t.g.deadName(), rec, err))
 				}
@@ -624,7 +628,10 @@ func (t *task) commit() error {
 	t.wall.changed = false
 	t.sent, t.sentBytes, t.marked = nil, 0, false
 	dead := len(t.dead) > 0
-	if t.dead = nil; !seed.Is(seed.ViewSinkTwice) {
+	if !seed.Is(seed.ViewDeadTwice) {
+		t.dead = nil
+	}
+	if !seed.Is(seed.ViewSinkTwice) {
 		t.out = nil
 	}
 	t.outBytes, t.outSeen = 0, 0

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/internal/seed"
 )
 
 // PunctuationType is the time that timers go by.
@@ -137,7 +138,9 @@ func (t *Timers[K, K2, V2]) runs(b *builder, p *processing, processor *node, c a
 				p.fail(fmt.Errorf("timers %s: decode a key: %w", t.n.label, err))
 				return
 			}
-			rows.s.del([]byte(raw))
+			if !seed.Is(seed.ViewTimer) {
+				rows.s.del([]byte(raw))
+			}
 			m := moment{ms: at, stream: max(at, tm.set)}
 			if t.kind == WallClockTime {
 				m.stream = mark.now()

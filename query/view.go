@@ -203,7 +203,10 @@ func (t *task) versionLocked(v Version) Version {
 			own = append(own, embedlog.Position{Topic: at.topic, Partition: at.partition, LeaderEpoch: -1, Offset: pos})
 			continue
 		}
-		for _, u := range t.part(r, at.partition).from {
+		for i, u := range t.part(r, at.partition).from {
+			if u.Mark < 0 {
+				own = t.g.writer(r.node).origins(i, own)
+			}
 			own = own.merged(u.Version)
 		}
 	}

@@ -3,6 +3,7 @@ package query
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -86,6 +87,15 @@ func spanOf[B string | []byte](b B) (start, end int64) {
 	var s [spanBytes]byte
 	copy(s[:], b[len(b)-spanBytes:])
 	return int64(binary.BigEndian.Uint64(s[:8]) ^ 1<<63), int64(binary.BigEndian.Uint64(s[8:]) ^ 1<<63)
+}
+
+// storedSpan is spanOf of a key that was restored: nobody says that it is a window's.
+func storedSpan(store, key string) (start, end int64, err error) {
+	if len(key) < spanBytes {
+		return 0, 0, fmt.Errorf("store %s: key %q: %w", store, key, errWindowKey)
+	}
+	start, end = spanOf(key)
+	return start, end, nil
 }
 
 // splitWindow divides a window's key. The key in it is a new slice.

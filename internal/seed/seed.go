@@ -63,6 +63,16 @@ var All = []Bug{
 	{ViewAhead, "query", "TestOracle"},
 	{ViewTimes, "query", "TestOracle"},
 	{ViewGhosts, "query", "TestDeletedRowsStayDeleted"},
+	{ViewMarkTwice, "query", "TestRepartitionInterleaved"},
+	{ViewWaiting, "query", "TestRepartitionInterleaved"},
+	{ViewRepartition, "query", "TestOracle"},
+	{ViewCut, "query", "TestCutThroughStages"},
+	{ViewIndex, "query", "TestOracle"},
+	{ViewIndexEmpty, "query", "TestOracle"},
+	{ViewGlobal, "query", "TestGlobalTable"},
+	{ViewStateTable, "query", "TestOracle"},
+	{ViewTimer, "query", "TestOracle"},
+	{ViewDeadTwice, "query", "TestOracle"},
 	{ViewLate, "query", "TestWindowOracle"},
 	{ViewGrace, "query", "TestWindowOracle"},
 	{ViewExpiry, "query", "TestWindowOracle"},
@@ -127,6 +137,17 @@ const (
 	ViewAhead      = "view-position-without-rows"
 	ViewTimes      = "view-multiset-forgets-how-many"
 	ViewGhosts     = "view-checkpoint-brings-back-deleted"
+
+	ViewMarkTwice   = "view-mark-applied-twice"
+	ViewWaiting     = "view-waiting-rows-lost"
+	ViewRepartition = "view-repartition-loses-deletions"
+	ViewCut         = "view-snapshot-tears-stages"
+	ViewIndex       = "view-index-keeps-old-places"
+	ViewIndexEmpty  = "view-index-empty-after-restart"
+	ViewGlobal      = "view-global-table-not-waited-for"
+	ViewStateTable  = "view-store-table-misses-deletions"
+	ViewTimer       = "view-timer-fires-again"
+	ViewDeadTwice   = "view-dead-letter-twice"
 
 	ViewLate         = "view-late-by-one"
 	ViewGrace        = "view-grace-is-ignored"

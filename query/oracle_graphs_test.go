@@ -26,28 +26,33 @@ type logged struct {
 	topic string
 	kv
 	tombstone bool
+	partition int32
+	ms        int64
 }
 
-// world is the topics that a case has.
-type world struct{ a, b *embedlog.Topic }
+// world is the topics that a case has: a and b have its records, loop what the graph appends to it itself, global is constant.
+type world struct {
+	topics map[string]*embedlog.Topic
+	named  int // what has a name of its own in a graph
+}
 
-func (w world) topic(name string) *embedlog.Topic {
-	if name == "a" {
-		return w.a
-	}
-	return w.b
+func (w *world) topic(name string) *embedlog.Topic { return w.topics[name] }
+
+func (w *world) name(kind string) string {
+	w.named++
+	return fmt.Sprint(kind, w.named)
 }
 
 type streamExpr struct {
 	text  string
-	build func(w world) *Stream[string, int64]
+	build func(w *world) *Stream[string, int64]
 	eval  func(log []logged) []kv
 	sql   string
 }
 
 type tableExpr struct {
 	text  string
-	build func(w world) *Table[string, int64]
+	build func(w *world) *Table[string, int64]
 	eval  func(log []logged) map[string]int64
 	sql   string
 }
@@ -56,7 +61,7 @@ type tableExpr struct {
 type rowsExpr struct {
 	text    string
 	appends bool
-	build   func(w world) Rows[string, int64]
+	build   func(w *world) Rows[string, int64]
 	eval    func(log []logged) []kv
 	sql     string
 }
@@ -65,11 +70,17 @@ type rowsExpr struct {
 type gen struct {
 	*rand.Rand
 	streams bool // there is one: not all rows go when the keys are deleted
+	sources []string
+	parts   int
+	reps    int  // repartitions that may come yet
+	timers  bool // one task reads all that timers go by
+	global  bool // there is a global table
+	naive   bool // there is no SELECT
 }
 
 func pick[T any](g *gen, list ...T) T { return list[g.IntN(len(list))] }
 
-func (g *gen) source() string { return pick(g, "a", "b") }
+func (g *gen) source() string { return pick(g, g.sources...) }
 
 // fn is a function of a row; its text says what it is, and is SQL of the columns k and v.
 type fn[T any] struct {
@@ -124,7 +135,7 @@ func (g *gen) sourceStream() streamExpr {
 	name := g.source()
 	g.streams = true
 	return streamExpr{"stream " + name,
-		func(w world) *Stream[string, int64] { return From(w.topic(name), codec.String, codec.Int64) },
+		func(w *world) *Stream[string, int64] { return From(w.topic(name), codec.String, codec.Int64) },
 		func(log []logged) (out []kv) {
 			for _, l := range log {
 				if l.topic == name && !l.tombstone {
@@ -138,10 +149,18 @@ func (g *gen) sourceStream() streamExpr {
 }
 
 func (g *gen) stream(depth int) streamExpr {
+	s := g.newStream(depth)
+	if n, ok := g.repartition(); ok {
+		return s.through(n)
+	}
+	return s
+}
+
+func (g *gen) newStream(depth int) streamExpr {
 	if depth <= 0 || g.IntN(4) == 0 {
 		return g.sourceStream()
 	}
-	switch g.IntN(12) {
+	switch g.IntN(16) {
 	case 0:
 		return filterStream(g.stream(depth-1), g.predicate())
 	case 1:
@@ -149,7 +168,7 @@ func (g *gen) stream(depth int) streamExpr {
 	case 2:
 		in, k, f := g.stream(depth-1), g.newKey(), g.number()
 		return streamExpr{fmt.Sprintf("map(%s, %s, %s)", in.text, k.text, f.text),
-			func(w world) *Stream[string, int64] {
+			func(w *world) *Stream[string, int64] {
 				return Map(in.build(w), codec.String, func(key string, v int64) (string, int64) { return k.f(key, v), f.f(key, v) })
 			},
 			func(log []logged) (out []kv) {
@@ -164,7 +183,7 @@ func (g *gen) stream(depth int) streamExpr {
 	case 4:
 		in := g.stream(depth - 1)
 		return streamExpr{fmt.Sprintf("flat map values(%s)", in.text),
-			func(w world) *Stream[string, int64] {
+			func(w *world) *Stream[string, int64] {
 				return FlatMapValues(in.build(w), func(_ string, v int64) []int64 { return []int64{v, v % 3}[:((v%3)+3)%3] })
 			},
 			func(log []logged) (out []kv) {
@@ -179,7 +198,7 @@ func (g *gen) stream(depth int) streamExpr {
 	case 5:
 		in, k := g.stream(depth-1), g.newKey()
 		return streamExpr{fmt.Sprintf("rekey(%s, %s)", in.text, k.text),
-			func(w world) *Stream[string, int64] { return Rekey(in.build(w), codec.String, k.f) },
+			func(w *world) *Stream[string, int64] { return Rekey(in.build(w), codec.String, k.f) },
 			func(log []logged) (out []kv) {
 				for _, r := range in.eval(log) {
 					out = append(out, kv{key: k.f(r.key, r.val), val: r.val})
@@ -195,17 +214,29 @@ func (g *gen) stream(depth int) streamExpr {
 		return changesOfCount(g.stream(depth - 1))
 	case 9:
 		return g.enriched()
+	case 10:
+		return g.counting(g.stream(depth - 1)).rows
+	case 11:
+		return g.folding().rows
+	case 12:
+		if g.timers {
+			return g.timed()
+		}
+	case 13:
+		if g.global {
+			return g.joinedGlobal(g.stream(depth - 1))
+		}
 	}
 	a, b := g.stream(depth-1), g.stream(depth-1)
 	return streamExpr{fmt.Sprintf("merge(%s, %s)", a.text, b.text),
-		func(w world) *Stream[string, int64] { return a.build(w).Merge(b.build(w)) },
+		func(w *world) *Stream[string, int64] { return a.build(w).Merge(b.build(w)) },
 		func(log []logged) []kv { return append(a.eval(log), b.eval(log)...) },
 		fmt.Sprintf("SELECT k,v FROM (%s) UNION ALL SELECT k,v FROM (%s)", a.sql, b.sql)}
 }
 
 func filterStream(in streamExpr, p fn[bool]) streamExpr {
 	return streamExpr{fmt.Sprintf("filter(%s, %s)", in.text, p.text),
-		func(w world) *Stream[string, int64] { return in.build(w).Filter(p.f) },
+		func(w *world) *Stream[string, int64] { return in.build(w).Filter(p.f) },
 		func(log []logged) (out []kv) {
 			for _, r := range in.eval(log) {
 				if p.f(r.key, r.val) {
@@ -219,7 +250,7 @@ func filterStream(in streamExpr, p fn[bool]) streamExpr {
 
 func mapStream(in streamExpr, f fn[int64]) streamExpr {
 	return streamExpr{fmt.Sprintf("map values(%s, %s)", in.text, f.text),
-		func(w world) *Stream[string, int64] { return MapValues(in.build(w), f.f) },
+		func(w *world) *Stream[string, int64] { return MapValues(in.build(w), f.f) },
 		func(log []logged) (out []kv) {
 			for _, r := range in.eval(log) {
 				out = append(out, kv{r.key, f.f(r.key, r.val), r.null})
@@ -232,7 +263,7 @@ func mapStream(in streamExpr, f fn[int64]) streamExpr {
 func (g *gen) flatMap(in streamExpr) streamExpr {
 	k, f := g.newKey(), g.number()
 	return streamExpr{fmt.Sprintf("flat map(%s, %s, %s)", in.text, k.text, f.text),
-		func(w world) *Stream[string, int64] {
+		func(w *world) *Stream[string, int64] {
 			return FlatMap(in.build(w), codec.String, func(key string, v int64, emit func(string, int64)) {
 				for i := range ((v % 3) + 3) % 3 {
 					emit(k.f(key, v+i), f.f(key, v+i))
@@ -263,7 +294,7 @@ func (g *gen) branch(in streamExpr) streamExpr {
 	}
 	where := []string{p.text, fmt.Sprintf("NOT (%s) AND (%s)", p.text, q.text), fmt.Sprintf("NOT (%s) AND NOT (%s)", p.text, q.text)}
 	return streamExpr{fmt.Sprintf("branches %d and %d(%s, %s, %s, %s)", one, two, in.text, p.text, q.text, f.text),
-		func(w world) *Stream[string, int64] {
+		func(w *world) *Stream[string, int64] {
 			list := in.build(w).Branch(p.f, q.f)
 			return list[one].Merge(MapValues(list[two], f.f))
 		},
@@ -286,7 +317,7 @@ func (g *gen) changesOfTable() streamExpr {
 	name, p, f := g.source(), g.predicate(), g.number()
 	g.streams = true
 	return streamExpr{fmt.Sprintf("changes(filter(map table(table %s, %s), %s))", name, f.text, p.text),
-		func(w world) *Stream[string, int64] {
+		func(w *world) *Stream[string, int64] {
 			return MapTable(TableFrom(w.topic(name), codec.String, codec.Int64), f.f).Filter(p.f).Changes()
 		},
 		func(log []logged) (out []kv) {
@@ -305,7 +336,7 @@ func (g *gen) changesOfTable() streamExpr {
 // changesOfCount is a stream of what the counts of a stream's keys come to be: 1, 2, 3, whatever the order of the rows.
 func changesOfCount(in streamExpr) streamExpr {
 	return streamExpr{fmt.Sprintf("changes(count(%s))", in.text),
-		func(w world) *Stream[string, int64] { return Count(in.build(w)).Changes() },
+		func(w *world) *Stream[string, int64] { return Count(in.build(w)).Changes() },
 		func(log []logged) (out []kv) {
 			n := map[string]int64{}
 			for _, r := range in.eval(log) {
@@ -335,7 +366,7 @@ func (g *gen) enriched() streamExpr {
 		where = " WHERE n>0"
 	}
 	return streamExpr{fmt.Sprintf("%v table(stream %s, count(filter(stream %s, %s)))", kind, name, name, p.text),
-		func(w world) *Stream[string, int64] {
+		func(w *world) *Stream[string, int64] {
 			s := From(w.topic(name), codec.String, codec.Int64)
 			counts := Count(s.Filter(p.f))
 			if kind == inner {
@@ -369,11 +400,14 @@ func (g *gen) rows(depth int) rowsExpr {
 	switch g.IntN(5) {
 	case 0, 1:
 		s := g.stream(depth)
-		return rowsExpr{s.text, true, func(w world) Rows[string, int64] { return s.build(w) }, s.eval, s.sql}
+		return rowsExpr{s.text, true, func(w *world) Rows[string, int64] { return s.build(w) }, s.eval, s.sql}
 	case 2:
 		s := g.stream(depth)
-		return rowsExpr{fmt.Sprintf("group by(%s, %s)", s.text, k.text), true,
-			func(w world) Rows[string, int64] { return GroupBy(s.build(w), codec.String, k.f) },
+		rep, through := g.repartition()
+		return rowsExpr{fmt.Sprintf("group by(%s, %s)%s", s.text, k.text, rep), true,
+			func(w *world) Rows[string, int64] {
+				return grouped(w, GroupBy(s.build(w), codec.String, k.f), rep, through)
+			},
 			func(log []logged) (out []kv) {
 				for _, r := range s.eval(log) {
 					out = append(out, kv{key: k.f(r.key, r.val), val: r.val})
@@ -382,8 +416,11 @@ func (g *gen) rows(depth int) rowsExpr {
 			}, fmt.Sprintf("SELECT %s AS k,v FROM (%s)", k.text, s.sql)}
 	}
 	t := g.table(depth)
-	return rowsExpr{fmt.Sprintf("group by(%s, %s)", t.text, k.text), false,
-		func(w world) Rows[string, int64] { return GroupBy(t.build(w), codec.String, k.f) },
+	rep, through := g.repartition()
+	return rowsExpr{fmt.Sprintf("group by(%s, %s)%s", t.text, k.text, rep), false,
+		func(w *world) Rows[string, int64] {
+			return grouped(w, GroupBy(t.build(w), codec.String, k.f), rep, through)
+		},
 		func(log []logged) (out []kv) {
 			for key, v := range t.eval(log) {
 				out = append(out, kv{key: k.f(key, v), val: v})
@@ -442,7 +479,7 @@ func (g *gen) aggregate(depth int) tableExpr {
 	}
 	table := func(text, sql string, build func(Rows[string, int64]) *Table[string, int64], eval func([]int64) int64) tableExpr {
 		return tableExpr{fmt.Sprintf("%s(%s)", text, in.text),
-			func(w world) *Table[string, int64] { return build(in.build(w)) },
+			func(w *world) *Table[string, int64] { return build(in.build(w)) },
 			perKey(in.eval, eval),
 			fmt.Sprintf("SELECT k,%s AS v FROM (%s) WHERE k IS NOT NULL GROUP BY k", sql, in.sql)}
 	}
@@ -484,7 +521,7 @@ func (g *gen) aggregate(depth int) tableExpr {
 		if in.appends {
 			s := g.stream(depth) // a grouping has no Reduce
 			return tableExpr{fmt.Sprintf("reduce max(%s)", s.text),
-				func(w world) *Table[string, int64] {
+				func(w *world) *Table[string, int64] {
 					return Reduce(s.build(w), func(a, b int64) int64 { return max(a, b) })
 				},
 				perKey(s.eval, slices.Max[[]int64]),
@@ -507,10 +544,18 @@ func (g *gen) aggregate(depth int) tableExpr {
 }
 
 func (g *gen) table(depth int) tableExpr {
+	t := g.newTable(depth)
+	if n, ok := g.repartition(); ok {
+		return t.through(n)
+	}
+	return t
+}
+
+func (g *gen) newTable(depth int) tableExpr {
 	if depth <= 0 || g.IntN(4) == 0 {
 		name := g.source()
 		return tableExpr{"table " + name,
-			func(w world) *Table[string, int64] { return TableFrom(w.topic(name), codec.String, codec.Int64) },
+			func(w *world) *Table[string, int64] { return TableFrom(w.topic(name), codec.String, codec.Int64) },
 			func(log []logged) map[string]int64 {
 				out := map[string]int64{}
 				for _, l := range log {
@@ -524,13 +569,15 @@ func (g *gen) table(depth int) tableExpr {
 			},
 			fmt.Sprintf("SELECT k,v FROM (SELECT k,v,row_number() OVER (PARTITION BY k ORDER BY seq DESC) AS r FROM log WHERE topic='%s' AND k IS NOT NULL) WHERE r=1 AND v IS NOT NULL", name)}
 	}
-	switch g.IntN(7) {
+	switch g.IntN(8) {
 	case 0, 1:
 		return g.aggregate(depth - 1)
+	case 7:
+		return g.stateTable(depth)
 	case 2:
 		in, p := g.table(depth-1), g.predicate()
 		return tableExpr{fmt.Sprintf("filter(%s, %s)", in.text, p.text),
-			func(w world) *Table[string, int64] { return in.build(w).Filter(p.f) },
+			func(w *world) *Table[string, int64] { return in.build(w).Filter(p.f) },
 			func(log []logged) map[string]int64 {
 				out := in.eval(log)
 				maps.DeleteFunc(out, func(k string, v int64) bool { return !p.f(k, v) })
@@ -540,7 +587,7 @@ func (g *gen) table(depth int) tableExpr {
 	case 3:
 		in, f := g.table(depth-1), g.number()
 		return tableExpr{fmt.Sprintf("map table(%s, %s)", in.text, f.text),
-			func(w world) *Table[string, int64] { return MapTable(in.build(w), f.f) },
+			func(w *world) *Table[string, int64] { return MapTable(in.build(w), f.f) },
 			func(log []logged) map[string]int64 {
 				out := in.eval(log)
 				for k, v := range out {
@@ -565,7 +612,7 @@ func (g *gen) foreignJoin(a, b tableExpr) tableExpr {
 		return digest([]int64{int64(len(key)), v % 1000, o % 1000})
 	}
 	return tableExpr{fmt.Sprintf("foreign join(%s, %s, %s)", a.text, b.text, k.text),
-		func(w world) *Table[string, int64] { return ForeignJoin(a.build(w), b.build(w), k.f, value) },
+		func(w *world) *Table[string, int64] { return ForeignJoin(a.build(w), b.build(w), k.f, value) },
 		func(log []logged) map[string]int64 {
 			out, other := map[string]int64{}, b.eval(log)
 			for key, v := range a.eval(log) {
@@ -591,7 +638,7 @@ func (g *gen) join(a, b tableExpr) tableExpr {
 		return digest(d)
 	}
 	return tableExpr{fmt.Sprintf("%v(%s, %s)", kind, a.text, b.text),
-		func(w world) *Table[string, int64] {
+		func(w *world) *Table[string, int64] {
 			l := a.build(w)
 			r := l
 			if a.text != b.text || len(a.text)%2 == 0 {

@@ -2,8 +2,10 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +73,7 @@ type record struct {
 	null      bool // no key
 	val       int64
 	tombstone bool
+	bad       bool // it cannot be decoded
 	ms        int64
 }
 
@@ -79,7 +82,10 @@ func (r *record) record() embedlog.Record {
 	if !r.null {
 		rec.Key = []byte(r.key)
 	}
-	if !r.tombstone {
+	switch {
+	case r.bad:
+		rec.Value = []byte("bad")
+	case !r.tombstone:
 		rec.Value = mustInt(r.val)
 	}
 	return rec
@@ -98,6 +104,8 @@ type life struct {
 	stores MemStores
 	start  func(*life) (*Graph, error) // makes the graph and starts it
 	log    []record                    // all that was acknowledged, in each partition's order
+	fixed  []record                    // of a topic that does not change
+	loop   bool                        // the graph reads what it appends to the topic loop
 	doubt  int                         // records of the call that had no answer
 	cut    bool                        // the power was, since the log was compared
 	counts map[string]int64
@@ -214,22 +222,35 @@ func (l *life) again(power bool) {
 
 func (l *life) scan() (log []record, err error) {
 	for _, name := range []string{"a", "b"} {
-		top, err := l.db.Topic(name)
+		some, err := l.scanTopic(name)
 		if err != nil {
 			return nil, err
 		}
-		for rec, err := range top.Scan(l.ctx, nil) {
-			if err != nil {
+		log = append(log, some...)
+	}
+	return log, nil
+}
+
+// scanTopic is a topic's records; none where it is not there.
+func (l *life) scanTopic(name string) (log []record, err error) {
+	top, err := l.db.Topic(name)
+	if errors.Is(err, embedlog.ErrUnknownTopic) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for rec, err := range top.Scan(l.ctx, nil) {
+		if err != nil {
+			return nil, err
+		}
+		r := record{topic: name, partition: rec.Partition, offset: rec.Offset, key: string(rec.Key), null: rec.Key == nil, tombstone: rec.Value == nil, ms: rec.Timestamp.UnixMilli()}
+		if r.bad = string(rec.Value) == "bad"; rec.Value != nil && !r.bad {
+			if r.val, err = codec.Int64.Decode(rec.Value); err != nil {
 				return nil, err
 			}
-			r := record{topic: name, partition: rec.Partition, offset: rec.Offset, key: string(rec.Key), null: rec.Key == nil, tombstone: rec.Value == nil, ms: rec.Timestamp.UnixMilli()}
-			if rec.Value != nil {
-				if r.val, err = codec.Int64.Decode(rec.Value); err != nil {
-					return nil, err
-				}
-			}
-			log = append(log, r)
 		}
+		log = append(log, r)
 	}
 	return log, nil
 }
@@ -358,14 +379,48 @@ func (l *life) append(recs []record) error {
 	return nil
 }
 
+// rest waits until the graph has read and committed all that there is, also of what it appends to a topic that it reads.
+func (l *life) rest() error {
+	for last := int64(-1); ; {
+		end := int64(0)
+		if l.loop {
+			top, err := l.db.Topic("loop")
+			if err != nil {
+				return err
+			}
+			ends, err := top.ListOffsets(l.ctx, embedlog.LastStable)
+			if err != nil {
+				return err
+			}
+			for _, e := range ends {
+				end += e.Offset
+			}
+		}
+		if end == last {
+			return nil
+		}
+		last = end
+		for slot := range l.g.slots {
+			if _, err := l.g.settle(l.ctx, slot, true); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // view looks at a snapshot: of all that was acknowledged, or of whatever the graph has come to, which is a prefix of each partition. f is given its
-// records.
+// records, behind those of the topic that does not change.
 func (l *life) view(all bool, f func(s *Snapshot, log []record) error) {
 	l.Helper()
 	l.try(func() error {
 		take := l.g.SnapshotNow
 		if all {
 			take = l.g.Snapshot
+			if l.loop {
+				if err := l.rest(); err != nil {
+					return err
+				}
+			}
 		}
 		s, err := take(l.ctx)
 		if err != nil {
@@ -373,6 +428,14 @@ func (l *life) view(all bool, f func(s *Snapshot, log []record) error) {
 		}
 		defer s.Release()
 		log := l.log
+		if l.loop {
+			turned, err := l.scanTopic("loop")
+			if err != nil {
+				return err
+			}
+			log = slices.Concat(log, turned)
+		}
+		acknowledged := log
 		if !all {
 			l.counts["prefixes"]++
 			upTo := map[place]int64{}
@@ -380,12 +443,13 @@ func (l *life) view(all bool, f func(s *Snapshot, log []record) error) {
 				upTo[place{p.Topic, p.Partition}] = p.Offset
 			}
 			log = nil
-			for _, r := range l.log {
+			for _, r := range acknowledged {
 				if r.offset < upTo[place{r.topic, r.partition}] {
 					log = append(log, r)
 				}
 			}
 		}
+		log = slices.Concat(l.fixed, log)
 		l.counts["comparisons"]++
 		l.step("look at %v, all %v", s.Version(), all)
 		return f(s, log)

@@ -118,10 +118,13 @@ func sqlRows(log []record) [][5]any {
 	rows := make([][5]any, len(log))
 	for i, r := range log {
 		rows[i] = [5]any{r.topic, nil, nil, r.partition, r.ms}
+		if r.bad {
+			rows[i][0] = badTopic + r.topic
+		}
 		if !r.null {
 			rows[i][1] = r.key
 		}
-		if !r.tombstone {
+		if !r.tombstone && !r.bad {
 			rows[i][2] = r.val
 		}
 	}

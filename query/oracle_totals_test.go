@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,20 +17,34 @@ import (
 
 // oracleTotals is what some cases of a test came to. A line of the state file is one.
 type oracleTotals struct {
-	Test    string           `json:"test"`
-	Commit  string           `json:"commit"`
-	From    uint64           `json:"from"`
-	Next    uint64           `json:"next"`
-	Cases   int              `json:"cases"`
-	Failed  []uint64         `json:"failed,omitempty"`
-	Seconds float64          `json:"seconds"`
-	Counts  map[string]int64 `json:"counts"`
+	Test string `json:"test"`
+	// Generator is the version of what a seed decides: cases of another one are others, and count for themselves.
+	Generator int              `json:"generator,omitempty"`
+	Commit    string           `json:"commit"`
+	From      uint64           `json:"from"`
+	Next      uint64           `json:"next"`
+	Cases     int              `json:"cases"`
+	Failed    []uint64         `json:"failed,omitempty"`
+	Seconds   float64          `json:"seconds"`
+	Counts    map[string]int64 `json:"counts"`
 
 	began time.Time
 }
 
+// oracleGenerators are the versions of what makes cases, by test: another one begins with the first seed, in the same file. It goes up when a seed
+// is another case, or lives through something else.
+var oracleGenerators = map[string]int{"TestOracle": 2}
+
+// key tells sums apart.
+func (a *oracleTotals) key() string {
+	if a.Generator == 0 {
+		return a.Test
+	}
+	return fmt.Sprintf("%s, generator %d", a.Test, a.Generator)
+}
+
 func newOracleTotals(t *testing.T, from uint64) *oracleTotals {
-	return &oracleTotals{Test: t.Name(), Commit: oracleCommit(), From: from, Next: from, Counts: map[string]int64{}, began: time.Now()}
+	return &oracleTotals{Test: t.Name(), Generator: oracleGenerators[t.Name()], Commit: oracleCommit(), From: from, Next: from, Counts: map[string]int64{}, began: time.Now()}
 }
 
 // add takes in a case.
@@ -77,13 +92,14 @@ var oracleCommit = sync.OnceValue(func() string {
 	return commit
 })
 
-// readOracleState is the sums of the state file, by test.
-func readOracleState(t *testing.T) map[string]*oracleTotals {
+// readOracleState is the sums of the state file, by test and generator, and the one of this test.
+func readOracleState(t *testing.T) (all map[string]*oracleTotals, own *oracleTotals) {
 	b, err := os.ReadFile(*oracleState)
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	all := map[string]*oracleTotals{t.Name(): newOracleTotals(t, 1)}
+	own = newOracleTotals(t, 1)
+	all = map[string]*oracleTotals{own.key(): own}
 	for line := range bytes.Lines(b) {
 		if len(line) == 1 {
 			continue
@@ -92,10 +108,10 @@ func readOracleState(t *testing.T) map[string]*oracleTotals {
 		if err := json.Unmarshal(line, &one); err != nil {
 			continue // whoever wrote it was killed: other cases take the place of these
 		}
-		sum := all[one.Test]
+		sum := all[one.key()]
 		if sum == nil {
-			sum = &oracleTotals{Test: one.Test, From: one.From, Counts: map[string]int64{}}
-			all[one.Test] = sum
+			sum = &oracleTotals{Test: one.Test, Generator: one.Generator, From: one.From, Counts: map[string]int64{}}
+			all[one.key()] = sum
 		}
 		sum.Commit = one.Commit
 		sum.From, sum.Next = min(sum.From, one.From), max(sum.Next, one.Next)
@@ -106,12 +122,12 @@ func readOracleState(t *testing.T) map[string]*oracleTotals {
 			sum.Counts[k] += n
 		}
 	}
-	return all
+	return all, own
 }
 
 func (a *oracleTotals) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d cases, from %d to before %d, in %.0f s, %d failed %v", a.Test, a.Cases, a.From, a.Next, a.Seconds, len(a.Failed), a.Failed)
+	fmt.Fprintf(&b, "%s: %d cases, from %d to before %d, in %.0f s, %d failed %v", a.key(), a.Cases, a.From, a.Next, a.Seconds, len(a.Failed), a.Failed)
 	for _, k := range slices.Sorted(maps.Keys(a.Counts)) {
 		fmt.Fprintf(&b, "\n  %s: %d", k, a.Counts[k])
 	}
@@ -123,9 +139,29 @@ func TestOracleTotals(t *testing.T) {
 	if *oracleState == "" {
 		t.Skip("without -oracle.state there is nothing to add up")
 	}
-	all := readOracleState(t)
-	delete(all, t.Name())
+	all, own := readOracleState(t)
+	delete(all, own.key())
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		t.Logf("%v", all[name])
+	}
+}
+
+// A file with cases of an older generator says nothing of the cases that there are now, and goes on being added up.
+func TestOracleState(t *testing.T) {
+	defer func(file string) { *oracleState = file }(*oracleState)
+	*oracleState = filepath.Join(t.TempDir(), "state")
+	defer func(was int) { oracleGenerators[t.Name()] = was }(oracleGenerators[t.Name()])
+	for _, generator := range []int{0, 1} {
+		oracleGenerators[t.Name()] = generator
+		for range 2 {
+			_, done := readOracleState(t)
+			some := newOracleTotals(t, done.Next)
+			some.add(done.Next, map[string]int64{"records": 2}, false)
+			some.save(t)
+		}
+	}
+	all, own := readOracleState(t)
+	if old := all["TestOracleState"]; own.Next != 3 || own.Cases != 2 || old == nil || old.Next != 3 || old.Counts["records"] != 4 || len(all) != 2 {
+		t.Errorf("%v\n%v", all, own)
 	}
 }

@@ -65,6 +65,7 @@ func (s *Stores) OpenStore(dir, name string) (query.RowStore, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.openLocked(); err != nil {
+		r.closed = true // and the directory is not its own any more
 		return nil, fmt.Errorf("open: %w", typed(r.dir, err))
 	}
 	return r, nil
@@ -197,29 +198,28 @@ func (r *rows) fail(err error) {
 	go func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.failed.Load() == e {
+		if r.failed.Load() == e && !r.closed { // otherwise others may have the directory
 			r.endLocked()
 		}
 	}()
 }
 
-// endLocked closes the files of a store that has failed.
+// endLocked closes the files of a store that has failed, and removes them. It may be called again.
 func (r *rows) endLocked() {
-	if r.db == nil {
-		return
+	fs, keep := r.stores.fs, errors.Is(r.err(), embedlog.ErrNoSpace) // they are as they were when there was no more room
+	if !keep {
+		// What it says of its files may be wrong: nobody is to open it again, also when it cannot be removed now.
+		if f, err := fs.Create(fs.PathJoin(r.dir, removing), vfs.WriteCategoryUnspecified); err == nil {
+			f.Close()
+		}
 	}
-	db, fs := r.db, r.stores.fs
-	r.db = nil
-	if errors.Is(r.err(), embedlog.ErrNoSpace) {
-		closeFailed(db) // they are as they were when there was no more room
-		return
+	if db := r.db; db != nil {
+		r.db = nil
+		closeFailed(db)
 	}
-	// What it says of its files may be wrong: nobody is to open it again, also when it cannot be removed now.
-	if f, err := fs.Create(fs.PathJoin(r.dir, removing), vfs.WriteCategoryUnspecified); err == nil {
-		f.Close()
+	if !keep {
+		fs.RemoveAll(r.dir)
 	}
-	closeFailed(db)
-	fs.RemoveAll(r.dir)
 }
 
 // closeFailed ends what still runs of it.
@@ -383,7 +383,7 @@ func (r *rows) Clear() error {
 	return nil
 }
 
-// failLocked is fail of a store whose files are closed.
+// failLocked is fail where the caller ends the store.
 func (r *rows) failLocked(err error) error {
 	r.failed.CompareAndSwap(nil, typed(r.dir, err))
 	return r.err()
@@ -392,18 +392,18 @@ func (r *rows) failLocked(err error) error {
 func (r *rows) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed = true
-	if r.db == nil {
+	if r.closed {
 		return nil
 	}
+	r.closed = true
 	if r.err() == nil {
 		if err := r.flushLocked(); err != nil {
-			r.fail(err)
+			r.failLocked(err)
 		}
 	}
-	if err := r.err(); err != nil {
-		r.endLocked()
-		return nil // all that it had is in changelogs
+	if r.err() != nil {
+		r.endLocked() // the disk may be back
+		return nil    // all that it had is in changelogs
 	}
 	db := r.db
 	r.db = nil

@@ -69,7 +69,7 @@ var All = []Bug{
 	{ViewCut, "query", "TestCutThroughStages"},
 	{ViewIndex, "query", "TestOracle"},
 	{ViewIndexEmpty, "query", "TestOracle"},
-	{ViewGlobal, "query", "TestGlobalTable"},
+	{ViewGlobal, "query", "TestGlobalOracle"},
 	{ViewStateTable, "query", "TestOracle"},
 	{ViewTimer, "query", "TestOracle"},
 	{ViewDeadTwice, "query", "TestOracle"},

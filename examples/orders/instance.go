@@ -33,7 +33,7 @@ const patience = time.Minute
 func (c *instanceConfig) open() (*embedlog.DB, error) {
 	o := &embedlog.Options{LockTimeout: patience}
 	if len(c.Peers) > 0 {
-		node, err := raftrepl.New(raftrepl.Config{Node: c.Node, Cluster: "shop", Listen: c.Peers[c.Node], Peers: c.Peers, Timing: raftrepl.FastTiming})
+		node, err := raftrepl.New(raftrepl.Config{Node: c.Node, Cluster: "shop", Listen: c.Peers[c.Node], Peers: c.Peers})
 		if err != nil {
 			return nil, err
 		}

@@ -237,8 +237,8 @@ func (s *story) crash(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := s.rush(ctx, "rush", "UNDERPANTS", 4, 10)
-	if err := errors.Join(r.after(ctx, time.Time{}, 10), s.kill(node)); err != nil {
+	r := s.rush(ctx, "rush", "UNDERPANTS", 4, 6)
+	if err := errors.Join(r.after(ctx, time.Time{}, 8), s.kill(node)); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -257,7 +257,7 @@ func (s *story) crash(ctx context.Context) error {
 	if err := r.wait(); err != nil {
 		return err
 	}
-	s.say("  all 40 orders were validated, paid for and written to, for which %d requests were made again", s.again.Load())
+	s.say("  all 24 orders were validated, paid for and written to, for which %d requests were made again", s.again.Load())
 	return nil
 }
 

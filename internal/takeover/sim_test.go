@@ -87,6 +87,11 @@ func simulate(t *testing.T, seed uint64) {
 				}
 			}
 		}()
+		for _, a := range s.machines { // so that standbys are behind, each another time
+			for _, b := range s.machines {
+				s.net.Delay(host(a.id), host(b.id), time.Duration(s.rnd.IntN(20))*time.Millisecond)
+			}
+		}
 		for _, m := range s.machines {
 			if err := s.cluster.start(m); err != nil {
 				t.Fatalf("node %d: %v", m.id, err)

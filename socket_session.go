@@ -227,6 +227,7 @@ var handlers = map[sock.Op]handler{
 	sock.OpViewGet:       {serve: asked((*session).viewGet), waits: true},
 	sock.OpViewOpen:      {serve: asked((*session).viewOpen)},
 	sock.OpViewRows:      {serve: asked((*session).viewRows), waits: true},
+	sock.OpViewRebuild:   {serve: asked((*session).viewRebuild), waits: true},
 }
 
 // asked makes a handler of a function that takes the request as it was before it

@@ -3,11 +3,13 @@ package embedlog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"sync"
 	"time"
 
 	"github.com/x/embedlog/internal/sock"
+	"github.com/x/embedlog/internal/views"
 )
 
 // views lists the graphs of views that run in this program.
@@ -36,6 +38,40 @@ func (s *session) viewGet(ctx context.Context, q sock.ViewGet) ([]sock.ViewRow, 
 		return []sock.ViewRow{}, err
 	}
 	return []sock.ViewRow{row}, nil
+}
+
+// viewRebuild has a graph computed anew, by this program, or by who starts it next.
+func (s *session) viewRebuild(ctx context.Context, q sock.ViewsRequest) (r sock.ViewRebuild, err error) {
+	r.Left = -1
+	g, unknown := s.db.views.Graph(q.Graph)
+	if unknown == nil {
+		r.Generation, err = g.Rebuild(ctx)
+		return r, err
+	}
+	name := q.Graph + views.GenerationSuffix
+	if _, err := s.db.engine.Topic(name); err != nil {
+		return r, unknown
+	}
+	top, err := s.db.Topic(name)
+	if err != nil {
+		return r, err
+	}
+	for {
+		var last Record
+		for rec, err := range top.Scan(ctx, &ScanOptions{Linearizable: true}) {
+			if err != nil {
+				return r, err
+			}
+			last = rec
+		}
+		value, err := views.RequestRebuild(last.Value)
+		if err != nil {
+			return r, &sock.Error{Code: sock.CodeFailure, Message: fmt.Sprintf("rebuild view graph %s: %v", q.Graph, err)}
+		}
+		if _, err = top.ProduceAt(ctx, last.Partition, last.Offset+1, Record{Key: last.Key, Value: value}); !errors.Is(err, ErrUnexpectedOffset) {
+			return r, err
+		}
+	}
 }
 
 const (

@@ -180,6 +180,15 @@ func (e *NotRetainedError) Is(target error) bool { return target == ErrNotRetain
 // it is the version of now. It waits for nothing but the graph's rows: a version that is not there yet is the one of now, see Wait.
 // It fails with a *NotRetainedError when no version is old enough.
 func (g *Graph) SnapshotAt(ctx context.Context, asked Version) (*Snapshot, error) {
+	if err := g.ready(); err != nil {
+		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)
+	}
+	var s *Snapshot
+	err := g.retried(ctx, func(g *Graph) (err error) { s, err = g.snapshotAt(ctx, asked); return err })
+	return s, err
+}
+
+func (g *Graph) snapshotAt(ctx context.Context, asked Version) (*Snapshot, error) {
 	tasks, err := g.all(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of %s: %w", g.name, err)

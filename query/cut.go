@@ -280,5 +280,9 @@ func (t *task) taken(err error) error {
 		t.applied.Add(1)
 		t.publish()
 	}
+	if err == errHeld { // what was taken of it is in the rows
+		t.publish()
+		return nil
+	}
 	return err
 }

@@ -27,6 +27,10 @@ var (
 	ErrDefinition = errors.New("query: the graph was started with another definition")
 	// ErrState is matched by *StateError.
 	ErrState = errors.New("query: the changelogs do not have what was committed")
+	// ErrRebuilding says that the graph is being rebuilt already: see Graph.Rebuild.
+	ErrRebuilding = errors.New("query: the graph is being rebuilt already")
+	// ErrSink is matched by *SinkError.
+	ErrSink = errors.New("query: it is not known what a sink's topic has")
 	// ErrRunning says that a graph of this name runs on this database.
 	ErrRunning = errors.New("query: a graph of this name runs already")
 )
@@ -113,3 +117,17 @@ func (e *PanicError) Unwrap() error {
 func panicked(graph string, value any) error {
 	return &PanicError{Graph: graph, Value: value, Stack: debug.Stack()}
 }
+
+// SinkError says that a graph cannot be computed anew, because it is not known which rows a sink has appended to its topic that would go on: rows
+// would be missing there, or twice. What the graph was stays as it was. A sink that appends to another topic begins with the first record.
+type SinkError struct {
+	Graph, Sink, Reason string
+}
+
+func (e *SinkError) Error() string {
+	return fmt.Sprintf("view graph %s: it is not known what its sink has appended to %s, because %s: start what it was and close it (Graph.Close), or have the sink append to another topic",
+		e.Graph, e.Sink, e.Reason)
+}
+
+// Is matches ErrSink.
+func (e *SinkError) Is(target error) bool { return target == ErrSink }

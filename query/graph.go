@@ -80,11 +80,7 @@ type Graph struct {
 	owners     owners
 	pinMu      sync.Mutex
 	pins       map[uint64]*lease // of other nodes' snapshots
-	number     int               // of the generation
-	kept       string            // what its topics' names begin with
-	rebuilt    chan struct{}     // closed when it serves; nil where it does
-	mute       map[place]int64   // where older generations ended
-	muted      map[string]bool   // sinks that they had
+	run                          // of which generation it is, and what that is allowed to do
 	lastPin    uint64
 	views      map[string]served
 	weak       bool // a source may lose records in a power cut
@@ -211,7 +207,7 @@ func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
 		b.task.keyers(&k.err)
 		var bytes arena
 		portOf[K, V](b, s.n).to(func(ds []delta[K, V]) {
-			if b.task.muted && g.muted[t.Name()] {
+			if b.task.g.muted[t.Name()] && b.task.mutedNow() {
 				return
 			}
 			for i := range ds {
@@ -269,7 +265,8 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 		return err
 	}
 	// First of all: what another definition keeps is not touched while it runs here.
-	unregister, err := g.db.Peers().Handle(g.service(), g.answer)
+	g.number = 0 // a start that failed may have left it
+	unregister, err := g.db.Peers().Handle(g.service(), g.answerFirst)
 	if err != nil {
 		return fmt.Errorf("%w (%w)", ErrRunning, err)
 	}
@@ -284,6 +281,30 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 	if err := g.makeTopics(ctx); err != nil {
 		return err
 	}
+	g.prepare()
+	g.life, g.endLife = context.WithCancel(context.Background())
+	uncall, err := g.db.BeforeClose(func() { g.Close() })
+	if err != nil {
+		g.endLife()
+		return err
+	}
+	g.detach = []func(){unregister, uncall}
+	if err := g.launch(); err != nil {
+		g.endLife()
+		uncall()
+		return err
+	}
+	g.started = true
+	if views.Of(g.db).First() {
+		g.removeState()
+	}
+	g.generationsBegin()
+	g.detach = append(g.detach, views.Of(g.db).Offer(offered{g}))
+	return nil
+}
+
+// prepare makes what the run's tasks are in.
+func (g *Graph) prepare() {
 	g.owners.node, g.owners.changed = make([]int32, g.widest().tasks), make(chan struct{})
 	for i := range g.owners.node {
 		g.owners.node[i] = -1
@@ -294,27 +315,28 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 		g.slots[i].changed = make(chan struct{})
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	uncall, err := g.db.BeforeClose(func() { g.Close() })
-	if err != nil {
-		g.cancel()
-		return err
+}
+
+// launch has the tasks run.
+func (g *Graph) launch() error {
+	if g.number > 1 { // the first generation's name is that of the graph, which nobody else here may have
+		unregister, err := g.db.Peers().Handle(g.service(), g.answer)
+		if err != nil {
+			g.cancel()
+			return err
+		}
+		g.leave = unregister
 	}
-	g.detach = []func(){unregister, uncall}
-	g.started = true
 	g.answers.Store(true)
-	if g.rebuilt != nil {
-		g.running.Go(func() { g.switchOver(g.ctx) })
-	}
 	if g.clustered() {
 		g.running.Go(func() { g.watchOwners(g.ctx) })
 	}
 	for i := range g.slots {
-		g.running.Go(func() { g.run(i) })
+		g.running.Go(func() { g.live(i) })
 	}
 	for _, r := range g.globals {
 		g.running.Go(func() { g.readGlobal(r) })
 	}
-	g.detach = append(g.detach, views.Of(g.db).Offer(offered{g}))
 	return nil
 }
 
@@ -399,6 +421,11 @@ func (g *Graph) makeTopics(ctx context.Context) error {
 	if err := g.chooseGeneration(ctx); err != nil {
 		return err
 	}
+	return g.makeKept(ctx)
+}
+
+// makeKept makes the topics of the generation.
+func (g *Graph) makeKept(ctx context.Context) error {
 	total := g.total()
 	if err := g.makeTopic(ctx, g.progressName(), &embedlog.TopicConfig{Partitions: total, Cleanup: embedlog.Compact}, total); err != nil {
 		return err
@@ -451,8 +478,8 @@ func (g *Graph) makeTopic(ctx context.Context, name string, c *embedlog.TopicCon
 	return err
 }
 
-// run has a task live again and again, until the graph is closed or something is wrong for good.
-func (g *Graph) run(index int) {
+// live has a task live again and again, until the graph is closed or something is wrong for good.
+func (g *Graph) live(index int) {
 	s := &g.slots[index]
 	pause := firstPause
 	var t *task
@@ -532,7 +559,7 @@ func (g *Graph) passes(t *task, err error) bool {
 	if !g.clustered() && errors.Is(err, embedlog.ErrStorageFailed) {
 		return false // until the database is opened again: what could be tried would wait for ever
 	}
-	return embedlog.IsRetriable(err) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrTxnAborted)
+	return errors.Is(err, errRetired) || embedlog.IsRetriable(err) || errors.Is(err, embedlog.ErrUnknownOutcome) || errors.Is(err, embedlog.ErrTxnAborted)
 }
 
 // Close commits what has changed, and ends the graph: reads fail with an error that matches ErrClosed. A graph of its name, started later,
@@ -547,14 +574,35 @@ func (g *Graph) Close() error {
 		return ErrNotStarted
 	}
 	g.closeOnce.Do(func() {
-		g.closing.Store(true)
-		g.cancel()
-		g.running.Wait()
+		g.endLife()
+		g.rebuildMu.Lock()
+		g.over = true
+		g.rebuildMu.Unlock()
+		g.followers.Wait()
+		g.serving().end()
+		g.end()
 		for _, f := range g.detach {
 			f()
 		}
-		g.unpinAll()
 	})
+	return g.serving().endError() // what one that was replaced would have written does not matter
+}
+
+// end ends the run.
+func (g *Graph) end() {
+	g.endOnce.Do(func() {
+		defer g.drain()()
+		g.closing.Store(true)
+		g.cancel()
+		g.running.Wait()
+		g.unpinAll()
+		if g.leave != nil {
+			g.leave()
+		}
+	})
+}
+
+func (g *Graph) endError() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.closeErr
@@ -589,6 +637,7 @@ type Stats struct {
 
 // Stats returns the counters.
 func (g *Graph) Stats() Stats {
+	g = g.serving()
 	s := Stats{
 		Tasks: len(g.slots), Records: g.read.Load(), DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(), Lag: g.behind(),
 		RestoredRows: g.saved.rows.Load(), RestoredRecords: g.saved.records.Load(),

@@ -25,7 +25,15 @@ type Lag struct {
 
 // Lag says how far the rows are behind each partition of the sources, by topic and partition, at a moment. It fails with a *StoppedError
 // when the graph is closed or has stopped.
-func (g *Graph) Lag(ctx context.Context) ([]Lag, error) {
+func (g *Graph) Lag(ctx context.Context) (list []Lag, err error) {
+	if err := g.ready(); err != nil {
+		return nil, fmt.Errorf("lag of %s: %w", g.name, err)
+	}
+	err = g.retried(ctx, func(g *Graph) (err error) { list, err = g.lag(ctx); return err })
+	return list, err
+}
+
+func (g *Graph) lag(ctx context.Context) ([]Lag, error) {
 	tasks, err := g.all(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("lag of %s: %w", g.name, err)
@@ -104,7 +112,10 @@ func age(ctx context.Context, t *embedlog.Topic, partition int32, offset int64) 
 }
 
 // Err says why the graph has stopped: nil while it runs, and before it was started.
-func (g *Graph) Err() error {
+func (g *Graph) Err() error { return g.serving().stopped() }
+
+// stopped says why the run has.
+func (g *Graph) stopped() error {
 	for i := range g.slots {
 		s := &g.slots[i]
 		s.mu.Lock()

@@ -25,10 +25,48 @@ func (o offered) View(name string) views.View {
 	return nil
 }
 
+func (o offered) Rebuild(ctx context.Context) (generation int, err error) {
+	r, err := o.beginRebuild(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("rebuild view graph %s: %w", o.name, err)
+	}
+	return r.next.number, nil
+}
+
+// rebuilding is the rebuild that is under way, or the last one, where that came to nothing.
+func (g *Graph) rebuilding() *sock.ViewRebuild {
+	g.rebuildMu.Lock()
+	r := g.rebuild
+	g.rebuildMu.Unlock()
+	if r == nil {
+		return nil
+	}
+	info := &sock.ViewRebuild{Generation: r.next.number, Records: r.next.read.Load(), Left: -1}
+	select {
+	case <-r.done:
+		if r.err == nil {
+			return nil
+		}
+		info.Error = r.err.Error()
+	default:
+		if r.launched.Load() {
+			info.Left = r.next.behind()
+		}
+	}
+	return info
+}
+
 func (o offered) Info(ctx context.Context) sock.ViewGraph {
+	info := offered{o.serving()}.info(whileBuilding(ctx))
+	info.Rebuilding = o.rebuilding()
+	return info
+}
+
+// info is that of a run of the graph.
+func (o offered) info(ctx context.Context) sock.ViewGraph {
 	s := o.Stats()
 	info := sock.ViewGraph{
-		Graph: o.name, State: sock.ViewRunning, Definition: o.Describe(), Tasks: len(o.slots), Views: []sock.ViewInfo{}, Sinks: o.contents.Sinks,
+		Graph: o.name, State: sock.ViewRunning, Generation: o.number, Definition: o.Describe(), Tasks: len(o.slots), Views: []sock.ViewInfo{}, Sinks: o.contents.Sinks,
 		Positions: []sock.ViewPosition{}, Topics: append(append([]string{}, o.contents.Changelogs...), o.generationName(), o.progressName()),
 		Records: s.Records, Late: s.Late, NoKey: s.NoKey, DeadLetters: s.DeadLetters, Restarts: s.Restarts,
 	}
@@ -42,6 +80,8 @@ func (o offered) Info(ctx context.Context) sock.ViewGraph {
 	}
 	if err := o.Err(); err != nil {
 		info.State, info.Error = sock.ViewStopped, err.Error()
+	} else if !o.open() {
+		info.State = sock.ViewRebuilding
 	} else if running < len(o.slots) {
 		info.State = sock.ViewRestoring
 	}

@@ -171,7 +171,7 @@ func (g *Graph) owner(ctx context.Context, index int, a *asking) int32 {
 	return -1
 }
 
-func (g *Graph) service() string { return "embedlog/query/" + g.name }
+func (g *Graph) service() string { return "embedlog/query/" + g.base(g.number) }
 
 // errMoved ends a task whose owner is another node now.
 var errMoved = errors.New("query: the task is another node's now")

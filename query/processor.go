@@ -69,7 +69,7 @@ func (p *processing) check() bool {
 	if p.inside.Load() {
 		return true
 	}
-	g := p.t.g
+	g := p.t.g.program()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.misuse = errors.Join(g.misuse, fmt.Errorf("processor %s: %w", p.name, ErrOutside))

@@ -271,6 +271,14 @@ func (g *Graph) ask(ctx context.Context, node int32, q *request) (*reply, error)
 	return a, nil
 }
 
+// answerFirst answers those that ask for the first generation.
+func (g *Graph) answerFirst(ctx context.Context, node int32, b []byte) ([]byte, error) {
+	if g.answers.Load() && (g.number > 1 || g.closing.Load()) {
+		return json.Marshal(&reply{Elsewhere: true})
+	}
+	return g.answer(ctx, node, b)
+}
+
 // answer is what other nodes get.
 func (g *Graph) answer(ctx context.Context, _ int32, b []byte) ([]byte, error) {
 	var q request
@@ -473,7 +481,7 @@ type far struct {
 func (s *Snapshot) read(ctx context.Context, i int, q request) (*reply, error) {
 	q.Slot, q.Pin = i, s.far[i].pin
 	a, err := s.g.ask(ctx, s.far[i].node, &q)
-	if errors.Is(err, errElsewhere) {
+	if errors.Is(err, errElsewhere) || errors.Is(err, embedlog.ErrNoHandler) {
 		err = ErrInterrupted
 	}
 	return a, err

@@ -80,9 +80,12 @@ type task struct {
 	sentBytes  int
 	marked     bool // a mark was applied since the last commit
 	trimmed    map[place]int64
-	muted      bool            // what comes of the records was appended by an older generation
-	warm       *standby        // what it followed before it ran
-	writing    context.Context // of commits
+	muted      bool                        // what comes of the records was appended by an older generation
+	held       map[place][]*embedlog.Batch // what is beyond the bound
+	bounded    *bound                      // that something of it has met
+	resumes    bool                        // a batch may have been taken in part
+	warm       *standby                    // what it followed before it ran
+	writing    context.Context             // of commits
 	giveUp     context.CancelFunc
 	saver      *saver      // from restore on
 	ended      atomic.Bool // its store is closed
@@ -167,6 +170,7 @@ func (g *Graph) newTask(slot int) *task {
 	t.stage, t.index = g.of(slot)
 	t.reps, t.trimmed, t.hurry = map[*node]*repSource{}, map[place]int64{}, make(chan struct{}, 1)
 	t.clock.version, t.clock.breaks = 1, make(chan struct{}, 1)
+	t.held = map[place][]*embedlog.Batch{}
 	g.keepPast(t)
 	b := &builder{task: t, stage: t.stage, ports: map[*node]any{}, tables: t.tables, names: g.storeNames}
 	for _, o := range t.stage.outputs {
@@ -221,7 +225,9 @@ func (t *task) live(ctx context.Context, ready func()) (err error) {
 		}
 		return err
 	}
-	defer t.shareDecoding()()
+	if t.resumes = t.g.bound.Load() != nil; !t.resumes { // or it would stop in the middle of what others decode
+		defer t.shareDecoding()()
+	}
 	batches := make(chan fetched, 4)
 	done := make(chan struct{})
 	defer func() {
@@ -289,6 +295,8 @@ func (t *task) loop(ctx context.Context, batches <-chan fetched) error {
 			}
 		case <-t.opened:
 			err = t.takeAside(ctx)
+		case <-t.unbound():
+			err = t.takeHeld(ctx)
 		case e := <-t.committing:
 			if err = t.settled(e); err == nil && t.again {
 				t.again = false
@@ -352,19 +360,19 @@ func (t *task) last(why error) error {
 // closePatience bounds the last commits.
 const closePatience = 10 * time.Second
 
-// take brings a batch's records into the stores.
-func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
+// takeSome brings a batch's records into the stores, or those that the task may read. Of one that was held, what is there already is left out.
+func (t *task) takeSome(ctx context.Context, b *embedlog.Batch) (held bool, err error) {
 	defer t.recovered(&err)         // codecs are the program's, too
 	for _, r := range t.g.globals { // rows meet what was acknowledged before them
 		if seed.Is(seed.ViewGlobal) {
 			break
 		}
 		if err := r.wait(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if r := t.rep(b.Topic); r != nil {
-		return t.takeRows(ctx, r, b)
+		return false, t.takeRows(ctx, r, b)
 	}
 	at := place{b.Topic, b.Partition}
 	var decs []decoder
@@ -385,15 +393,25 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 	}
 	for rec, err := range records(b) {
 		if err != nil {
-			return err
+			return false, err
+		}
+		if t.resumes && rec.Offset < t.positions[at] {
+			continue
 		}
 		if t.stage.tasks > 1 && rec.Key != nil && t.stage.keyed && embedlog.KeyPartition(rec.Key, t.stage.tasks) != rec.Partition {
-			return &MisplacedKeyError{Graph: t.g.name, Position: rec.Position(), Key: slices.Clone(rec.Key)}
+			return false, &MisplacedKeyError{Graph: t.g.name, Position: rec.Position(), Key: slices.Clone(rec.Key)}
 		}
-		if muted := t.g.mutes(at, rec.Offset); muted != t.muted {
+		bd := t.g.bound.Load()
+		if limit, ok := bd.limit(t, at); ok && rec.Offset >= limit {
+			t.g.read.Add(int64(n))
+			t.bounded = bd
+			return true, t.flush(at, limit, decs)
+		}
+		if muted := bd.mutes(at, rec.Offset); muted != t.muted {
 			if n > 0 { // what comes of the records before is for other sinks
+				t.g.read.Add(int64(n))
 				if err := t.flush(at, rec.Offset, decs); err != nil {
-					return err
+					return false, err
 				}
 				n = 0
 			}
@@ -411,16 +429,16 @@ func (t *task) take(ctx context.Context, b *embedlog.Batch) (err error) {
 		if n++; n == size {
 			t.g.read.Add(int64(n))
 			if err := t.flush(at, rec.Offset+1, decs); err != nil {
-				return err
+				return false, err
 			}
 			n = 0
 			if err := t.relieve(ctx); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
 	t.g.read.Add(int64(n))
-	return t.flush(at, b.LastOffset+1, decs)
+	return false, t.flush(at, b.LastOffset+1, decs)
 }
 
 // flush runs the operators for what was decoded, and publishes what comes of it together with the position.
@@ -569,8 +587,9 @@ type sourcePosition struct {
 	Offset    int64  `json:"offset"`
 	// Times is the partition's stream time there.
 	Times *streamTime `json:"times,omitempty"`
-	// From is, of a repartition, what was applied of each task that writes to it.
-	From []*upstream `json:"from,omitempty"`
+	// From is, of a repartition, what was applied of each task that writes to it, and Writer their stage.
+	From   []*upstream `json:"from,omitempty"`
+	Writer int         `json:"writer,omitempty"`
 }
 
 func (t *task) progressKey() string { return "task " + t.id() }
@@ -602,7 +621,7 @@ func (t *task) commit() error {
 	for at, pos := range t.positions {
 		s := sourcePosition{Topic: at.topic, ID: t.g.source(at.topic).ID().String(), Partition: at.partition, Offset: pos, Times: t.times[at]}
 		if r := t.rep(at.topic); r != nil {
-			s.From = t.part(r, at.partition).from
+			s.From, s.Writer = t.part(r, at.partition).from, t.g.writer(r.node).index
 		}
 		p.Positions = append(p.Positions, s)
 	}

@@ -53,7 +53,22 @@ func (v *View[K, V]) get(ctx context.Context, key K, fresh bool) (value V, found
 	if err := v.g.ready(); err != nil {
 		return value, false, fmt.Errorf("view %s: %w", v.name, err)
 	}
-	err = v.g.at(ctx, v.g.stageOf(v.name).slotOf(placeOf(v.t.key, raw)), func(t *task) error {
+	slot := v.g.stageOf(v.name).slotOf(placeOf(v.t.key, raw))
+	for {
+		g := v.g.serving()
+		value, found, err = v.getOf(ctx, g, slot, raw, fresh)
+		if err == nil {
+			return value, found, nil
+		}
+		if !v.g.replacedRun(ctx, g, err) {
+			return value, false, fmt.Errorf("view %s: %w", v.name, err)
+		}
+	}
+}
+
+// getOf is get from a run of the graph.
+func (v *View[K, V]) getOf(ctx context.Context, g *Graph, slot int, raw []byte, fresh bool) (value V, found bool, err error) {
+	err = g.at(ctx, slot, func(t *task) error {
 		if fresh {
 			if err := t.catchUp(ctx); err != nil {
 				return err
@@ -70,10 +85,7 @@ func (v *View[K, V]) get(ctx context.Context, key K, fresh bool) (value V, found
 		}
 		return err
 	})
-	if err != nil {
-		return value, false, fmt.Errorf("view %s: %w", v.name, err)
-	}
-	return value, found, nil
+	return value, found, err
 }
 
 // ready says whether the graph was started.
@@ -91,7 +103,7 @@ func (v *View[K, V]) running(ctx context.Context) ([]*task, error) {
 	if err := v.g.ready(); err != nil {
 		return nil, err
 	}
-	return v.g.stageOf(v.name).running(ctx)
+	return v.g.serving().stageOf(v.name).running(ctx)
 }
 
 // all are the tasks of a graph, when each has its rows.
@@ -231,16 +243,23 @@ func (g *Graph) Version(ctx context.Context) (Version, error) {
 		return nil, err
 	}
 	var v Version
-	for i := range g.slots {
-		err := g.at(ctx, i, func(t *task) error {
-			t.clock.RLock()
-			defer t.clock.RUnlock()
-			v = t.versionLocked(v)
-			return nil
-		}, request{Op: opVersion}, func(_ int32, a *reply) error { v = v.merged(a.Version); return nil })
-		if err != nil {
-			return nil, err
+	err := g.retried(ctx, func(g *Graph) error {
+		v = nil
+		for i := range g.slots {
+			err := g.at(ctx, i, func(t *task) error {
+				t.clock.RLock()
+				defer t.clock.RUnlock()
+				v = t.versionLocked(v)
+				return nil
+			}, request{Op: opVersion}, func(_ int32, a *reply) error { v = v.merged(a.Version); return nil })
+			if err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	v.sort()
 	return v, nil
@@ -252,6 +271,10 @@ func (g *Graph) Wait(ctx context.Context, records ...embedlog.Position) error {
 	if err := g.ready(); err != nil {
 		return err
 	}
+	return g.retried(ctx, func(g *Graph) error { return g.wait(ctx, records) })
+}
+
+func (g *Graph) wait(ctx context.Context, records []embedlog.Position) error {
 	touched := make([]bool, len(g.slots))
 	for _, stage := range g.stages {
 		for index := range stage.tasks {
@@ -301,15 +324,21 @@ func (g *Graph) caughtUp(ctx context.Context) (lives []uint64, err error) {
 	if err := g.ready(); err != nil {
 		return nil, err
 	}
-	lives = make([]uint64, len(g.slots))
-	for i := range g.slots {
-		err := g.at(ctx, i, func(t *task) error {
-			lives[i] = t.life
-			return t.catchUp(ctx)
-		}, request{Op: opCatchUp}, func(_ int32, a *reply) error { lives[i] = a.Life; return nil })
-		if err != nil {
-			return nil, err
+	err = g.retried(ctx, func(g *Graph) error {
+		lives = make([]uint64, len(g.slots))
+		for i := range g.slots {
+			err := g.at(ctx, i, func(t *task) error {
+				lives[i] = t.life
+				return t.catchUp(ctx)
+			}, request{Op: opCatchUp}, func(_ int32, a *reply) error { lives[i] = a.Life; return nil })
+			if err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return lives, nil
 }
@@ -342,7 +371,7 @@ func (g *Graph) snapshot(ctx context.Context, before func(context.Context) (live
 		lives, err := before(ctx)
 		var s *Snapshot
 		if err == nil {
-			s, err = g.pinAll(ctx)
+			err = g.retried(ctx, func(g *Graph) (err error) { s, err = g.pinAll(ctx); return err })
 		}
 		switch {
 		case err == nil && (lives == nil || slices.Equal(s.lives, lives)):
@@ -426,7 +455,7 @@ func (v *View[K, V]) In(s *Snapshot) *SnapshotRows[K, V] { return &SnapshotRows[
 
 // check says whether the snapshot has the view.
 func (r *SnapshotRows[K, V]) check() error {
-	if r.s.g != r.v.g {
+	if r.s.g.program() != r.v.g {
 		return fmt.Errorf("view %s: %w", r.v.name, ErrOtherGraph)
 	}
 	if r.s.past && !r.v.g.retained[r.v.t.n] {
@@ -642,16 +671,23 @@ func (v *View[K, V]) Len(ctx context.Context) (n int, err error) {
 		return 0, fmt.Errorf("view %s: %w", v.name, err)
 	}
 	s := v.g.stageOf(v.name)
-	for i := range s.tasks {
-		err := v.g.at(ctx, s.first+i, func(t *task) error {
-			t.clock.RLock()
-			defer t.clock.RUnlock()
-			n += t.tables[v.t.n].(rowReader[V]).count()
-			return nil
-		}, request{Op: opLen, View: v.name}, func(_ int32, a *reply) error { n += a.N; return nil })
-		if err != nil {
-			return 0, fmt.Errorf("view %s: %w", v.name, err)
+	err = v.g.retried(ctx, func(g *Graph) error {
+		n = 0
+		for i := range s.tasks {
+			err := g.at(ctx, s.first+i, func(t *task) error {
+				t.clock.RLock()
+				defer t.clock.RUnlock()
+				n += t.tables[v.t.n].(rowReader[V]).count()
+				return nil
+			}, request{Op: opLen, View: v.name}, func(_ int32, a *reply) error { n += a.N; return nil })
+			if err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("view %s: %w", v.name, err)
 	}
 	return n, nil
 }

@@ -24,7 +24,12 @@ type Change[K, V any] struct {
 // from its last commit meanwhile, after which another Watch begins anew.
 func (v *View[K, V]) Watch(ctx context.Context) iter.Seq2[Change[K, V], error] {
 	return func(yield func(Change[K, V], error) bool) {
-		if err := v.watch(ctx, yield); err != nil {
+		g := v.g.serving()
+		err := v.watch(ctx, yield)
+		if err != nil && v.g.replacedRun(ctx, g, err) {
+			err = ErrInterrupted
+		}
+		if err != nil {
 			yield(Change[K, V]{}, fmt.Errorf("watch %s: %w", v.name, err))
 		}
 	}
@@ -76,7 +81,7 @@ func (v *View[K, V]) watch(ctx context.Context, yield func(Change[K, V], error) 
 		if version.sort(); any && !yield(Change[K, V]{Version: version}, nil) {
 			return nil
 		}
-		if err := v.g.moved(ctx, tasks, sets); err != nil {
+		if err := tasks[0].g.moved(ctx, tasks, sets); err != nil {
 			return err
 		}
 	}

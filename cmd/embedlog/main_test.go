@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"exits": exits, "waitgroup": waitGroup, "consumed": consumed,
-		"damage": damage, "hold": hold, "release": release, "viewing": viewingScript, "unview": unviewScript,
+		"damage": damage, "hold": hold, "release": release, "viewing": viewingScript, "unview": unviewScript, "await": awaitScript,
 	}
 	maps.Copy(commands, serveScript)
 	testscript.Run(t, testscript.Params{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -151,6 +152,9 @@ func (a *app) showGraph(g *sock.ViewGraph) error {
 	if g.Error != "" {
 		_ = a.say("%s", a.paint(a.stdout, red, g.Error))
 	}
+	if text := rebuildText(g); text != "" {
+		_ = a.say("%s", text)
+	}
 	for line := range strings.Lines(g.Definition) {
 		_ = a.say("  %s", strings.TrimRight(line, "\n"))
 	}
@@ -172,6 +176,24 @@ func (a *app) showGraph(g *sock.ViewGraph) error {
 		t.add(p.Topic, p.Partition, p.Position, dash(p.LastStable), dash(p.Lag), behindText(p.BehindMS))
 	}
 	return a.show(t)
+}
+
+// rebuildText says that a graph is, or will be, computed anew.
+func rebuildText(g *sock.ViewGraph) string {
+	r := g.Rebuilding
+	switch {
+	case r == nil:
+		return ""
+	case r.Error != "":
+		return fmt.Sprintf("generation %d could not be computed: %s", r.Generation, r.Error)
+	case r.Generation == 0:
+		return "its next start computes it anew"
+	case g.State == sock.ViewStored:
+		return fmt.Sprintf("its next start goes on with generation %d, which is computed anew", r.Generation)
+	case r.Left < 0:
+		return fmt.Sprintf("generation %d is being computed anew", r.Generation)
+	}
+	return fmt.Sprintf("generation %d is being computed anew: %s read, %d left", r.Generation, plural(r.Records, "record"), r.Left)
 }
 
 // liveGraphs are those that run in the program that is asked. An older one knows of none, and neither does Kafka's protocol.

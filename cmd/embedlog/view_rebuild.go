@@ -3,43 +3,49 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/x/embedlog/internal/sock"
-	"github.com/x/embedlog/internal/views"
 )
 
 func (a *app) viewRebuild() *cobra.Command {
-	var again, stopped bool
+	var noWait bool
 	cmd := &cobra.Command{
 		Use:   "rebuild GRAPH",
-		Short: "Delete what a graph of views keeps, so that it is computed anew",
-		Long: `rebuild deletes the changelogs and the progress of a graph of views. Its next
-start computes all of it from the records that its topics still have.
+		Short: "Compute a graph of views anew, beside what there is",
+		Long: `rebuild has what a graph of views keeps computed anew, from the records that its
+topics still have: for rows that are not what they should be, or whose functions
+were mended. What there is answers until the new rows have caught up, and is
+deleted then. Nothing is appended a second time to the topics that the graph
+appends to.
 
-The program that computes it must have ended it: one that holds the directory is
-asked, and when it does, nothing is done. On a node of a cluster say --stopped,
-when no node computes it. A graph that appends to topics would append all of it
-again: that needs --append-again. A rebuild that is killed is finished by the
-next; until then the graph does not start.`,
-		Example: "  embedlog view rebuild shop",
+Where the program that holds the directory computes the graph, it does it now,
+and the command waits for it: it goes on without the command, too, and at the
+next start of the program if it is stopped meanwhile. Otherwise the next start
+of a program that computes the graph does it.
+
+Records that were deleted since the graph read them are missing in the new rows.`,
+		Example: "  embedlog view rebuild shop\n  embedlog view rebuild shop --no-wait",
 		Args:    takes(1, 1, "a graph"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), false, func(c *client) error {
-				return a.rebuild(cmd.Context(), c, args[0], again, stopped)
-			})
+			return a.with(cmd.Context(), false, func(c *client) error { return a.rebuild(cmd.Context(), c, args[0], noWait) })
 		},
 	}
-	cmd.Flags().BoolVar(&again, "append-again", false, "although its sinks append everything again")
-	cmd.Flags().BoolVar(&stopped, "stopped", false, "no node of the cluster computes it")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new rows answer")
 	return cmd
 }
 
-func (a *app) rebuild(ctx context.Context, c *client, name string, again, stopped bool) error {
+// rebuilt is what becomes of a rebuild. docs/cli.md documents it.
+type rebuilt struct {
+	Graph      string `json:"rebuild"`
+	Generation int    `json:"generation,omitempty"`
+	State      string `json:"state"` // done, begun, next_start
+	Records    int64  `json:"records,omitempty"`
+}
+
+func (a *app) rebuild(ctx context.Context, c *client, name string, noWait bool) error {
 	graphs, err := a.graphs(ctx, c)
 	if err != nil {
 		return err
@@ -48,60 +54,71 @@ func (a *app) rebuild(ctx context.Context, c *client, name string, again, stoppe
 	if err != nil {
 		return err
 	}
-	cluster, err := call[sock.Cluster](ctx, c, sock.OpCluster, struct{}{})
-	if err != nil && code(err) != sock.CodeInvalid {
+	if err := a.confirm("Compute anew all that " + g.Graph + " keeps?"); err != nil {
 		return err
 	}
+	begun, err := call[sock.ViewRebuild](ctx, c, sock.OpViewRebuild, sock.ViewsRequest{Graph: g.Graph})
+	if code(err) == sock.CodeInvalid { // Kafka's protocol, or an older program
+		return fmt.Errorf("a rebuild is asked of the program that holds the directory, by --data: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	r := rebuilt{Graph: g.Graph, Generation: begun.Generation, State: "begun"}
+	text := fmt.Sprintf("%s is being computed anew, as generation %d: `embedlog view describe %s` says how far it is", g.Graph, begun.Generation, g.Graph)
 	switch {
-	case g.State != sock.ViewStored:
-		return fmt.Errorf("%s is computed by the program that holds the directory; it has to end it before it can be rebuilt (Graph.Close)", g.Graph)
-	case cluster.Node != 0 && !stopped:
-		return fmt.Errorf("node %d does not compute %s, but another node may; --stopped says that none does", cluster.Node, g.Graph)
-	case len(g.Sinks) > 0 && !again:
-		return fmt.Errorf("%s appends to %s, and would append all of it again: start it under another name, or say --append-again",
-			g.Graph, strings.Join(g.Sinks, ", "))
-	case len(g.Topics) == 1 && len(g.Sinks) == 0:
-		return fmt.Errorf("the progress of %s does not say what it keeps where: start it under another name", g.Graph)
-	}
-	if err := a.confirm("Delete what " + g.Graph + " keeps, and have it computed anew?"); err != nil {
-		return err
-	}
-	if err := mark(ctx, c, g); err != nil {
-		return err
-	}
-	for _, topic := range g.Topics { // the progress is the last: until then the graph does not start
-		if _, err := call[struct{}](ctx, c, sock.OpDeleteTopic, sock.TopicName{Topic: topic}); err != nil && code(err) != sock.CodeUnknownTopic {
+	case begun.Generation == 0:
+		r.State = "next_start"
+		text = fmt.Sprintf("%s is not computed here: its next start computes it anew, beside what there is", g.Graph)
+	case !noWait:
+		if r.Records, err = a.awaitRebuilt(ctx, c, g.Graph, begun.Generation); err != nil {
 			return err
 		}
+		r.State = "done"
+		text = fmt.Sprintf("%s was computed anew, from %s: generation %d answers", g.Graph, plural(r.Records, "record"), begun.Generation)
 	}
 	if a.asJSON() {
-		return a.json(map[string]any{"rebuild": g.Graph, "deleted": g.Topics})
+		return a.json(r)
 	}
-	return a.say("deleted %s: the next start of %s computes it anew", strings.Join(g.Topics, ", "), g.Graph)
+	return a.say("%s", text)
 }
 
-// mark has a graph's progress say that what it is of is being deleted: a graph that is started in the middle refuses to go on.
-func mark(ctx context.Context, c *client, g *sock.ViewGraph) error {
-	name := g.Graph + views.ProgressSuffix
-	topic, err := changelogOf(ctx, c, &sock.ViewInfo{View: g.Graph, Changelog: name})
-	if err != nil {
-		return err
-	}
-	rows, err := latest(ctx, c, topic, nil)
-	if err != nil {
-		return err
-	}
-	var recs []sock.Record
-	for _, key := range slices.Sorted(maps.Keys(rows)) {
-		value, err := views.RebuildMark(rows[key].Value)
-		if err != nil {
-			return err
+// rebuildPause is between two looks at how far a rebuild is.
+const rebuildPause = 200 * time.Millisecond
+
+// awaitRebuilt waits until a generation of a graph answers.
+func (a *app) awaitRebuilt(ctx context.Context, c *client, graph string, generation int) (records int64, err error) {
+	bar := a.bar(0, "rebuilding "+graph)
+	defer bar.done()
+	for {
+		list, err := call[[]sock.ViewGraph](ctx, c, sock.OpViews, sock.ViewsRequest{Graph: graph})
+		switch {
+		case code(err) == sock.CodeUnknownView || isClosing(err):
+			return records, fmt.Errorf("the program has stopped computing %s: its next start goes on", graph)
+		case err != nil && ctx.Err() != nil:
+			return records, fmt.Errorf("%s is still being computed anew, and goes on without this command: %w", graph, err)
+		case err != nil:
+			return records, err
+		case len(list) != 1:
+			return records, notFoundf("no graph %s", graph)
 		}
-		recs = append(recs, sock.Record{Partition: rows[key].Partition, Offset: -1, Epoch: -1, Key: []byte(key), Value: value})
+		g := &list[0]
+		switch r := g.Rebuilding; {
+		case r != nil && r.Generation == generation && r.Error != "":
+			return records, fmt.Errorf("%s could not be computed anew: %s", graph, r.Error)
+		case r != nil && r.Generation == generation:
+			if records = r.Records; r.Left >= 0 {
+				bar.set(fmt.Sprintf("rebuilding %s: %s read, %d left", graph, plural(r.Records, "record"), r.Left), 0, 0)
+			}
+		case g.Generation >= generation:
+			return max(records, g.Records), nil
+		default:
+			return records, fmt.Errorf("%s was not computed anew: generation %d answers", graph, g.Generation)
+		}
+		select {
+		case <-time.After(rebuildPause):
+		case <-ctx.Done():
+			return records, fmt.Errorf("%s is still being computed anew, and goes on without this command: %w", graph, ctx.Err())
+		}
 	}
-	if _, err := call[struct{}](ctx, c, sock.OpProducer, sock.Producer{Topic: name}); err != nil {
-		return err
-	}
-	_, err = c.produce(ctx, recs)
-	return err
 }

@@ -22,7 +22,7 @@ func storedGraphs(ctx context.Context, c *client, known func(graph string) bool)
 	}
 	for i := range topics {
 		graph, ok := views.GraphOf(topics[i].Topic)
-		if !ok || topics[i].Internal || known(graph) {
+		if !ok || topics[i].Internal || known(graph) || known(views.WithoutGeneration(graph)) { // it may be deleted this moment
 			continue
 		}
 		progress, err := latest(ctx, c, &topics[i], nil)
@@ -30,8 +30,15 @@ func storedGraphs(ctx context.Context, c *client, known func(graph string) bool)
 			return nil, err
 		}
 		g, ok := views.ReadProgress(graph, values(progress))
-		if !ok {
+		if !ok || known(g.Graph) {
 			continue // a topic of that name, and no graph's
+		}
+		serves, err := generation(ctx, c, byName, &g)
+		if err != nil {
+			return nil, err
+		}
+		if !serves {
+			continue // it is a generation that does not serve
 		}
 		for i := range g.Positions {
 			p := &g.Positions[i]
@@ -43,6 +50,34 @@ func storedGraphs(ctx context.Context, c *client, known func(graph string) bool)
 		list = append(list, g)
 	}
 	return list, nil
+}
+
+// generation finds out which generation of a graph serves, and whether what was read is of that one: the last topic of the graph is its progress.
+func generation(ctx context.Context, c *client, byName map[string]*sock.Topic, g *sock.ViewGraph) (serves bool, err error) {
+	own := g.Topics[len(g.Topics)-1]
+	topic := byName[g.Graph+views.GenerationSuffix]
+	if topic == nil {
+		return own == views.ProgressOf(g.Graph, 1), nil
+	}
+	last, err := latest(ctx, c, topic, nil)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range last {
+		s, ok := views.ReadGenerations(r.Value)
+		if !ok || own != views.ProgressOf(g.Graph, s.Serving.Number) {
+			return false, nil
+		}
+		g.Generation = s.Serving.Number
+		switch {
+		case s.Building != nil:
+			g.Rebuilding = &sock.ViewRebuild{Generation: s.Building.Number, Left: -1}
+		case s.Requested:
+			g.Rebuilding = &sock.ViewRebuild{Left: -1}
+		}
+		return true, nil
+	}
+	return own == views.ProgressOf(g.Graph, 1), nil
 }
 
 // latest is the last record of each key of a topic, as far as it goes now; of one key where that is not nil.

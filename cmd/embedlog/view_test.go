@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -40,6 +41,21 @@ func unviewScript(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%v: nobody computes views there", args)
 	}
 	ts.Check(stop.(func() error)())
+}
+
+// await GRAPH GENERATION waits until a generation of a graph answers, and none is being computed.
+func awaitScript(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await GRAPH GENERATION")
+	}
+	for range 2000 {
+		ts.Check(ts.Exec("embedlog", "view", "describe", args[0], "--format", "json"))
+		if out := ts.ReadFile("stdout"); strings.Contains(out, `"generation":`+args[1]+`,`) && !strings.Contains(out, `"rebuilding"`) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	ts.Fatalf("%s does not come to generation %s", args[0], args[1])
 }
 
 func computeViews(ctx context.Context, dir string) (stop func() error, err error) {

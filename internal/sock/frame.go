@@ -65,6 +65,7 @@ const (
 	OpViewGet       Op = 32
 	OpViewOpen      Op = 33
 	OpViewRows      Op = 34
+	OpViewRebuild   Op = 35
 )
 
 // Kind is what a server answers.

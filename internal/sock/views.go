@@ -14,7 +14,10 @@ type ViewsRequest struct {
 type ViewGraph struct {
 	Graph string    `json:"graph"`
 	State ViewState `json:"state"`
-	Error string    `json:"error,omitempty"` // why it has stopped
+	// Generation is how often it was computed from the beginning; Rebuilding is the generation that is being computed beside it, or will be.
+	Generation int          `json:"generation,omitempty"`
+	Rebuilding *ViewRebuild `json:"rebuilding,omitempty"`
+	Error      string       `json:"error,omitempty"` // why it has stopped
 	// Definition is the graph in words, an operator a line.
 	Definition string     `json:"definition"`
 	Tasks      int        `json:"tasks"`
@@ -32,14 +35,25 @@ type ViewGraph struct {
 	Restarts    int64 `json:"restarts"`
 }
 
+// ViewRebuild is a rebuild of a graph. (OpViewRebuild's reply, whose request is a ViewsRequest)
+type ViewRebuild struct {
+	// Generation is 0 where nobody computes the graph here: whoever starts it next begins.
+	Generation int `json:"generation"`
+	// Records is how many were read, Left how many are left, -1 where that is not known.
+	Records int64  `json:"records"`
+	Left    int64  `json:"left"`
+	Error   string `json:"error,omitempty"` // why the last one came to nothing
+}
+
 // ViewState is how a graph is.
 type ViewState string
 
 const (
-	ViewRunning   ViewState = "running"
-	ViewRestoring ViewState = "restoring" // its rows are being read; who asks for them waits
-	ViewStopped   ViewState = "stopped"   // something went wrong for good
-	ViewStored    ViewState = "stored"    // nobody computes it now: it is as of its last commit
+	ViewRunning    ViewState = "running"
+	ViewRestoring  ViewState = "restoring"  // its rows are being read; who asks for them waits
+	ViewRebuilding ViewState = "rebuilding" // nothing can be shown until it has been computed anew; who asks waits
+	ViewStopped    ViewState = "stopped"    // something went wrong for good
+	ViewStored     ViewState = "stored"     // nobody computes it now: it is as of its last commit
 )
 
 // ViewInfo is a view of a graph.

@@ -2,6 +2,7 @@ package views
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -42,11 +43,8 @@ type stored struct {
 	Contents
 }
 
-// Rebuilding is the definition that is written before a graph's state is deleted: no graph has it, so none goes on with a
-// half of it.
-const Rebuilding = "a rebuild that was not finished: `embedlog view rebuild` finishes it"
-
-// ReadProgress is a graph as the values of the records of its progress topic say, the last of each task. ok is false where they are something else's.
+// ReadProgress is a graph as the values of the records of its progress topic say, the last of each task; graph is what the topic's name begins with. ok is
+// false where they are something else's.
 func ReadProgress(graph string, values [][]byte) (g sock.ViewGraph, ok bool) {
 	g = sock.ViewGraph{Graph: graph, State: sock.ViewStored, Views: []sock.ViewInfo{}, Positions: []sock.ViewPosition{}}
 	for i, b := range values {
@@ -68,27 +66,72 @@ func ReadProgress(graph string, values [][]byte) (g sock.ViewGraph, ok bool) {
 		if s.Generations != "" {
 			g.Topics = append(g.Topics, s.Generations)
 		}
-		g.Topics = append(g.Topics, graph+ProgressSuffix) // the last one that a rebuild deletes
+		if name, ok := strings.CutSuffix(s.Generations, GenerationSuffix); ok {
+			g.Graph = name
+		}
+		g.Topics = append(g.Topics, graph+ProgressSuffix)
 	}
 	return g, len(values) > 0
 }
 
-// RebuildMark is what becomes of a record of progress before what it is of is deleted.
-func RebuildMark(value []byte) ([]byte, error) {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(value, &all); err != nil {
-		return nil, fmt.Errorf("a record of progress that is not JSON: %w", err)
+// GenerationSuffix is how the topic ends whose last record says which definition of a graph serves.
+const GenerationSuffix = "-generation"
+
+// Generations is that record, as far as those need it who do not compute the graph.
+type Generations struct {
+	Serving struct {
+		Number int `json:"number"`
+	} `json:"serving"`
+	Building *struct {
+		Number int `json:"number"`
+	} `json:"building"`
+	Requested bool `json:"requested"`
+}
+
+// ReadGenerations is the record as its value says. ok is false where it is something else's.
+func ReadGenerations(value []byte) (g Generations, ok bool) {
+	return g, json.Unmarshal(value, &g) == nil && g.Serving.Number > 0
+}
+
+// ErrRebuilding says that a rebuild is under way, or was asked for.
+var ErrRebuilding = errors.New("it is being rebuilt already, or will be at its next start")
+
+// RequestRebuild is the record with the request to compute the graph anew: who runs it next does.
+func RequestRebuild(value []byte) ([]byte, error) {
+	g, ok := ReadGenerations(value)
+	if !ok {
+		return nil, errors.New("what is kept of its generations cannot be read")
 	}
-	text, err := json.Marshal(Rebuilding)
-	if err != nil {
+	if g.Building != nil || g.Requested {
+		return nil, ErrRebuilding
+	}
+	var all map[string]json.RawMessage // with what this version does not know
+	if err := json.Unmarshal(value, &all); err != nil {
 		return nil, err
 	}
-	all["definition"] = text
+	all["requested"] = json.RawMessage("true")
 	return json.Marshal(all)
+}
+
+// ProgressOf is the topic of progress of a graph's generation.
+func ProgressOf(graph string, generation int) string {
+	if generation > 1 {
+		graph = fmt.Sprintf("%s.gen%d", graph, generation)
+	}
+	return graph + ProgressSuffix
 }
 
 // GraphOf is the graph whose progress a topic has, by its name.
 func GraphOf(topic string) (graph string, ok bool) {
 	graph, ok = strings.CutSuffix(topic, ProgressSuffix)
 	return graph, ok && graph != ""
+}
+
+// WithoutGeneration is the name of a graph as its topics' names begin with, without the number of a generation.
+func WithoutGeneration(graph string) string {
+	i := strings.LastIndex(graph, ".gen")
+	if i < 0 || strings.Trim(graph[i+len(".gen"):], "0123456789") != "" {
+		return graph
+	}
+	return graph[:i]
 }

@@ -18,6 +18,8 @@ type Graph interface {
 	Name() string
 	// Info is how the graph is. It may ask leaders for where partitions end; lag that cannot be found out is -1.
 	Info(ctx context.Context) sock.ViewGraph
+	// Rebuild begins to compute anew what the graph keeps, as a generation that has the number. Info says how far it is.
+	Rebuild(ctx context.Context) (generation int, err error)
 	// View is a view of the graph; nil where there is none of the name.
 	View(name string) View
 }
@@ -37,6 +39,16 @@ var Of func(db any) *Registry
 type Registry struct {
 	mu     sync.Mutex
 	graphs map[string]Graph
+	begun  bool
+}
+
+// First says, once, that nobody has asked before: what is left of graphs that were deleted is looked for when the first one is started.
+func (r *Registry) First() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !r.begun
+	r.begun = true
+	return first
 }
 
 // Offer registers a graph, until withdraw is called. One of the same name is replaced.

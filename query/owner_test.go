@@ -77,7 +77,7 @@ func openNodes(t *testing.T, n int) *nodes {
 func (c *nodes) open(i int) {
 	c.t.Helper()
 	c.peers[i] = c.net.Node(int32(i + 1))
-	db, err := embedlog.OpenFS(c.fs[i], &embedlog.Options{Replication: c.peers[i], MaintenanceInterval: -1, PreferredLeaders: -1, ReplicationFactor: 3})
+	db, err := embedlog.OpenFS(c.fs[i], &embedlog.Options{Replication: c.peers[i], MaintenanceInterval: -1, PreferredLeaders: -1, ReplicationFactor: min(3, len(c.peers))})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -375,5 +375,22 @@ func TestReadYourWritesWhileTasksMove(t *testing.T) {
 			t.Fatalf("write %d: node %d's snapshot: %v", i, at+1, err)
 		}
 		s.Release()
+	}
+}
+
+// A cluster that starts again has the rows of its tasks from their checkpoints.
+func TestClusterStartsFromCheckpoints(t *testing.T) {
+	c := openNodes(t, 1)
+	c.until("it has its tasks", func() bool { return len(c.owns(0)) == 5 })
+	c.produce(0, 40)
+	c.check("at first", 0)
+	if err := c.dbs[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.open(0)
+	c.start(0)
+	c.check("after a start", 0)
+	if s := c.graph[0].Stats(); s.RestoredRows != 5+7 || s.RestoredRecords != 0 {
+		t.Errorf("%d rows of checkpoints and %d records of changelogs, want 12 and none", s.RestoredRows, s.RestoredRecords)
 	}
 }

@@ -255,6 +255,9 @@ func (s *stage) running(ctx context.Context) ([]*task, error) {
 // turn has a task stand by until it is this node's turn, and run then.
 func (g *Graph) turn(s *slot, t *task) (err error) {
 	defer t.recovered(&err) // codecs that restore rows are the program's, too
+	if err := g.known(t); err != nil {
+		return err
+	}
 	if mine, _ := g.mine(t.index); !mine {
 		s.stands(t)
 		err := t.stand(g.ctx, func() (bool, <-chan struct{}) { return g.mine(t.index) })
@@ -270,6 +273,22 @@ func (g *Graph) turn(s *slot, t *task) (err error) {
 		return errMoved
 	}
 	return err
+}
+
+// known waits until it is known who has a task that follows nothing yet: what is this node's begins from its checkpoint.
+func (g *Graph) known(t *task) error {
+	for g.clustered() && t.warm == nil {
+		node, changed := g.owners.of(t.index)
+		if node >= 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-g.ctx.Done():
+			return g.ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (s *slot) stands(t *task) {

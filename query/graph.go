@@ -489,8 +489,13 @@ func (g *Graph) live(index int) {
 		}
 		began := time.Now()
 		err := g.turn(s, t)
+		if errors.Is(err, embedlog.ErrUnknownTopic) && g.ctx.Err() == nil { // what another definition has replaced is deleted
+			if now := g.current(g.ctx); now != nil {
+				err = now
+			}
+		}
 		if g.ctx.Err() != nil {
-			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+			if err != nil && !s.stopped() && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) && !g.taken(err) {
 				g.mu.Lock()
 				g.closeErr = errors.Join(g.closeErr, err)
 				g.mu.Unlock()
@@ -532,6 +537,18 @@ func (g *Graph) live(index int) {
 		case <-g.ctx.Done():
 		}
 	}
+}
+
+// stopped says that the task has been stopped, and why is known.
+func (s *slot) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
+}
+
+// taken says that another node has a task: it goes on from the last commit, and computes what this one could not commit.
+func (g *Graph) taken(err error) bool {
+	return g.clustered() && (errors.Is(err, errMoved) || errors.Is(err, embedlog.ErrFenced) || errors.Is(err, embedlog.ErrTransactorEnded))
 }
 
 // A task that fails for a reason that may pass is started again, later each time.

@@ -206,7 +206,7 @@ func TestIndexOfClosedStore(t *testing.T) {
 	stores := &MemStores{}
 	g := NewGraph(f.db.DB, "g", &Options{CommitInterval: ms, Store: stores, CacheBytes: 1})
 	v := Add(g, "v", f.table())
-	x := AddIndex(v, "words", codec.String, words)
+	AddIndex(v, "words", codec.String, words)
 	if err := g.Start(f.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestIndexOfClosedStore(t *testing.T) {
 	f.close(g)
 	g = NewGraph(f.db.DB, "g", &Options{CommitInterval: ms, Store: stores, CacheBytes: 1}) // the rows are not in memory
 	v = Add(g, "v", f.table())
-	x = AddIndex(v, "words", codec.String, words)
+	x := AddIndex(v, "words", codec.String, words)
 	if err := g.Start(f.ctx); err != nil {
 		t.Fatal(err)
 	}

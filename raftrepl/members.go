@@ -232,22 +232,17 @@ func (g *Group) Transfer(ctx context.Context, to int32) error {
 	if to == g.cfg.Self {
 		return nil
 	}
+	id, err := g.successor(ctx, inst, to)
+	if err != nil {
+		return fmt.Errorf("transfer of %s to node %d: %w", g.name, to, err)
+	}
 	// The library refuses what comes while it hands over, and says so to nobody who listens
 	// (see proposal): so nothing is on its way then.
 	if err := inst.hold(ctx); err != nil {
 		return err
 	}
 	defer inst.letGo()
-	err := inst.call(ctx, func() error {
-		if to == 0 {
-			return inst.raft.LeadershipTransfer().Error()
-		}
-		id := memberID(to)
-		for _, s := range inst.raft.GetConfiguration().Configuration().Servers {
-			if memberNode(s.ID) == to {
-				id = s.ID
-			}
-		}
+	err = inst.call(ctx, func() error {
 		return inst.raft.LeadershipTransferToServer(id, raft.ServerAddress(id)).Error()
 	})
 	if err != nil {
@@ -256,6 +251,35 @@ func (g *Group) Transfer(ctx context.Context, to int32) error {
 		return fmt.Errorf("transfer of %s to node %d: %w", g.name, to, err)
 	}
 	return nil
+}
+
+// successor is the voter that the lead is given to, which has answered lately; to is its node, 0 for who has most of the log. hashicorp/raft 1.7.3 must not be
+// told to hand over to one that does not answer, as it might choose itself: the second time its leadershipTransfer waits for the replication to that
+// one, and when the lead is lost meanwhile it waits for ever, with everything refused whenever this node leads again.
+func (g *Group) successor(ctx context.Context, inst *instance, to int32) (id raft.ServerID, err error) {
+	patience := g.cfg.Timing.Election
+	for began := time.Now(); ; {
+		best := uint64(0)
+		for _, s := range inst.raft.GetConfiguration().Configuration().Servers {
+			if s.Suffrage != raft.Voter || s.ID == g.self || to != 0 && memberNode(s.ID) != to {
+				continue
+			}
+			if p, known := g.gate.progress(s.ID); known && time.Since(p.contact) < patience && (id == "" || p.match > best) {
+				id, best = s.ID, p.match
+			}
+		}
+		switch {
+		case id != "":
+			return id, nil
+		case time.Since(began) >= patience:
+			return "", engine.ErrSilentReplica
+		}
+		select {
+		case <-time.After(g.cfg.Timing.Heartbeat / 20):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
 }
 
 // hold keeps proposals back and waits for those that are on their way to the log.

@@ -272,7 +272,10 @@ func (g *Group) successor(ctx context.Context, inst *instance, to int32) (id raf
 		case id != "":
 			return id, nil
 		case time.Since(began) >= patience:
-			return "", engine.ErrSilentReplica
+			if to == 0 {
+				return "", &engine.InvalidAssignmentError{Reason: "no other replica answers"}
+			}
+			return "", &engine.InvalidAssignmentError{Reason: fmt.Sprintf("node %d does not answer, so it cannot lead", to)}
 		}
 		select {
 		case <-time.After(g.cfg.Timing.Heartbeat / 20):

@@ -156,7 +156,8 @@ type ReplicatedLog interface {
 	// SetMembers has the leader change the group's members, one at a time: new ones get the log
 	// before they have a vote. It returns when that is done. Called again it goes on.
 	SetMembers(ctx context.Context, nodes []int32) error
-	// Transfer gives the leadership to a member, 0 to any. It may fail and be tried again.
+	// Transfer gives the leadership to a member, 0 to any. It may fail and be tried again, with an
+	// *InvalidAssignmentError that has a reason alone when that one does not answer.
 	Transfer(ctx context.Context, to int32) error
 	// Status describes the group as it is seen here.
 	Status() LogStatus

@@ -89,16 +89,12 @@ func (p *Partition) giveLead(ctx context.Context, c *leadCall) (moved bool, err 
 	} else if len(members) < 2 {
 		return false, &InvalidAssignmentError{Topic: p.topic, Partition: p.id, Reason: "there is no other replica that could lead"}
 	}
-	if err := p.repl.Transfer(ctx, to); errors.Is(err, ErrSilentReplica) {
-		return false, &InvalidAssignmentError{Topic: p.topic, Partition: p.id, Reason: fmt.Sprintf("node %d does not answer, so it cannot lead", to)}
-	} else if err != nil {
-		return false, err
+	err = p.repl.Transfer(ctx, to)
+	if no := (*InvalidAssignmentError)(nil); errors.As(err, &no) {
+		err = &InvalidAssignmentError{Topic: p.topic, Partition: p.id, Reason: no.Reason}
 	}
-	return true, nil
+	return err == nil, err
 }
-
-// ErrSilentReplica says that a replica has not answered its leader lately.
-var ErrSilentReplica = errors.New("engine: the replica does not answer")
 
 // lead has whoever leads the partition answer c.
 func (p *Partition) lead(ctx context.Context, c leadCall) (moved bool, err error) {

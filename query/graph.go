@@ -104,7 +104,7 @@ type Graph struct {
 	restarts    atomic.Int64
 	saved       saveStats
 
-	checkpointAfter int64 // records; see there
+	checkpointAfter, trimRecords, repartitionRecords int64 // records; see there
 }
 
 // output is a view or a sink.
@@ -138,7 +138,7 @@ func (s *slot) set(t *task, err error) {
 func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
 	g := &Graph{
 		db: db, name: name, chunk: chunk, names: map[string]bool{}, views: map[string]served{}, offers: map[string]offeredView{}, retained: map[*node]bool{},
-		checkpointAfter: checkpointAfter, gate: newGate(),
+		checkpointAfter: checkpointAfter, trimRecords: trimRecords, repartitionRecords: repartitionRecords, gate: newGate(),
 		storeNames: &storeNames{byNode: map[*node]string{}, stage: map[*node]int{}, made: map[stageNode]string{}, used: map[string]int{}},
 	}
 	if o != nil {

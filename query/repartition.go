@@ -390,7 +390,7 @@ func (t *task) takeRow(ctx context.Context, r *repSource, part *repPart, at plac
 }
 
 // What a repartition may hold that the tasks behind have not committed: those before do not commit more until they have.
-var repartitionRecords int64 = 1 << 20
+const repartitionRecords = 1 << 20
 
 // restoreParts takes what is kept of a repartition's partition.
 func (t *task) restoreParts(p *sourcePosition) error {
@@ -415,7 +415,7 @@ func (t *task) restoreParts(p *sourcePosition) error {
 }
 
 // trimRecords is how many records there have to be before they are deleted.
-var trimRecords int64 = 10_000
+const trimRecords = 10_000
 
 // trim deletes what the tasks behind have applied and committed.
 func (t *task) trim(ctx context.Context, committed map[place]int64) error {
@@ -423,7 +423,7 @@ func (t *task) trim(ctx context.Context, committed map[place]int64) error {
 		for partition := range r.parts {
 			at := place{r.topic, partition}
 			t.g.committedUpTo(t.stage, at, committed[at])
-			if committed[at] < t.trimmed[at]+trimRecords {
+			if committed[at] < t.trimmed[at]+t.g.trimRecords {
 				continue
 			}
 			if err := t.trimPartition(ctx, at); err != nil {
@@ -436,7 +436,7 @@ func (t *task) trim(ctx context.Context, committed map[place]int64) error {
 
 func (t *task) trimPartition(ctx context.Context, at place) error {
 	before, ok := t.g.trimmable(ctx, at)
-	if !ok || before < t.trimmed[at]+trimRecords {
+	if !ok || before < t.trimmed[at]+t.g.trimRecords {
 		return nil
 	}
 	if _, err := t.g.between[at.topic].DeleteRecords(ctx, at.partition, before); err != nil {
@@ -507,7 +507,7 @@ func (t *task) room(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if full <= repartitionRecords {
+			if full <= t.g.repartitionRecords {
 				break
 			}
 			select {

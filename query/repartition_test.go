@@ -326,7 +326,7 @@ func repartitionCase(t *testing.T, seed uint64) {
 }
 
 // repGraph has a view of each record's key, and behind a repartition sums by a field and a sink.
-func repGraph(ctx context.Context, db *embedlog.DB, o *Options) (orders, out *embedlog.Topic, g *Graph, perKey, perGroup *View[string, int64], err error) {
+func repGraph(ctx context.Context, db *embedlog.DB, o *Options, set ...func(*Graph)) (orders, out *embedlog.Topic, g *Graph, perKey, perGroup *View[string, int64], err error) {
 	if orders, err = db.EnsureTopic(ctx, "orders", &embedlog.TopicConfig{Partitions: 2}); err != nil {
 		return
 	}
@@ -334,6 +334,9 @@ func repGraph(ctx context.Context, db *embedlog.DB, o *Options) (orders, out *em
 		return
 	}
 	g = NewGraph(db, "g", o)
+	for _, f := range set {
+		f(g)
+	}
 	s := From(orders, codec.String, codec.Int64)
 	perKey = Add(g, "per-key", Sum(s, func(_ string, n int64) int64 { return n }))
 	rows := Rekey(s, codec.String, func(_ string, n int64) string { return fmt.Sprint("g", n%7) }).Repartition("by-group", 3)
@@ -341,6 +344,9 @@ func repGraph(ctx context.Context, db *embedlog.DB, o *Options) (orders, out *em
 	To(g, rows, out)
 	return orders, out, g, perKey, perGroup, g.Start(ctx)
 }
+
+// smallRepartitions has what was read deleted soon, and tasks wait for those behind.
+func smallRepartitions(g *Graph) { g.trimRecords, g.repartitionRecords = 20, 100 }
 
 // Snapshots of a graph that is being written to are one cut: the same records everywhere, each wholly.
 func TestRepartitionSnapshots(t *testing.T) {
@@ -436,10 +442,8 @@ func TestRepartitionReadYourWrites(t *testing.T) {
 
 // What was read of a repartition is deleted, and the tasks before wait for those behind.
 func TestRepartitionStaysSmall(t *testing.T) {
-	defer func(a, b int64) { trimRecords, repartitionRecords = a, b }(trimRecords, repartitionRecords)
-	trimRecords, repartitionRecords = 20, 100
 	ctx, db := t.Context(), embedlogtest.Open(t, nil)
-	orders, _, g, _, perGroup, err := repGraph(ctx, db.DB, &Options{CommitInterval: time.Millisecond})
+	orders, _, g, _, perGroup, err := repGraph(ctx, db.DB, &Options{CommitInterval: time.Millisecond}, smallRepartitions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -463,7 +467,7 @@ func TestRepartitionStaysSmall(t *testing.T) {
 	if full, err := backlog(ctx, g.between["g-by-group-repartition"]); err != nil || full > 1000 {
 		t.Errorf("%d records of 2000 are left, %v", full, err)
 	}
-	_, _, _, _, perGroup, err = repGraph(ctx, db.DB, nil)
+	_, _, _, _, perGroup, err = repGraph(ctx, db.DB, nil, smallRepartitions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -611,14 +615,12 @@ func TestRepartitionCrashes(t *testing.T) {
 }
 
 func repartitionCrash(t *testing.T, k int, power bool, seed uint64) (through bool) {
-	defer func(a int64) { trimRecords = a }(trimRecords)
-	trimRecords = 4
 	ctx := context.Background()
 	o := &embedlog.Options{MaintenanceInterval: -1}
 	fs := vfs.NewMem(vfs.CrashAt(k))
 	next := int64(0)
 	use := func(db *embedlog.DB, n int) error {
-		orders, _, g, _, _, err := repGraph(ctx, db, &Options{CommitInterval: 5 * time.Millisecond})
+		orders, _, g, _, _, err := repGraph(ctx, db, &Options{CommitInterval: 5 * time.Millisecond}, func(g *Graph) { g.trimRecords = 4 })
 		if err != nil {
 			return err
 		}
@@ -653,7 +655,7 @@ func repartitionCrash(t *testing.T, k int, power bool, seed uint64) (through boo
 	}
 	defer db.Close()
 	for round := range 2 {
-		orders, out, g, perKey, perGroup, err := repGraph(ctx, db, &Options{CommitInterval: 5 * time.Millisecond})
+		orders, out, g, perKey, perGroup, err := repGraph(ctx, db, &Options{CommitInterval: 5 * time.Millisecond}, func(g *Graph) { g.trimRecords = 4 })
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}

@@ -12,8 +12,6 @@ import (
 
 // Two stages read one repartition with tasks of other numbers, at several nodes: what both have committed is deleted, and nobody waits for ever.
 func TestTrimAcrossNodes(t *testing.T) {
-	defer func(a, b int64) { trimRecords, repartitionRecords = a, b }(trimRecords, repartitionRecords)
-	trimRecords, repartitionRecords = 20, 100
 	c := openNodes(t, 3)
 	var joined []*View[string, int64]
 	var graphs []*Graph
@@ -23,6 +21,7 @@ func TestTrimAcrossNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := NewGraph(db, "h", &Options{CommitInterval: 2 * time.Millisecond})
+		smallRepartitions(g)
 		rows := Rekey(From(top, codec.String, codec.Int64), codec.String, func(_ string, n int64) string { return fmt.Sprint("g", n%7) }).Repartition("first", 4)
 		sums := Add(g, "sums", Sum(rows, func(_ string, n int64) int64 { return n })) // by four tasks
 		again := GroupBy(sums.Table(), codec.String, func(key string, _ int64) string { return key }).Repartition("second", 2)

@@ -12,9 +12,13 @@ func TestReadmeShowsTestedCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested, err := os.ReadFile("readme_example_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var tested strings.Builder
+	for _, file := range []string{"readme_example_test.go", "examples/evolve/main.go"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tested.Write(b)
 	}
 	blocks := 0
 	for rest := string(readme); ; blocks++ {
@@ -26,12 +30,12 @@ func TestReadmeShowsTestedCode(t *testing.T) {
 		if !closed || len(code) < 100 {
 			t.Fatal("the README has code that does not end, or is none")
 		}
-		if !strings.Contains(string(tested), code) {
-			t.Errorf("the README's program is not in readme_example_test.go:\n%s", code)
+		if !strings.Contains(tested.String(), code) {
+			t.Errorf("the README shows what is in no tested file:\n%s", code)
 		}
 		rest = next
 	}
-	if blocks != 2 {
+	if blocks != 3 {
 		t.Errorf("the README has %d programs", blocks)
 	}
 }

@@ -132,14 +132,17 @@ func TestRebuildRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer snapshot.Release()
-			watched := make(chan error, 1)
+			watched, begun := make(chan error, 1), make(chan struct{})
 			go func() {
+				once := sync.OnceFunc(func() { close(begun) })
 				for _, err := range m.sums.Watch(ctx) {
+					once()
 					if err != nil {
 						watched <- err
 					}
 				}
 			}()
+			<-begun // otherwise it may be the new rows that it watches
 			gate := make(chan struct{})
 			m.gate.Store(&gate)
 			done := make(chan error, 1)

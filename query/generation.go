@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,7 +114,7 @@ func (g *Graph) writeGenerations(ctx context.Context, s *generations) error {
 func (g *Graph) now(number int) generation {
 	n := generation{Number: number, Definition: g.definition}
 	g.kept = g.base(number)
-	n.Topics = append(n.Topics, g.progressName())
+	n.Topics = append(n.Topics, g.progressName()) // the first one: see occupied
 	for _, s := range g.stages {
 		n.Tasks = append(n.Tasks, s.tasks)
 		for _, k := range g.newTask(s.first).stores {
@@ -161,6 +162,12 @@ func (g *Graph) choose(ctx context.Context) error {
 	}
 	if s == nil {
 		s = &generations{Serving: g.now(1), Last: 1}
+		if err := g.occupied(&s.Serving); err != nil {
+			if again, e := g.generations(ctx); e != nil || again != nil { // another node was first
+				return cmp.Or(e, embedlog.ErrUnexpectedOffset)
+			}
+			return err
+		}
 		g.number = 1
 		return g.writeGenerations(ctx, s)
 	}
@@ -201,8 +208,13 @@ func (g *Graph) beginGeneration(s *generations) {
 		b.Mute = !b.Fenced || b.Whole
 		over = append(b.Over, &b.generation)
 	}
+	now := g.now(number)
+	for g.occupied(&now) != nil {
+		number++
+		now = g.now(number)
+	}
 	s.Last = number
-	s.Building = &building{generation: g.now(number), Over: over}
+	s.Building = &building{generation: now, Over: over}
 }
 
 // supersededBy says that the definition is not the one that is kept.

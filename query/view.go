@@ -1,12 +1,15 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/x/embedlog"
@@ -344,7 +347,7 @@ func (g *Graph) caughtUp(ctx context.Context) (lives []uint64, err error) {
 }
 
 // Snapshot is a graph's views as they are at one version, for as long as it is held: see In. It must be released; what
-// it keeps in memory is what changes meanwhile.
+// it keeps in memory is what changes meanwhile. Its methods, and reads of it, may be called from several goroutines.
 type Snapshot struct {
 	g        *Graph
 	tasks    []*task // nil of those that other nodes have
@@ -353,7 +356,17 @@ type Snapshot struct {
 	released []bool
 	lives    []uint64 // of the tasks
 	version  Version
-	past     bool // some pins are of the past
+	past     bool        // some pins are of the past
+	over     atomic.Bool // it was released
+	mu       sync.Mutex  // of released
+}
+
+// held says whether the snapshot has its rows still. It is asked when rows have been read: Release ends what was read meanwhile.
+func (s *Snapshot) held() error {
+	if s.over.Load() {
+		return fmt.Errorf("the snapshot was released: %w", ErrClosed)
+	}
+	return nil
 }
 
 // Snapshot takes a snapshot of all views of the graph, with every record that was acknowledged before the call. Each task has its own
@@ -427,8 +440,11 @@ func (g *Graph) pinAll(ctx context.Context) (*Snapshot, error) {
 // Version is what the snapshot's rows are of.
 func (s *Snapshot) Version() Version { return s.version }
 
-// Release ends the snapshot. Calls after the first do nothing.
+// Release ends the snapshot: reads of it fail with an error that matches ErrClosed. Calls after the first do nothing.
 func (s *Snapshot) Release() {
+	s.over.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i, t := range s.tasks {
 		if s.released[i] {
 			continue
@@ -455,13 +471,16 @@ func (v *View[K, V]) In(s *Snapshot) *SnapshotRows[K, V] { return &SnapshotRows[
 
 // check says whether the snapshot has the view.
 func (r *SnapshotRows[K, V]) check() error {
+	if r.s == nil {
+		return fmt.Errorf("view %s: the snapshot is nil: %w", r.v.name, ErrOtherGraph)
+	}
 	if r.s.g.program() != r.v.g {
 		return fmt.Errorf("view %s: %w", r.v.name, ErrOtherGraph)
 	}
 	if r.s.past && !r.v.g.retained[r.v.t.n] {
 		return &NotRetainedError{Graph: r.v.g.name, View: r.v.name}
 	}
-	if err := r.v.g.ready(); err != nil {
+	if err := cmp.Or(r.v.g.ready(), r.s.held()); err != nil {
 		return fmt.Errorf("view %s: %w", r.v.name, err)
 	}
 	return nil
@@ -492,11 +511,12 @@ func (r *SnapshotRows[K, V]) Get(key K) (value V, found bool, err error) {
 	}
 	rows := t.tables[r.v.t.n].(rowReader[V])
 	t.clock.RLock()
-	value, found = rows.getAt(raw, r.s.pins[i])
+	v, found := rows.getAt(raw, r.s.pins[i])
 	t.clock.RUnlock()
-	if err := t.readErr(); err != nil {
+	if err := cmp.Or(t.readErr(), r.s.held()); err != nil {
 		return value, false, fmt.Errorf("view %s: %w", r.v.name, err)
 	}
+	value = v
 	return value, found, nil
 }
 
@@ -569,6 +589,9 @@ func (r *SnapshotRows[K, V]) walk(from, to string) iter.Seq2[Row[K, V], error] {
 				if err := t.readErr(); err != nil {
 					return fmt.Errorf("view %s: %w", r.v.name, err)
 				}
+			}
+			if err := r.s.held(); err != nil {
+				return fmt.Errorf("view %s: %w", r.v.name, err)
 			}
 			return nil
 		}

@@ -161,12 +161,14 @@ func Fold[K, V, A any](r Rows[K, V], acc Codec[A], add, remove func(acc A, key K
 	if remove != nil {
 		a.remove = func(acc A, key K, value V) (A, error) { return remove(acc, key, value), nil }
 	}
-	return aggregated(r, a)
+	t := aggregated(r, a)
+	t.n.needs("codec", acc != nil).needs("function", add != nil)
+	return t
 }
 
 // Reduce is Fold for values of one type: the first row of a key is what it has.
 func Reduce[K, V any](s *Stream[K, V], f func(a, b V) V) *Table[K, V] {
-	return aggregated(s, aggregator[K, V, first[V], V]{
+	t := aggregated(s, aggregator[K, V, first[V], V]{
 		kind: "reduce", acc: firstCodec[V]{s.value}, value: s.value,
 		add: func(acc first[V], _ K, v V) (first[V], error) {
 			if !acc.some {
@@ -176,6 +178,8 @@ func Reduce[K, V any](s *Stream[K, V], f func(a, b V) V) *Table[K, V] {
 		},
 		result: func(_ int64, acc first[V]) (V, error) { return acc.val, nil },
 	})
+	t.n.needs("function", f != nil)
+	return t
 }
 
 // first is a value, when there is one.
@@ -208,17 +212,19 @@ func Count[K, V any](r Rows[K, V]) *Table[K, int64] {
 // rows, nor on rows that were taken out again, and is rounded once. A sum of integers that has no room in their type
 // stops the view with an error that matches ErrOverflow.
 func Sum[K, V any, N Number](r Rows[K, V], f func(key K, value V) N) *Table[K, N] {
-	return aggregated(r, aggregator[K, V, sum, N]{
+	t := aggregated(r, aggregator[K, V, sum, N]{
 		kind: "sum", acc: sumCodec{}, value: DefaultCodec[N](),
 		add:    func(acc sum, k K, v V) (sum, error) { return plus(acc, f(k, v), false), nil },
 		remove: func(acc sum, k K, v V) (sum, error) { return plus(acc, f(k, v), true), nil },
 		result: func(_ int64, acc sum) (N, error) { return total[N](acc) },
 	})
+	t.n.needs("function", f != nil)
+	return t
 }
 
 // Average is the mean of what f makes of each row: their exact sum, divided by their number.
 func Average[K, V any, N Number](r Rows[K, V], f func(key K, value V) N) *Table[K, float64] {
-	return aggregated(r, aggregator[K, V, sum, float64]{
+	t := aggregated(r, aggregator[K, V, sum, float64]{
 		kind: "average", acc: sumCodec{}, value: DefaultCodec[float64](),
 		add:    func(acc sum, k K, v V) (sum, error) { return plus(counted(acc, 1), f(k, v), false), nil },
 		remove: func(acc sum, k K, v V) (sum, error) { return plus(counted(acc, -1), f(k, v), true), nil },
@@ -229,6 +235,8 @@ func Average[K, V any, N Number](r Rows[K, V], f func(key K, value V) N) *Table[
 			return acc.float() / float64(acc.n), nil
 		},
 	})
+	t.n.needs("function", f != nil)
+	return t
 }
 
 func counted(s sum, by int64) sum {

@@ -24,8 +24,11 @@ type Global[K, V any] struct {
 // A graph has it once, in memory. It is not written anywhere: its topic is its changelog, which should be compacted and not deleted from, and is read from
 // the beginning when the graph starts.
 func GlobalTable[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Global[K, V] {
+	g := &Global[K, V]{&node{kind: "global table"}, key, value}
+	if g.n.of(t, key != nil, value != nil); g.n.err != nil {
+		return g
+	}
 	src := newSource(t, key, value)
-	g := &Global[K, V]{&node{kind: "global table", label: t.Name()}, key, value}
 	g.n.global = &global{source: src, rows: func() globalReader {
 		return &globalRows[K, V]{topic: t, key: key, value: value, rows: map[string]V{}, at: map[int32]int64{}, k: keyer[K]{codec: key}, moved: make(chan struct{})}
 	}}
@@ -269,17 +272,21 @@ func (r *globalRows[K, V]) get(key []byte) (v V, ok bool) {
 // A row meets what the table has when it is computed: every record of it that was acknowledged before the row's own (but for those behind an open
 // transaction), and perhaps later ones; after a restart, what was not committed may meet others yet. What changes in the table later changes nothing.
 func JoinGlobal[K, V, K2, W, R any](s *Stream[K, V], t *Global[K2, W], by func(key K, value V) K2, f func(key K, value V, row W) R) *Stream[K, R] {
-	return joinedGlobal("join global", s, t, by, func(k K, v V, w *W) (r R, ok bool) {
+	rows := joinedGlobal("join global", s, t, by, func(k K, v V, w *W) (r R, ok bool) {
 		if w == nil {
 			return r, false
 		}
 		return f(k, v, *w), true
 	})
+	rows.n.needs("function", f != nil)
+	return rows
 }
 
 // LeftJoinGlobal is JoinGlobal with the rows for which the table has none: row is nil for them.
 func LeftJoinGlobal[K, V, K2, W, R any](s *Stream[K, V], t *Global[K2, W], by func(key K, value V) K2, f func(key K, value V, row *W) R) *Stream[K, R] {
-	return joinedGlobal("left join global", s, t, by, func(k K, v V, w *W) (R, bool) { return f(k, v, w), true })
+	rows := joinedGlobal("left join global", s, t, by, func(k K, v V, w *W) (R, bool) { return f(k, v, w), true })
+	rows.n.needs("function", f != nil)
+	return rows
 }
 
 func joinedGlobal[K, V, K2, W, R any](kind string, s *Stream[K, V], t *Global[K2, W], by func(K, V) K2, f func(K, V, *W) (R, bool)) *Stream[K, R] {
@@ -287,6 +294,7 @@ func joinedGlobal[K, V, K2, W, R any](kind string, s *Stream[K, V], t *Global[K2
 	if !s.n.appends {
 		n.err = fmt.Errorf("%s: %w", kind, ErrNotReversible)
 	}
+	n.needs("function of keys", by != nil)
 	n.build = func(b *builder) any {
 		out := new(port[K, R])
 		rows := b.task.g.global(t.n).(*globalRows[K2, W])

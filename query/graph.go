@@ -112,6 +112,7 @@ type output struct {
 	kind, name string
 	n          *node
 	build      func(b *builder)
+	err        error // what is wrong with it, beside what is with n
 }
 
 // slot is where the task of an index is found.
@@ -189,7 +190,7 @@ func (g *Graph) add(o output) {
 func Add[K, V any](g *Graph, name string, t *Table[K, V]) *View[K, V] {
 	v := &View[K, V]{g: g, name: name, t: t}
 	g.storeNames.take(t.n, name)
-	g.add(output{"view", name, t.n, func(b *builder) { tableRows(b, t, name) }})
+	g.add(output{"view", name, t.n, func(b *builder) { tableRows(b, t, name) }, (&node{kind: "view"}).named(name).err})
 	g.offer(name, viewDoor[K, V]{v})
 	g.serves(name, serve(t))
 	return v
@@ -198,7 +199,11 @@ func Add[K, V any](g *Graph, name string, t *Table[K, V]) *View[K, V] {
 // To has each row of a stream appended to a topic, in the transaction that its sources' positions are in: once, whatever happens. The topic's
 // partition is its key's.
 func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
-	n := &node{kind: "sink", label: t.Name(), inputs: []*node{s.n}}
+	n := &node{kind: "sink", inputs: []*node{s.n}}
+	if n.of(t, s.key != nil, s.value != nil); n.err != nil {
+		g.add(output{kind: "sink", name: n.label, n: n})
+		return
+	}
 	if !s.n.appends {
 		n.err = fmt.Errorf("sink %s: %w", t.Name(), ErrNotReversible)
 	}
@@ -229,7 +234,7 @@ func To[K, V any](g *Graph, s *Stream[K, V], t *embedlog.Topic) {
 				}
 			}
 		})
-	}})
+	}, nil})
 }
 
 // Materialize starts a graph of one view, which both have the name.
@@ -343,6 +348,9 @@ func (g *Graph) launch() error {
 // check says what is wrong with the descriptions, all of it.
 func (g *Graph) check() error {
 	var bad []error
+	if g.name == "" {
+		bad = append(bad, errors.New("its name is empty"))
+	}
 	if len(g.outputs) == 0 {
 		bad = append(bad, errors.New("it has neither views nor sinks"))
 	}
@@ -360,6 +368,9 @@ func (g *Graph) check() error {
 				bad = append(bad, fmt.Errorf("two %s are named %s", map[string]string{"view": "views", "index": "indexes"}[o.kind], o.name))
 			}
 			views[name] = true
+		}
+		if o.err != nil {
+			bad = append(bad, o.err)
 		}
 		o.n.walk(func(n *node) {
 			if seen[n] {

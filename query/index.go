@@ -30,7 +30,9 @@ type IndexRow[IK, K, V any] struct {
 // called again when a row goes.
 func AddIndex[IK, K, V any](v *View[K, V], name string, key Codec[IK], f func(key K, value V) []IK) *Index[IK, K, V] {
 	x := &Index[IK, K, V]{v, name, key, f}
-	v.g.add(output{"index", v.name + "." + name, v.t.n, x.build})
+	o := &node{kind: "index", label: name}
+	o.named(name).needs("codec", key != nil).needs("function", f != nil)
+	v.g.add(output{"index", v.name + "." + name, v.t.n, x.build, o.err})
 	return x
 }
 

@@ -49,17 +49,23 @@ func (k joinKind) String() string { return [...]string{"join", "left join", "out
 
 // Join is the rows of two tables that have the same key. It changes with either.
 func Join[K, V, W, R any](a *Table[K, V], b *Table[K, W], f func(key K, left V, right W) R) *Table[K, R] {
-	return joined(inner, a, b, func(k K, l *V, r *W) R { return f(k, *l, *r) })
+	t := joined(inner, a, b, func(k K, l *V, r *W) R { return f(k, *l, *r) })
+	t.n.needs("function", f != nil)
+	return t
 }
 
 // LeftJoin is the rows of a table with those of another one that have the same key, where there are any: right is nil otherwise.
 func LeftJoin[K, V, W, R any](a *Table[K, V], b *Table[K, W], f func(key K, left V, right *W) R) *Table[K, R] {
-	return joined(left, a, b, func(k K, l *V, r *W) R { return f(k, *l, r) })
+	t := joined(left, a, b, func(k K, l *V, r *W) R { return f(k, *l, r) })
+	t.n.needs("function", f != nil)
+	return t
 }
 
 // OuterJoin is the rows of two tables by their keys: the one that a key lacks is nil.
 func OuterJoin[K, V, W, R any](a *Table[K, V], b *Table[K, W], f func(key K, left *V, right *W) R) *Table[K, R] {
-	return joined(outer, a, b, f)
+	t := joined(outer, a, b, f)
+	t.n.needs("function", f != nil)
+	return t
 }
 
 func joined[K, V, W, R any](kind joinKind, a *Table[K, V], b *Table[K, W], f func(K, *V, *W) R) *Table[K, R] {
@@ -143,17 +149,21 @@ func (s *side[K, V]) partner(key []byte) *V {
 // JoinTable gives each row of a stream the row that a table has for its key when it comes. Rows whose key the table does not have are left
 // out. What changes in the table later changes nothing.
 func JoinTable[K, V, W, R any](s *Stream[K, V], t *Table[K, W], f func(key K, value V, row W) R) *Stream[K, R] {
-	return enriched("join table", false, s, t, func(k K, v V, w *W) (r R, ok bool) {
+	rows := enriched("join table", false, s, t, func(k K, v V, w *W) (r R, ok bool) {
 		if w == nil {
 			return r, false
 		}
 		return f(k, v, *w), true
 	})
+	rows.n.needs("function", f != nil)
+	return rows
 }
 
 // LeftJoinTable is JoinTable with the rows whose key the table does not have: row is nil for them.
 func LeftJoinTable[K, V, W, R any](s *Stream[K, V], t *Table[K, W], f func(key K, value V, row *W) R) *Stream[K, R] {
-	return enriched("left join table", true, s, t, func(k K, v V, w *W) (R, bool) { return f(k, v, w), true })
+	rows := enriched("left join table", true, s, t, func(k K, v V, w *W) (R, bool) { return f(k, v, w), true })
+	rows.n.needs("function", f != nil)
+	return rows
 }
 
 // enriched is both. held says that f may keep the row that it is given a pointer to.
@@ -243,6 +253,7 @@ func shareSource(a, b *node) (shared bool) {
 // changes with either; rows without a partner are left out.
 func ForeignJoin[K, V, K2, W, R any](a *Table[K, V], b *Table[K2, W], foreign func(key K, value V) K2, f func(key K, value V, row W) R) *Table[K, R] {
 	n := &node{kind: "foreign join", inputs: []*node{a.n, b.n}, rekeys: true}
+	n.needs("function of foreign keys", foreign != nil).needs("function", f != nil)
 	n.build = func(bu *builder) any {
 		out := new(port[K, R])
 		name := bu.storeName(n)

@@ -168,7 +168,7 @@ func extreme[K, V any, S cmp.Ordered](kind string, r Rows[K, V], f func(K, V) S,
 	in, key, _ := r.rows()
 	scores := &Grouped[K, S]{mapped(in, f), key, DefaultCodec[S]()}
 	if in.appends { // nothing is taken back: the best one is enough
-		return aggregated(scores, aggregator[K, S, first[S], S]{
+		t := aggregated(scores, aggregator[K, S, first[S], S]{
 			kind: kind, acc: firstCodec[S]{DefaultCodec[S]()}, value: DefaultCodec[S](),
 			add: func(acc first[S], _ K, s S) (first[S], error) {
 				if !acc.some || cmp.Compare(s, acc.val) < 0 != descending && cmp.Compare(s, acc.val) != 0 {
@@ -178,8 +178,10 @@ func extreme[K, V any, S cmp.Ordered](kind string, r Rows[K, V], f func(K, V) S,
 			},
 			result: func(_ int64, acc first[S]) (S, error) { return acc.val, nil },
 		})
+		t.n.needs("function", f != nil)
+		return t
 	}
-	return rankedOp[K, S, S]{
+	t := rankedOp[K, S, S]{
 		kind: kind, value: DefaultCodec[S](),
 		place: func(dst []byte, _ K, s S) ([]byte, error) { return appendOrdered(dst, s, descending), nil },
 		result: func(g *rankedGroup[S]) (best S) {
@@ -187,6 +189,8 @@ func extreme[K, V any, S cmp.Ordered](kind string, r Rows[K, V], f func(K, V) S,
 			return best
 		},
 	}.table(scores)
+	t.n.needs("function", f != nil)
+	return t
 }
 
 // TopN is the n rows of each key for which by is largest, largest first; of equals, those whose encoding is smaller come first. Where
@@ -217,13 +221,14 @@ func TopN[K, V any, S cmp.Ordered](r Rows[K, V], n int, by func(key K, value V) 
 	if n < 1 {
 		t.n.err = fmt.Errorf("top n: n is %d", n)
 	}
+	t.n.needs("function", by != nil)
 	return t
 }
 
 // CountDistinct is how many different values f makes of each key's rows; values are told apart by their encoding.
 func CountDistinct[K, V, D any](r Rows[K, V], value Codec[D], f func(key K, value V) D) *Table[K, int64] {
 	in, key, _ := r.rows()
-	return rankedOp[K, D, int64]{
+	t := rankedOp[K, D, int64]{
 		kind: "count distinct", value: DefaultCodec[int64](),
 		place: func(dst []byte, _ K, d D) ([]byte, error) { return value.Append(dst, d) },
 		result: func(g *rankedGroup[D]) (n int64) {
@@ -231,6 +236,8 @@ func CountDistinct[K, V, D any](r Rows[K, V], value Codec[D], f func(key K, valu
 			return n
 		},
 	}.table(&Grouped[K, D]{mapped(in, f), key, value})
+	t.n.needs("codec", value != nil).needs("function", f != nil)
+	return t
 }
 
 // appendOrdered appends a number or a string so that bytes compare as values do, the other way round where descending is set.

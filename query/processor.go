@@ -115,7 +115,11 @@ func processed[K, V, K2, V2 any](s *Stream[K, V], kind, name string, rekeys bool
 	if !s.n.appends {
 		n.err = fmt.Errorf("%s: %w", n.title(), ErrNotReversible)
 	}
+	n.needs("codec", key != nil).needs("function", f != nil)
 	for _, st := range state {
+		if n.needs("store", st != nil); st == nil {
+			continue
+		}
 		n.inputs = append(n.inputs, st.stateNode())
 		if t, ok := st.(interface{ makes(any) error }); ok {
 			n.err = errors.Join(n.err, t.makes((*Context[K2, V2])(nil)))

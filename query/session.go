@@ -78,6 +78,7 @@ func FoldSessions[K, V, A any](r Rows[K, V], w SessionWindows, acc Codec[A], add
 	if !in.appends {
 		n.err = errors.Join(n.err, fmt.Errorf("sessions: %w", ErrNotStream))
 	}
+	n.needs("codec", acc != nil).needs("function", add != nil).needs("merging function", merge != nil)
 	n.build = func(b *builder) any {
 		out := new(port[WindowKey[K], A])
 		s := newKept(b, b.storeName(n), plain(acc))

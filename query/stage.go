@@ -55,7 +55,7 @@ func (g *Graph) planStages() error {
 		}
 		for _, n := range reps {
 			if depths[n] == d+1 {
-				s.outputs = append(s.outputs, output{"repartition", n.rep.name, n.inputs[0], func(b *builder) { n.rep.write(b, n) }})
+				s.outputs = append(s.outputs, output{"repartition", n.rep.name, n.inputs[0], func(b *builder) { n.rep.write(b, n) }, nil})
 				s.writes = append(s.writes, n)
 			}
 		}

@@ -49,6 +49,7 @@ type KeyValueStore[K, V any] struct {
 // NewKeyValueStore describes a store. Its name is one in the graph.
 func NewKeyValueStore[K, V any](name string, key Codec[K], value Codec[V]) *KeyValueStore[K, V] {
 	s := &KeyValueStore[K, V]{&node{kind: "store", label: name}, key, value}
+	s.n.named(name).needs("codec of keys", key != nil).needs("codec of values", value != nil)
 	s.n.build = func(b *builder) any {
 		b.names.take(s.n, name)
 		kept := &stateRows[K, V]{k: &keyer[K]{codec: key}, s: newKept(b, name, plain(value))}

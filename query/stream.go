@@ -71,7 +71,11 @@ func (s *Stream[K, V]) rows() (*node, Codec[K], Codec[V]) { return s.n, s.key, s
 // value. A record that cannot be decoded goes to the graph's dead-letter topic.
 func From[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Stream[K, V] {
 	s := &Stream[K, V]{key: key, value: value}
-	s.n = &node{kind: "stream", label: t.Name(), source: newSource(t, key, value), appends: true, stateless: true}
+	s.n = &node{kind: "stream", appends: true, stateless: true}
+	if s.n.of(t, key != nil, value != nil); s.n.err != nil {
+		return s
+	}
+	s.n.source = newSource(t, key, value)
 	s.n.build = func(b *builder) any {
 		in := sourcePort(b, s.n.source, key, value)
 		out := new(port[K, V])
@@ -133,11 +137,14 @@ func mapped[K, V, W any](in *node, f func(K, V) W) *node {
 
 // Filter leaves out the rows that keep refuses.
 func (s *Stream[K, V]) Filter(keep func(key K, value V) bool) *Stream[K, V] {
-	return &Stream[K, V]{filtered(s.n, keep), s.key, s.value}
+	return &Stream[K, V]{filtered(s.n, keep).needs("function", keep != nil), s.key, s.value}
 }
 
 // WithCodec has the stream's values written with another codec where they are kept from here on, or appended to a topic.
 func (s *Stream[K, V]) WithCodec(value Codec[V]) *Stream[K, V] {
+	if value == nil {
+		return &Stream[K, V]{without(s.n), s.key, s.value}
+	}
 	return &Stream[K, V]{s.n, s.key, value}
 }
 
@@ -154,6 +161,7 @@ func (s *Stream[K, V]) Branch(take ...func(key K, value V) bool) []*Stream[K, V]
 			}
 			return i == len(take) || take[i](key, value)
 		}))
+		list[i].n.needs("function", i == len(take) || take[i] != nil)
 	}
 	return list
 }
@@ -180,7 +188,7 @@ func (s *Stream[K, V]) Merge(others ...*Stream[K, V]) *Stream[K, V] {
 
 // MapValues gives rows other values.
 func MapValues[K, V, W any](s *Stream[K, V], f func(key K, value V) W) *Stream[K, W] {
-	return &Stream[K, W]{mapped(s.n, f), s.key, DefaultCodec[W]()}
+	return &Stream[K, W]{mapped(s.n, f).needs("function", f != nil), s.key, DefaultCodec[W]()}
 }
 
 // FlatMapValues has a number of rows in the place of each, under its key.
@@ -191,7 +199,7 @@ func FlatMapValues[K, V, W any](s *Stream[K, V], f func(key K, value V) []W) *St
 		}
 		return buf
 	})
-	return &Stream[K, W]{n, s.key, DefaultCodec[W]()}
+	return &Stream[K, W]{n.needs("function", f != nil), s.key, DefaultCodec[W]()}
 }
 
 // Map gives rows other keys and values.
@@ -200,6 +208,7 @@ func Map[K, V, K2, V2 any](s *Stream[K, V], key Codec[K2], f func(key K, value V
 		k, v := f(d.key, d.val)
 		return append(buf, delta[K2, V2]{key: k, val: v, time: d.time, weight: d.weight})
 	})
+	n.needs("codec", key != nil).needs("function", f != nil)
 	return &Stream[K2, V2]{n, key, DefaultCodec[V2]()}
 }
 
@@ -211,12 +220,14 @@ func FlatMap[K, V, K2, V2 any](s *Stream[K, V], key Codec[K2], f func(key K, val
 		})
 		return buf
 	})
+	n.needs("codec", key != nil).needs("function", f != nil)
 	return &Stream[K2, V2]{n, key, DefaultCodec[V2]()}
 }
 
 // Rekey gives rows other keys. (selectKey)
 func Rekey[K, V, K2 any](s *Stream[K, V], key Codec[K2], f func(key K, value V) K2) *Stream[K2, V] {
-	return &Stream[K2, V]{rekeyed("rekey", s.n, f), key, s.value}
+	n := rekeyed("rekey", s.n, f).needs("codec", key != nil).needs("function", f != nil)
+	return &Stream[K2, V]{n, key, s.value}
 }
 
 func rekeyed[K, V, K2 any](kind string, in *node, f func(K, V) K2) *node {
@@ -238,5 +249,6 @@ func (g *Grouped[K, V]) rows() (*node, Codec[K], Codec[V]) { return g.n, g.key, 
 // enters the one that it belongs to then.
 func GroupBy[K, V, K2 any](r Rows[K, V], key Codec[K2], f func(key K, value V) K2) *Grouped[K2, V] {
 	in, _, value := r.rows()
-	return &Grouped[K2, V]{rekeyed("group by", in, f), key, value}
+	n := rekeyed("group by", in, f).needs("codec", key != nil).needs("function", f != nil)
+	return &Grouped[K2, V]{n, key, value}
 }

@@ -57,13 +57,17 @@ func (w JoinWindows) check() error {
 // Each pair comes once, when its second row does, with the later one of their times. Rows are kept as long as rows that are not late may
 // match them. The pairs' values are written with DefaultCodec.
 func JoinStreams[K, V, W, R any](a *Stream[K, V], b *Stream[K, W], w JoinWindows, f func(key K, left V, right W) R) *Stream[K, R] {
-	return joinedStreams(inner, a, b, w, func(k K, v V, o *W) R { return f(k, v, *o) })
+	s := joinedStreams(inner, a, b, w, func(k K, v V, o *W) R { return f(k, v, *o) })
+	s.n.needs("function", f != nil)
+	return s
 }
 
 // LeftJoinStreams is JoinStreams with the left rows that nothing matches, where right is nil. They come when that is certain: when stream time
 // in the right one's partitions is later than the row, w's After and its grace. Their time is the row's.
 func LeftJoinStreams[K, V, W, R any](a *Stream[K, V], b *Stream[K, W], w JoinWindows, f func(key K, left V, right *W) R) *Stream[K, R] {
-	return joinedStreams(left, a, b, w, f)
+	s := joinedStreams(left, a, b, w, f)
+	s.n.needs("function", f != nil)
+	return s
 }
 
 // waiting is a row that may be matched yet. Its store has it by its key, its time, and a number that tells rows of one time apart:

@@ -22,7 +22,11 @@ func rawOf(key string) []byte { return unsafe.Slice(unsafe.StringData(key), len(
 
 // TableFrom is the latest record of each key of a topic. A tombstone deletes the key; records without a key are left out.
 func TableFrom[K, V any](t *embedlog.Topic, key Codec[K], value Codec[V]) *Table[K, V] {
-	n := &node{kind: "table", label: t.Name(), source: newSource(t, key, value)}
+	n := &node{kind: "table"}
+	if n.of(t, key != nil, value != nil); n.err != nil {
+		return &Table[K, V]{n, key, value}
+	}
+	n.source = newSource(t, key, value)
 	n.build = func(b *builder) any {
 		out := new(port[K, V])
 		s := newKept(b, b.storeName(n), plain(value))
@@ -64,12 +68,12 @@ func same[V any](v V) V { return v }
 
 // Filter leaves out the rows that keep refuses.
 func (t *Table[K, V]) Filter(keep func(key K, value V) bool) *Table[K, V] {
-	return &Table[K, V]{filtered(t.n, keep), t.key, t.value}
+	return &Table[K, V]{filtered(t.n, keep).needs("function", keep != nil), t.key, t.value}
 }
 
 // MapTable gives rows other values, which are written with DefaultCodec where they are kept.
 func MapTable[K, V, W any](t *Table[K, V], f func(key K, value V) W) *Table[K, W] {
-	return &Table[K, W]{mapped(t.n, f), t.key, DefaultCodec[W]()}
+	return &Table[K, W]{mapped(t.n, f).needs("function", f != nil), t.key, DefaultCodec[W]()}
 }
 
 // Changes are a table's rows as they come to be, one after another: what is taken away is not among them. (toStream)
@@ -86,6 +90,9 @@ func (t *Table[K, V]) Changes() *Stream[K, V] {
 
 // WithCodec has the table's values written with another codec, where they are kept from here on.
 func (t *Table[K, V]) WithCodec(value Codec[V]) *Table[K, V] {
+	if value == nil {
+		return &Table[K, V]{without(t.n), t.key, t.value}
+	}
 	return &Table[K, V]{t.n, t.key, value}
 }
 

@@ -23,6 +23,9 @@ const (
 )
 
 func (p PunctuationType) String() string {
+	if p > WallClockTime {
+		return fmt.Sprintf("punctuation type %d", uint8(p))
+	}
 	return [...]string{"stream time", "wall clock time"}[p]
 }
 
@@ -54,6 +57,7 @@ func NewTimers[K, K2, V2 any](name string, key Codec[K], kind PunctuationType, f
 		return t
 	}
 	t.n.kind = kind.String() + " timers"
+	t.n.named(name).needs("codec", key != nil).needs("function", f != nil)
 	return t
 }
 

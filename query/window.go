@@ -172,6 +172,7 @@ func Windowed[K, V any](r Rows[K, V], w Windows) *Grouped[WindowKey[K], V] {
 // Lateness is what decides which rows of a stream are late.
 type Lateness interface {
 	missed(m moment) bool
+	check() error
 }
 
 // Late is the rows of a stream that windows, or a join within a time, leave out because they come too late: of hopping windows
@@ -188,9 +189,11 @@ func Late[K, V any](r Rows[K, V], by Lateness) *Stream[K, V] {
 		}
 		return buf
 	})
-	n.label = fmt.Sprint(by)
+	if n.needs("definition", by != nil); by != nil {
+		n.label, n.err = fmt.Sprint(by), by.check()
+	}
 	if !in.appends {
-		n.err = fmt.Errorf("late: %w", ErrNotStream)
+		n.err = errors.Join(n.err, fmt.Errorf("late: %w", ErrNotStream))
 	}
 	return &Stream[K, V]{n, key, value}
 }

@@ -144,8 +144,8 @@ func (o *order) check() error {
 		return bad("state is %q: a new order is %s", o.State, created)
 	case o.Customer < 0:
 		return bad("customerId is %d: it must not be negative", o.Customer)
-	case o.Price > 1e9 || o.Quantity > 1e9:
-		return bad("price and quantity must be a billion at most")
+	case math.Abs(o.Price) > 1e9 || max(o.Quantity, -o.Quantity) > 1e9 || o.Quantity == math.MinInt64: // then their product is a number, which all services can write
+		return bad("price and quantity must be a billion at most, either way")
 	}
 	o.State = created
 	return errors.Join(checkID("id", o.ID), checkID("product", string(o.Product)))
@@ -242,6 +242,7 @@ func (o *ordersService) putStock(w http.ResponseWriter, r *http.Request) error {
 const (
 	defaultPoll = 10 * time.Second
 	longestPoll = 5 * time.Minute
+	lookTime    = time.Second // more, for the last look: also who does not wait is told what is there
 )
 
 // longPoll answers with the row of the order in the path as soon as it is as asked for.
@@ -258,10 +259,12 @@ func longPoll[V any](w http.ResponseWriter, r *http.Request, view *waitingView[V
 	if err := checkID("id", id); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	ctx, cancel := context.WithTimeout(r.Context(), wait+lookTime)
 	defer cancel()
-	row, err := view.wait(ctx, id, done)
-	if ctx.Err() != nil && r.Context().Err() == nil {
+	row, err := view.waitUntil(ctx, over.C, id, done)
+	if errors.Is(err, errPatience) || err != nil && ctx.Err() != nil && r.Context().Err() == nil {
 		return &badRequest{http.StatusGatewayTimeout, fmt.Sprintf("order %s is not there, or not so far, after %v", id, wait)}
 	}
 	if err != nil {

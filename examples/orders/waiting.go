@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/x/embedlog"
 	"github.com/x/embedlog/query"
@@ -61,8 +62,16 @@ func (w *waitingView[V]) wake(key string) {
 	}
 }
 
+// errPatience says that the row did not come in time.
+var errPatience = errors.New("it is not there, or not so far")
+
 // wait waits until the row of a key is as wanted.
 func (w *waitingView[V]) wait(ctx context.Context, key string, done func(V) bool) (row V, err error) {
+	return w.waitUntil(ctx, nil, key, done)
+}
+
+// waitUntil is wait until a time is over. It looks once in any case.
+func (w *waitingView[V]) waitUntil(ctx context.Context, over <-chan time.Time, key string, done func(V) bool) (row V, err error) {
 	c := make(chan struct{}, 1)
 	w.mu.Lock()
 	if w.waiters[key] == nil {
@@ -87,6 +96,8 @@ func (w *waitingView[V]) wait(ctx context.Context, key string, done func(V) bool
 		}
 		select {
 		case <-c:
+		case <-over:
+			return row, errPatience
 		case <-ctx.Done():
 			return row, ctx.Err()
 		}

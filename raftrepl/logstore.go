@@ -54,7 +54,12 @@ var (
 func newLogStore(inst *instance, p *partition.Partition, c *Cache) *logStore {
 	s := &logStore{inst: inst, p: p, window: cacheWindow{c: c}}
 	s.last, _ = p.LastEntry()
-	s.sync = syncer{store: s, written: s.last, synced: s.last}
+	// What an instance before this one has written may not be on the disk yet, and nobody syncs it any more: the first
+	// who waits does.
+	s.sync = syncer{store: s, written: s.last}
+	if p.Log().Level() != log.Durable {
+		s.sync.synced = s.last // as wrote would say
+	}
 	return s
 }
 

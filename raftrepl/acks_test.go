@@ -1,6 +1,10 @@
 package raftrepl
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -8,26 +12,28 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
+	"github.com/x/embedlog/partition"
 )
 
 // Who acknowledges before it may loses nothing by that unless a power cut follows at once. These tests hold
 // the disk where it has written and not synced yet, and look at who says what meanwhile.
 
-// heldDisk is a log's disk whose syncs wait until they are let go. The group calls before it writes, too.
+// heldDisk is a log's disk whose syncs wait until they are let go.
 type heldDisk struct {
 	held    atomic.Bool
 	waiting atomic.Bool  // a sync does
 	writes  atomic.Int64 // that were begun
 	let     chan struct{}
+	once    sync.Once
 }
 
 // of puts it under a process whose group does not take part yet.
 func (d *heldDisk) of(r *simRun) {
 	d.let = make(chan struct{})
-	r.g.stall = func() {
-		// There is one sync at a time.
-		if inst := r.g.instance(); inst == nil || inst.store.sync.since().IsZero() || d.waiting.Load() {
+	r.g.stall = func(sync bool) {
+		if !sync {
 			d.writes.Add(1)
 		} else if d.held.Load() {
 			d.waiting.Store(true)
@@ -35,6 +41,22 @@ func (d *heldDisk) of(r *simRun) {
 			d.waiting.Store(false)
 		}
 	}
+}
+
+// next lets the sync go that waits.
+func (d *heldDisk) next(t *testing.T) {
+	t.Helper()
+	select {
+	case d.let <- struct{}{}:
+	case <-time.After(time.Second):
+		t.Fatal("nothing is synced")
+	}
+}
+
+// release lets all go, from now on.
+func (d *heldDisk) release() {
+	d.held.Store(false)
+	d.once.Do(func() { close(d.let) })
 }
 
 // scripted is a replica whose leader is the test: what it answers is what a leader would count.
@@ -47,7 +69,7 @@ type scripted struct {
 	end  int64 // offset behind the last record that was sent
 }
 
-// script starts the second of three nodes, which hears of nobody else.
+// script starts the second of three nodes, which hears of nobody else. close ends it.
 func script(t *testing.T) *scripted {
 	s := &scripted{t: t, c: newSimCluster(t, 3, 3), term: 2}
 	s.n = s.c.nodes[1]
@@ -60,6 +82,11 @@ func script(t *testing.T) *scripted {
 
 // reply comes for a message of the leader's that is on its way.
 type reply chan raft.RPCResponse
+
+func (s *scripted) close() {
+	s.disk.release()
+	s.c.close()
+}
 
 // message is one of the leader's, with entries behind prev. Each is a record.
 func (s *scripted) message(prev, prevTerm, commit uint64, records ...string) *raft.AppendEntriesRequest {
@@ -107,13 +134,21 @@ func (s *scripted) yes(a reply) {
 	}
 }
 
+// not finds that there is no answer yet.
+func (s *scripted) not(a reply, what string) {
+	s.t.Helper()
+	if time.Sleep(time.Millisecond); len(a) > 0 {
+		s.t.Fatalf("%s is answered before it is synced", what)
+	}
+}
+
 // survives takes the power away, and all that was not synced.
 func (s *scripted) survives(index uint64) {
 	s.t.Helper()
 	r := s.n.run.Load()
 	fs := s.n.disk.Load().AfterCrash(nil)
 	s.n.die(r, false, 0)
-	close(s.disk.let)
+	s.disk.release()
 	r.end()
 	s.n.disk.Store(fs)
 	if err := s.n.start(); err != nil {
@@ -128,7 +163,7 @@ func (s *scripted) survives(index uint64) {
 func TestNextInstanceSyncsBeforeItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := script(t)
-		defer s.c.close()
+		defer s.close()
 		s.yes(s.send(1, 1, 0, "a"))
 		written := s.take(s.message(2, 2, 0, "b"))
 		time.Sleep(time.Millisecond)
@@ -146,5 +181,251 @@ func TestNextInstanceSyncsBeforeItAnswers(t *testing.T) {
 		time.Sleep(2 * firstRestart)
 		s.yes(s.send(3, 2, 0))
 		s.survives(3)
+	})
+}
+
+// A follower answers for an entry when a sync has ended that began behind its write, and not before.
+func TestFollowerAnswersWhenItHasSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := script(t)
+		defer s.close()
+		s.disk.held.Store(true)
+		one := s.send(1, 1, 0, "a")
+		s.not(one, "one entry")
+		// These are written while the sync runs, which says nothing about them.
+		two := s.send(2, 2, 0, "b", "c")
+		again := s.send(3, 2, 0) // for the first of the two
+		s.disk.next(t)
+		s.yes(one)
+		s.not(two, "what came during a sync")
+		s.not(again, "an entry that another message has brought")
+		s.disk.next(t)
+		s.yes(two)
+		s.yes(again)
+		// What is committed is on this disk before it is shown, too.
+		last := s.send(4, 2, 5, "d")
+		s.not(last, "a committed entry")
+		if hw := s.n.run.Load().p.HighWatermark(); hw > 3 {
+			t.Errorf("the high watermark is %d, and the disk has 3 records", hw)
+		}
+		s.disk.next(t)
+		s.yes(last)
+		s.survives(5)
+	})
+}
+
+// An answer says that the entries are in the log of the term in which it goes out: a newer leader may have had them
+// taken back while their sync ran.
+func TestAnswerOfAnOldTermIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := script(t)
+		defer s.close()
+		s.yes(s.send(1, 1, 0, "a"))
+		s.disk.held.Store(true)
+		old := s.send(2, 2, 0, "b")
+		s.term, s.end = 3, s.end-1
+		newer := s.send(2, 2, 0, "B") // which replaces it
+		s.disk.next(t)                // the sync of what is gone by now
+		s.not(newer, "what has another's place")
+		s.disk.release()
+		s.yes(newer)
+		if r := <-old; r.Error == nil {
+			t.Errorf("an entry that was taken back is answered: %+v", r.Response)
+		}
+		s.survives(3)
+	})
+}
+
+// heldCluster is nodes with such disks, one of which leads.
+func heldCluster(t *testing.T, nodes int) (c *simCluster, l *simRun, disks []*heldDisk) {
+	c = newSimCluster(t, nodes, nodes)
+	disks = make([]*heldDisk, nodes+1)
+	c.opened = func(r *simRun) {
+		disks[r.n.id] = new(heldDisk)
+		disks[r.n.id].of(r)
+	}
+	for _, n := range c.nodes {
+		if err := n.start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := c.settle(time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, l, disks
+}
+
+// appending appends a record, and says how that ended.
+func (r *simRun) appending(text string) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.p.Append(context.Background(), []log.Record{{Value: []byte(text)}}, nil)
+		done <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	return done
+}
+
+// A leader that has not synced does not count: neither for who appends, nor for followers, which would show records that a single
+// disk has. All nodes but the two go on without them.
+func TestLeaderCountsWhenItHasSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l, disks := heldCluster(t, 3)
+		defer c.close()
+		f, third := c.nodes[l.n.id%3], c.nodes[(l.n.id+1)%3]
+		for _, n := range []*simNode{l.n, f} {
+			c.net.CutBoth(hostName(third.id), hostName(n.id))
+		}
+		before := l.p.LogEnd()
+		disk := disks[l.n.id]
+		defer disk.release()
+		disk.held.Store(true)
+		var appended []<-chan error
+		for i := range 3 {
+			appended = append(appended, l.appending(fmt.Sprint(i)))
+		}
+		for i, done := range appended {
+			if len(done) > 0 {
+				t.Errorf("record %d is answered before the leader has synced it", i)
+			}
+		}
+		for _, n := range []*simNode{l.n, f} {
+			r := n.run.Load()
+			if hw := r.p.HighWatermark(); hw > before {
+				t.Errorf("node %d shows %d records more than two disks have", n.id, hw-before)
+			}
+			if end := r.p.LogEnd(); end == before {
+				t.Errorf("node %d was sent nothing", n.id)
+			}
+		}
+		disk.release()
+		for i, done := range appended {
+			if err := <-done; err != nil {
+				t.Errorf("record %d: %v", i, err)
+			}
+		}
+		end := l.p.HighWatermark()
+		l.n.crash(true, 1)
+		f.crash(true, 2)
+		c.net.HealAll()
+		for _, n := range []*simNode{l.n, f} {
+			if err := n.start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if l, err := c.settle(time.Minute); err != nil || l.p.HighWatermark() < end {
+			t.Errorf("after a power cut of both: %v", err)
+		}
+	})
+}
+
+// An answer of a follower counts for what is on this disk of it: for the last entry of the message, and not for the first.
+func TestAnswerCountsBehindTheLastEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l, disks := heldCluster(t, 3)
+		defer c.close()
+		disk := disks[l.n.id]
+		defer disk.release()
+		disk.held.Store(true)
+		first := l.appending("a")
+		second := l.appending("b")
+		last, term := l.p.LastEntry()
+		inst := l.g.instance()
+		counts := make(chan error, 1)
+		m := &raft.AppendEntriesRequest{Term: term, PrevLogEntry: last - 2, Entries: []*raft.Log{{Index: last - 1}, {Index: last}}}
+		go func() {
+			counts <- l.g.gate.transport(inst).took("9", m, &raft.AppendEntriesResponse{Success: true, Term: term}, nil)
+		}()
+		disk.next(t) // for the first: the second came during that sync
+		time.Sleep(time.Millisecond)
+		if len(counts) > 0 || !disk.waiting.Load() {
+			t.Errorf("it counts for entry %d before that is synced", last)
+		}
+		disk.release()
+		if err := <-counts; err != nil {
+			t.Error(err)
+		}
+		<-first
+		<-second
+	})
+}
+
+// What is acknowledged where one voter is all of them, or became it, is on its disk.
+func TestOnlyVoterSyncsBeforeItCounts(t *testing.T) {
+	for _, nodes := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			c, l, disks := heldCluster(t, nodes)
+			defer c.close()
+			disk := disks[l.n.id]
+			defer disk.release()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if nodes > 1 {
+				if err := l.g.SetMembers(ctx, []int32{l.n.id}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			disk.held.Store(true)
+			end := l.p.LogEnd()
+			done := l.appending("a")
+			fs := l.n.disk.Load().AfterCrash(nil)
+			if len(done) == 1 && <-done == nil {
+				end++
+			}
+			l.n.die(l, false, 0)
+			disk.release()
+			l.end()
+			l.n.disk.Store(fs)
+			if err := l.n.start(); err != nil {
+				t.Fatal(err)
+			}
+			if l := l.n.run.Load(); l.p.LogEnd() < end {
+				t.Errorf("of %d nodes: what was acknowledged ends at %d, after a power cut the log does at %d", nodes, end, l.p.LogEnd())
+			}
+		})
+	}
+}
+
+// What a disk has refused to sync is acknowledged by nobody, neither the leader nor a follower: the log may be without it.
+func TestFailedSyncAcknowledgesNothing(t *testing.T) {
+	fails := vfs.Rule{Op: vfs.OpDatasync, Glob: "log/*.log", Effect: vfs.FailSync()}
+	t.Run("follower", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := script(t)
+			defer s.close()
+			s.yes(s.send(1, 1, 0, "a"))
+			r := s.n.run.Load()
+			r.fault.Add(fails)
+			if a := <-s.send(2, 2, 0, "b"); a.Error == nil {
+				t.Errorf("it answers %+v", a.Response)
+			}
+			if r.fault.Hits() == 0 || r.p.Err() == nil {
+				t.Error("nothing was synced")
+			}
+			s.survives(2)
+		})
+	})
+	t.Run("leader", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, l, _ := heldCluster(t, 3)
+			defer c.close()
+			third := c.nodes[(l.n.id+1)%3]
+			for _, n := range c.nodes {
+				c.net.CutBoth(hostName(third.id), hostName(n.id))
+			}
+			before := l.p.LogEnd()
+			l.fault.Add(fails)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if _, err := l.p.Append(ctx, []log.Record{{Value: []byte("a")}}, nil); !errors.Is(err, partition.ErrUnknownOutcome) {
+				t.Errorf("an append that one disk has ends with %v", err)
+			}
+			for _, n := range c.nodes {
+				if hw := n.run.Load().p.HighWatermark(); hw > before {
+					t.Errorf("node %d shows it", n.id)
+				}
+			}
+		})
 	})
 }

@@ -171,7 +171,7 @@ func (l *gate) take(rpc raft.RPC) answering {
 
 // vouch waits until an answer of the library is true: see syncer.
 func (i *instance) vouch(a raft.RPCResponse, has uint64) (any, error) {
-	if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil && r.Success && has > 0 {
+	if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil && r.Success && has > 0 && !seed.Is(seed.FollowerUnsynced) {
 		if err := i.store.sync.wait(has); err != nil {
 			return nil, err
 		}
@@ -362,7 +362,7 @@ func (t *instanceTransport) took(id raft.ServerID, m *raft.AppendEntriesRequest,
 		}
 		return err
 	}
-	if n := len(m.Entries); n > 0 && resp.Success {
+	if n := len(m.Entries); n > 0 && resp.Success && !seed.Is(seed.LeaderUnsynced) {
 		// The library counts this node among those that have the entries: see syncer.
 		if err := t.inst.store.sync.wait(m.Entries[n-1].Index); err != nil {
 			return err

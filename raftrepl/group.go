@@ -101,11 +101,11 @@ type Group struct {
 	pipelineFrom   int // pipelineBytes; tests lower it
 	messageEntries int // maxEntries; tests lower it
 
-	stall func() // tests only: see staller
+	stall func(sync bool) // tests only: see staller
 }
 
 // staller is the file system of a simulation whose disk takes its time: it is called before a log
-// is written or synced, without a lock held, because virtual time stands still while somebody waits
+// is written, or synced by itself, without a lock held, because virtual time stands still while somebody waits
 // for one.
 type staller interface{ Stall() }
 

@@ -289,7 +289,7 @@ func (n *Node) Log(id engine.LogID, initial []int32) engine.ReplicatedLog {
 		ID: id, Self: n.cfg.Node, Initial: initial, Transport: gt, Votes: n.votes, Cache: n.cache, Timing: n.cfg.Timing, Logger: n.logger, Gone: t.gone,
 	})
 	if slow, ok := n.host.FS().(staller); ok {
-		made.stall = slow.Stall
+		made.stall = func(bool) { slow.Stall() }
 	}
 	mu.Lock()
 	g = made

@@ -39,6 +39,8 @@ var simBugs = map[string]simBug{
 	seed.DeposedAcks:      {more: "partition", seeds: 200},
 	seed.CutForgotten:     {more: "lost tail", seeds: 200},
 	seed.CacheKeepsCut:    {more: "partition", seeds: 400},
+	seed.LeaderUnsynced:   {more: "slow majority", seeds: 50, says: `have not synced it`},
+	seed.FollowerUnsynced: {more: "slow majority", seeds: 50, says: `have not synced it`},
 }
 
 // Under a bug TestSimulation looks for it by itself: see internal/seed.

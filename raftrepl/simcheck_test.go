@@ -43,7 +43,7 @@ func (s *sim) leads(r *simRun, epoch uint64) {
 }
 
 // watch looks all the time at what must hold at every moment: one leader in an epoch, watermarks
-// that do not go back, and one entry at an index, as far as anybody takes it for committed.
+// that do not go back nor pass what a majority has on its disks, and one entry at an index, as far as anybody takes it for committed.
 func (s *sim) watch(ctx context.Context) {
 	type seen struct {
 		mark  int64
@@ -75,10 +75,38 @@ func (s *sim) watch(ctx context.Context) {
 			if mark > r.p.LogEnd() {
 				s.problem("node %d's watermark is %d, its log ends at %d", n.id, mark, r.p.LogEnd())
 			}
+			if mark > have.mark {
+				s.durable(r, mark)
+			}
 			have.mark = mark
 			have.index = s.audit(r, have.index)
 		}
 		time.Sleep(s.scaled(25 * time.Millisecond))
+	}
+}
+
+// durable looks whether a majority has on its disks what a node shows: who counts before it has synced loses something
+// by that only if the power goes at that moment. A node that is down is taken to have it; what a log says
+// of its disk, crashes put to the test.
+func (s *sim) durable(r *simRun, mark int64) {
+	if s.weak() {
+		return
+	}
+	for try := range 2 {
+		var without []int32
+		for _, n := range s.nodes {
+			if other := n.run.Load(); other != nil && other.p.Log().DurableOffset() < mark && !other.dead.Load() {
+				without = append(without, n.id)
+			}
+		}
+		switch {
+		case len(s.nodes)-len(without) > s.minority():
+			return
+		case try == 0:
+			time.Sleep(time.Microsecond) // an install may just have put files in place
+		default:
+			s.problem("node %d shows what lies before %d, nodes %v of %d have not synced it", r.n.id, mark, without, len(s.nodes))
+		}
 	}
 }
 

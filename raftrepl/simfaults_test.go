@@ -50,6 +50,7 @@ var simFaults = []simFault{
 	{"retention", 4, (*sim).retain},
 	{"compaction", 3, (*sim).compactOne},
 	{"lost tail", 4, (*sim).loseTail},
+	{"slow majority", 2, (*sim).slowMajority},
 	{"contested election", 4, (*sim).contest},
 	{"late votes", 2, (*sim).delayVotes},
 	{"left behind", 3, (*sim).leaveBehind},
@@ -490,18 +491,15 @@ func (s *sim) heal() {
 	s.restart()
 }
 
-// loseTail has just a majority acknowledge for a while. Then the power of one of them goes, it comes
-// back, and soon the leader is gone: those that are left are as many as a majority, and what the one
-// may have lost is nowhere among them.
-func (s *sim) loseTail(*simNode) bool {
-	l := s.leader()
-	if l == nil || s.down() > 0 {
-		return false
+// justMajority leaves the leader with so many that they are just a majority, and returns them and the leader. Nil is that there is
+// none, or that somebody is missing already.
+func (s *sim) justMajority() (l *simRun, with []*simNode) {
+	if l = s.leader(); l == nil || s.down() > 0 {
+		return nil, nil
 	}
 	s.net.HealAll()
-	order := s.rng.Perm(len(s.nodes))
-	var with, without []*simNode
-	for _, i := range order {
+	var without []*simNode
+	for _, i := range s.rng.Perm(len(s.nodes)) {
 		switch n := s.nodes[i]; {
 		case n == l.n:
 		case len(with) < s.minority() && slices.Contains(s.initial, n.id):
@@ -514,6 +512,17 @@ func (s *sim) loseTail(*simNode) bool {
 		for _, b := range append(with, l.n) {
 			s.net.CutBoth(hostName(a.id), hostName(b.id))
 		}
+	}
+	return l, with
+}
+
+// loseTail has just a majority acknowledge for a while. Then the power of one of them goes, it comes
+// back, and soon the leader is gone: those that are left are as many as a majority, and what the one
+// may have lost is nowhere among them.
+func (s *sim) loseTail(*simNode) bool {
+	l, with := s.justMajority()
+	if l == nil {
+		return false
 	}
 	time.Sleep(s.soon(500 * time.Millisecond))
 	victim := with[0]
@@ -530,6 +539,32 @@ func (s *sim) loseTail(*simNode) bool {
 	s.isolate(l.n)
 	time.Sleep(s.soon(3 * time.Second))
 	s.net.Delay(hostName(l.n.id), hostName(victim.id), 0)
+	return true
+}
+
+// slowMajority has just a majority there while the disk of one of them, most often the leader's, takes its time: nothing may be shown
+// meanwhile that only the others have. Then its power goes.
+func (s *sim) slowMajority(*simNode) bool {
+	l, with := s.justMajority()
+	if l == nil {
+		return false
+	}
+	victim := l.n
+	if s.rng.IntN(3) == 0 {
+		victim = with[0]
+	}
+	r := victim.run.Load()
+	if r == nil {
+		return true
+	}
+	for_ := s.soon(time.Second)
+	r.slow.setSyncs(time.Now().Add(for_), s.scaled(time.Duration(30+s.rng.IntN(100))*time.Millisecond))
+	time.Sleep(for_)
+	if r := s.die(r, true, s.rng.Uint64()); r != nil {
+		s.wg.Go(func() { r.end() })
+		s.begin(victim)
+	}
+	s.net.HealAll()
 	return true
 }
 

@@ -143,16 +143,17 @@ func (w *simWire) TimeoutNow(id raft.ServerID, to raft.ServerAddress, m *raft.Ti
 type slowDisk struct {
 	mu    sync.Mutex
 	until time.Time // to then each write takes up to each
+	syncs bool      // and syncs only
 	each  time.Duration
 	hangs time.Time // to then writes wait
 }
 
-// wait is what a write to the log begins with. No lock is held meanwhile.
-func (d *slowDisk) wait() {
+// wait is what a write to the log begins with, or a sync. No lock is held meanwhile.
+func (d *slowDisk) wait(sync bool) {
 	d.mu.Lock()
 	now := time.Now()
 	pause := d.hangs.Sub(now)
-	if pause <= 0 && now.Before(d.until) {
+	if pause <= 0 && now.Before(d.until) && (sync || !d.syncs) {
 		pause = d.each
 	}
 	d.mu.Unlock()
@@ -164,5 +165,12 @@ func (d *slowDisk) wait() {
 func (d *slowDisk) set(until time.Time, each time.Duration, hangs time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.until, d.each, d.hangs = until, each, hangs
+	d.until, d.each, d.hangs, d.syncs = until, each, hangs, false
+}
+
+// setSyncs has syncs take so long, and what is written goes on meanwhile.
+func (d *slowDisk) setSyncs(until time.Time, each time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until, d.each, d.syncs = until, each, true
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/seed"
 	"github.com/x/embedlog/log"
 )
 
@@ -123,7 +124,7 @@ func (y *syncer) syncLocked() error {
 	y.from = time.Now()
 	y.mu.Unlock()
 	if stall := y.store.inst.g.stall; stall != nil {
-		stall()
+		stall(true)
 	}
 	err := y.store.p.Log().Flush()
 	if err != nil {
@@ -132,6 +133,9 @@ func (y *syncer) syncLocked() error {
 	}
 	y.mu.Lock()
 	y.from = time.Time{}
+	if seed.Is(seed.SyncCoversLater) {
+		upto = y.written
+	}
 	if err == nil && cuts == y.cuts { // else others have the places up to there
 		y.movedLocked(upto)
 	}

@@ -21,7 +21,7 @@ func TestFormerLeaderSyncsBeforeItAnswers(t *testing.T) {
 		var calls, armed atomic.Int64
 		let := make(chan struct{})
 		c.opened = func(r *simRun) {
-			r.g.stall = func() {
+			r.g.stall = func(bool) {
 				// The leader's first call is before it writes, the second one before it syncs.
 				if armed.Load() == int64(r.n.id) && calls.Add(1) > 1 {
 					<-let

@@ -50,6 +50,10 @@ var All = []Bug{
 	{DeposedAcks, "raftrepl", "TestSimulation"},
 	{CutForgotten, "raftrepl", "TestSimulation"},
 	{CacheKeepsCut, "raftrepl", "TestSimulation"},
+	{LeaderUnsynced, "raftrepl", "TestSimulation"},
+	{FollowerUnsynced, "raftrepl", "TestSimulation"},
+	{SyncCoversLater, "raftrepl", "TestFollowerAnswersWhenItHasSynced"},
+	{InstanceTrusts, "raftrepl", "TestNextInstanceSyncsBeforeItAnswers"},
 	{ViewNoRetract, "query", "TestOracle"},
 	{ViewPadding, "query", "TestOracle"},
 	{ViewForeign, "query", "TestOracle"},
@@ -123,6 +127,10 @@ const (
 	CutForgotten     = "truncation-not-synced"
 	CacheKeepsCut    = "cache-keeps-truncated"
 	WatermarkFollows = "watermark-follows-the-leader"
+	LeaderUnsynced   = "leader-counts-before-its-sync"
+	FollowerUnsynced = "follower-answers-before-its-sync"
+	SyncCoversLater  = "sync-covers-what-came-during-it"
+	InstanceTrusts   = "next-instance-takes-entries-for-synced"
 
 	ViewNoRetract  = "view-keeps-the-old-row"
 	ViewPadding    = "view-join-keeps-the-padding"

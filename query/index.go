@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 )
 
 // Index finds the rows of a view by something else than their keys. It is a part of the graph: it has the rows of the view at each version, in
@@ -33,6 +34,7 @@ func AddIndex[IK, K, V any](v *View[K, V], name string, key Codec[IK], f func(ke
 	o := &node{kind: "index", label: name}
 	o.named(name).needs("codec", key != nil).needs("function", f != nil)
 	v.g.add(output{"index", v.name + "." + name, v.t.n, x.build, o.err})
+	v.g.servesIndex(v.name, x.title(), x.serve)
 	return x
 }
 
@@ -66,24 +68,40 @@ func (x *Index[IK, K, V]) Prefix(ctx context.Context, prefix []byte) iter.Seq2[I
 	return inSnapshot(ctx, x.v.g, func(s *Snapshot) iter.Seq2[IndexRow[IK, K, V], error] { return x.In(s).Prefix(prefix) })
 }
 
-// inSnapshot walks something in a snapshot of its own.
+// inSnapshot walks something in a snapshot of its own, and in another one when an owner is lost before it has found anything.
 func inSnapshot[T any](ctx context.Context, g *Graph, walk func(*Snapshot) iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		s, err := g.Snapshot(ctx)
-		if err != nil {
-			yield(*new(T), err)
-			return
-		}
-		defer s.Release()
-		for row, err := range walk(s) {
-			if err == nil {
-				err = ctx.Err()
-			}
-			if !yield(row, err) || err != nil {
+		for walkOnce(ctx, g, walk, yield) {
+			select {
+			case <-time.After(againPause):
+			case <-ctx.Done():
+				yield(*new(T), ctx.Err())
 				return
 			}
 		}
 	}
+}
+
+// walkOnce is inSnapshot, in one; again says that nothing was found because an owner was lost.
+func walkOnce[T any](ctx context.Context, g *Graph, walk func(*Snapshot) iter.Seq2[T, error], yield func(T, error) bool) (again bool) {
+	s, err := g.Snapshot(ctx)
+	if err != nil {
+		yield(*new(T), err)
+		return false
+	}
+	defer s.Release()
+	found := false
+	for row, err := range walk(s) {
+		if gone := ctx.Err(); gone != nil {
+			err = gone
+		} else if !found && err != nil && (errors.Is(err, ErrInterrupted) || elsewhere(err)) {
+			return true
+		}
+		if found = true; !yield(row, err) || err != nil {
+			return false
+		}
+	}
+	return false
 }
 
 // SnapshotIndex is an index in a snapshot.
@@ -188,17 +206,13 @@ func (s *SnapshotIndex[IK, K, V]) walk(from, to string) iter.Seq2[IndexRow[IK, K
 }
 
 func (s *SnapshotIndex[IK, K, V]) each(from, to string, f func(found[V]) (bool, error)) error {
-	tasks := s.r.s.tasks
 	type cursor struct {
 		rows []found[V]
 		next *string
 	}
-	cursors := make([]cursor, len(tasks))
+	cursors := make([]cursor, len(s.r.s.tasks))
 	stage := s.r.v.g.stageOf(s.r.v.name)
 	for i := stage.first; i < stage.first+stage.tasks; i++ {
-		if tasks[i] == nil {
-			return ErrOtherNode
-		}
 		cursors[i].next = &from
 	}
 	for {
@@ -207,7 +221,7 @@ func (s *SnapshotIndex[IK, K, V]) each(from, to string, f func(found[V]) (bool, 
 			c := &cursors[i]
 			for len(c.rows) == 0 && c.next != nil {
 				var err error
-				if c.rows, c.next, err = s.page(tasks[i], s.r.s.pins[i], c.rows[:0], *c.next, to); err != nil {
+				if c.rows, c.next, err = s.page(i, c.rows[:0], *c.next, to); err != nil {
 					return err
 				}
 			}
@@ -226,28 +240,47 @@ func (s *SnapshotIndex[IK, K, V]) each(from, to string, f func(found[V]) (bool, 
 	}
 }
 
-// page takes some rows of a task.
-func (s *SnapshotIndex[IK, K, V]) page(t *task, version uint64, buf []found[V], from, to string) ([]found[V], *string, error) {
+// page takes some rows of a task, here or at another node.
+func (s *SnapshotIndex[IK, K, V]) page(i int, buf []found[V], from, to string) ([]found[V], *string, error) {
+	t := s.r.s.tasks[i]
+	if t == nil {
+		return s.far(i, buf, from, to)
+	}
 	t.clock.RLock()
 	defer t.clock.RUnlock()
-	places := &storeRows[struct{}, struct{}]{t.indexes[s.x].(*store[struct{}]), same[struct{}]}
-	rows := t.tables[s.x.v.t.n].(rowReader[V])
+	next, err := s.x.page(t, s.r.s.pins[i], from, to, func(f found[V]) (bool, error) {
+		buf = append(buf, f)
+		return true, nil
+	})
+	return buf, next, err
+}
+
+// page gives f some of a task's rows at a version, as long as it wants more: next is where the rest begins. The task's lock is held.
+func (x *Index[IK, K, V]) page(t *task, version uint64, from, to string, f func(found[V]) (more bool, err error)) (next *string, err error) {
+	places := &storeRows[struct{}, struct{}]{t.indexes[x].(*store[struct{}]), same[struct{}]}
+	rows := t.tables[x.v.t.n].(rowReader[V])
 	list, next := places.page(nil, version, from, to, page)
-	for _, p := range list {
+	for i, p := range list {
 		index, key, err := cutText([]byte(p.key))
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		val, ok := rows.getAt(key, version)
 		if err := t.readErr(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if !ok {
-			return nil, nil, errIndex
+			return nil, errIndex
 		}
-		buf = append(buf, found[V]{p.key, index, key, val})
+		more, err := f(found[V]{p.key, index, key, val})
+		if err != nil {
+			return nil, err
+		}
+		if !more && i+1 < len(list) {
+			return &list[i+1].key, nil
+		}
 	}
-	return buf, next, nil
+	return next, nil
 }
 
 // errIndex is a bug of ours, or of a function that does not depend on its arguments alone.

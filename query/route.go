@@ -20,6 +20,7 @@ type request struct {
 	Op     string `json:"op,omitempty"`
 	Slot   int    `json:"slot,omitempty"`
 	View   string `json:"view,omitempty"`
+	Index  string `json:"index,omitempty"`
 	Key    []byte `json:"key,omitempty"`
 	Fresh  bool   `json:"fresh,omitempty"` // with what was acknowledged before
 	Pin    uint64 `json:"pin,omitempty"`
@@ -41,6 +42,7 @@ const (
 	opPin       = "pin"
 	opUnpin     = "unpin"
 	opPage      = "page"
+	opIndex     = "index" // a page of one
 )
 
 type reply struct {
@@ -59,6 +61,18 @@ type reply struct {
 	Next        []byte     `json:"next,omitempty"`
 }
 
+// next is where the rest of what was asked for from somewhere on begins; nil where nothing is left.
+func (a *reply) next(from string) (*string, error) {
+	if !a.More {
+		return nil, nil
+	}
+	next := string(a.Next)
+	if next <= from {
+		return nil, fmt.Errorf("query: an answer that does not go on: %q behind %q", next, from)
+	}
+	return &next, nil
+}
+
 type replyRow struct {
 	Key   []byte `json:"key"`
 	Value []byte `json:"value"`
@@ -69,6 +83,8 @@ type served struct {
 	get   func(t *task, key []byte, pin uint64) (value []byte, found bool, err error)
 	page  func(t *task, pin uint64, from, to string) (rows []replyRow, next *string, err error)
 	count func(t *task) int
+	// indexes are those of the view, by their titles.
+	indexes map[string]servedIndex
 }
 
 // answerBytes bounds the rows of an answer, but for the last of them: there may be 256, and a call takes 64 MiB.
@@ -114,6 +130,7 @@ func serve[K, V any](t *Table[K, V]) served {
 			return list, next, nil
 		},
 		func(k *task) int { return rows(k).count() },
+		map[string]servedIndex{},
 	}
 }
 
@@ -330,14 +347,18 @@ func (g *Graph) answered(ctx context.Context, q *request) (a *reply, err error) 
 		return a, nil
 	}
 	var v served
+	var index servedIndex
 	switch q.Op {
-	case opGet, opPage, opLen:
+	case opGet, opPage, opLen, opIndex:
 		var ok bool
 		if v, ok = g.views[q.View]; !ok {
 			return nil, fmt.Errorf("query: there is no view %q", q.View)
 		}
 		if s, _ := g.of(q.Slot); s != g.stageOf(q.View) {
 			return nil, fmt.Errorf("query: task %d has no view %q", q.Slot, q.View)
+		}
+		if index = v.indexes[q.Index]; index == nil && q.Op == opIndex {
+			return nil, fmt.Errorf("query: view %q has no index %q", q.View, q.Index)
 		}
 	}
 	t, err := g.local(ctx, q.Slot)
@@ -377,12 +398,16 @@ func (g *Graph) answered(ctx context.Context, q *request) (a *reply, err error) 
 	switch q.Op {
 	case opGet:
 		a.Value, a.Found, err = v.get(t, q.Key, pin)
-	case opPage:
+	case opPage, opIndex:
 		if pin == 0 {
 			return nil, ErrInterrupted
 		}
+		some := v.page
+		if q.Op == opIndex {
+			some = index
+		}
 		var next *string
-		if a.Rows, next, err = v.page(t, pin, string(q.From), string(q.To)); next != nil {
+		if a.Rows, next, err = some(t, pin, string(q.From), string(q.To)); next != nil {
 			a.More, a.Next = true, []byte(*next)
 		}
 	case opLen:
@@ -477,14 +502,21 @@ type far struct {
 	pin  uint64
 }
 
-// read asks for something of the snapshot's rows at another node.
+// read asks for something of the snapshot's rows at another node. When the task is another one's the snapshot has lost them.
 func (s *Snapshot) read(ctx context.Context, i int, q request) (*reply, error) {
 	q.Slot, q.Pin = i, s.far[i].pin
-	a, err := s.g.ask(ctx, s.far[i].node, &q)
-	if errors.Is(err, errElsewhere) || errors.Is(err, embedlog.ErrNoHandler) {
+	_, index := s.g.of(i)
+	a, err := s.g.askOwner(ctx, index, s.far[i].node, &q)
+	if err != nil && (errors.Is(err, errElsewhere) || errors.Is(err, embedlog.ErrNoHandler) || s.g.left(index, s.far[i].node)) {
 		err = ErrInterrupted
 	}
 	return a, err
+}
+
+// left says that the tasks of a number are not at a node any more.
+func (g *Graph) left(index int, node int32) bool {
+	now, _ := g.owners.of(index)
+	return now >= 0 && now != node
 }
 
 // farPatience bounds a call of a snapshot's, which has no context.

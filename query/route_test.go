@@ -185,6 +185,7 @@ type asks struct {
 	t *testing.T
 	g *Graph
 	v *View[string, string]
+	x *Index[string, string, string]
 }
 
 func newAsks(t *testing.T, value func(i int) string, rows int) *asks {
@@ -200,6 +201,7 @@ func newAsks(t *testing.T, value func(i int) string, rows int) *asks {
 	}
 	a := &asks{t: t, g: NewGraph(db.DB, "g", &Options{CommitInterval: time.Millisecond})}
 	a.v = Add(a.g, "things", TableFrom(top, codec.String, codec.String))
+	a.x = AddIndex(a.v, "first", codec.String, func(_, v string) []string { return []string{v[:1]} })
 	if err := a.g.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -348,11 +350,11 @@ func TestRequestsOfPeers(t *testing.T) {
 		}
 	}
 	r := rand.New(rand.NewPCG(rand.Uint64(), 1))
-	ops := []string{"", opGet, opCatchUp, opReach, opSettle, opCommitted, opVersion, opLen, opPin, opUnpin, opPage, "x"}
+	ops := []string{"", opGet, opCatchUp, opReach, opSettle, opCommitted, opVersion, opLen, opPin, opUnpin, opPage, opIndex, "x"}
 	for range testcount.N(2000) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		q := request{
-			Op: ops[r.IntN(len(ops))], Slot: r.IntN(4) - 1, View: []string{"", "things"}[r.IntN(2)], Key: make([]byte, r.IntN(5)), Fresh: r.IntN(2) == 0,
+			Op: ops[r.IntN(len(ops))], Slot: r.IntN(4) - 1, View: []string{"", "things"}[r.IntN(2)], Index: []string{"", a.x.title()}[r.IntN(2)], Key: make([]byte, r.IntN(5)), Fresh: r.IntN(2) == 0,
 			Pin: r.Uint64N(5), From: make([]byte, r.IntN(3)), To: make([]byte, r.IntN(3)), Topic: []string{"", "things"}[r.IntN(2)], Part: r.Int32N(4) - 1, Offset: r.Int64() - r.Int64(),
 		}
 		a.ask(ctx, q)

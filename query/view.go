@@ -647,11 +647,8 @@ func (r *SnapshotRows[K, V]) far(i int, from, to string) (rows []row[V], next *s
 		}
 		rows = append(rows, row[V]{string(o.Key), v})
 	}
-	if a.More {
-		more := string(a.Next)
-		next = &more
-	}
-	return rows, next, nil
+	next, err = a.next(from)
+	return rows, next, err
 }
 
 // All walks the view's rows as they are with every record that was acknowledged before the loop began. An error is the last pair's.
@@ -670,22 +667,7 @@ func (v *View[K, V]) Prefix(ctx context.Context, prefix []byte) iter.Seq2[Row[K,
 }
 
 func (v *View[K, V]) inSnapshot(ctx context.Context, walk func(*SnapshotRows[K, V]) iter.Seq2[Row[K, V], error]) iter.Seq2[Row[K, V], error] {
-	return func(yield func(Row[K, V], error) bool) {
-		s, err := v.g.Snapshot(ctx)
-		if err != nil {
-			yield(Row[K, V]{}, err)
-			return
-		}
-		defer s.Release()
-		for row, err := range walk(v.In(s)) {
-			if err == nil {
-				err = ctx.Err()
-			}
-			if !yield(row, err) || err != nil {
-				return
-			}
-		}
-	}
+	return inSnapshot(ctx, v.g, func(s *Snapshot) iter.Seq2[Row[K, V], error] { return walk(v.In(s)) })
 }
 
 // Len is how many rows the view has now.

@@ -1,9 +1,12 @@
 package raftrepl
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/x/embedlog/internal/engine"
 	"github.com/x/embedlog/internal/vfs"
 	"github.com/x/embedlog/log"
 	"github.com/x/embedlog/partition"
@@ -111,7 +115,11 @@ func (s *scripted) take(m any) answering { return s.n.run.Load().g.gate.take(raf
 
 // send gives the replica a message, and time to write.
 func (s *scripted) send(prev, prevTerm, commit uint64, records ...string) reply {
-	wait := s.take(s.message(prev, prevTerm, commit, records...))
+	return s.give(s.message(prev, prevTerm, commit, records...))
+}
+
+func (s *scripted) give(m any) reply {
+	wait := s.take(m)
 	a := make(reply, 1)
 	go func() {
 		resp, err := wait()
@@ -427,5 +435,195 @@ func TestFailedSyncAcknowledgesNothing(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// A proposal of which a part is stored, and committed, is not over; and who leads does not before the first entry of its term is committed.
+func TestHalfAProposalIsNotOver(t *testing.T) {
+	inst := &instance{g: NewGroup(GroupConfig{Self: 1, Votes: &Votes{}}), leading: 1, proposals: make(map[uint64]*proposal), done: make(chan struct{})}
+	p := &proposal{inst: inst, epoch: 1, n: 2, command: true, stored: make(chan struct{}, 1), done: make(chan struct{})}
+	if !inst.register(p) {
+		t.Fatal("it is not registered")
+	}
+	for i := range uint64(2) {
+		ticket := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, p.id), uint32(i))
+		if !inst.admit(&raft.Log{Index: 7 + i, Term: 1, Extensions: ticket}, 0) {
+			t.Fatalf("entry %d is not admitted", i)
+		}
+		inst.stored(nil)
+		inst.committed(7)
+		if p.over {
+			t.Fatalf("it is over when %d of its 2 entries are stored and one is committed", i+1)
+		}
+	}
+	inst.ledFrom(1, 9)
+	inst.ready = make(chan struct{})
+	if inst.committed(8); inst.isReady {
+		t.Error("it leads, and the first entry of its term is not committed")
+	}
+	if inst.committed(9); !inst.isReady {
+		t.Error("it does not lead")
+	}
+	if !p.over || p.err != nil {
+		t.Errorf("when all is committed: over %t, %v", p.over, p.err)
+	}
+}
+
+// That an install is not needed, because its last entry is here, is an answer that the sender counts: it is true when the entry is
+// synced.
+func TestInstallOfWhatIsHereIsSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := script(t)
+		defer s.close()
+		s.disk.held.Store(true)
+		s.send(1, 1, 0, "a")
+		a := s.give(&raft.InstallSnapshotRequest{RPCHeader: s.n.run.Load().g.gate.header(), Term: s.term, LastLogIndex: 2, LastLogTerm: s.term})
+		s.not(a, "an install of what is written")
+		s.disk.next(t)
+		if r := <-a; r.Error != nil || !r.Response.(*raft.InstallSnapshotResponse).Success {
+			t.Errorf("it answers %+v, %v", r.Response, r.Error)
+		}
+		s.survives(2)
+	})
+}
+
+// slowVotes is a disk of votes that takes its time.
+type slowVotes struct {
+	t  *testing.T
+	mu sync.Mutex
+	on map[engine.LogID]vote
+}
+
+func (b *slowVotes) load() ([]vote, error) { return nil, nil }
+func (b *slowVotes) close() error          { return nil }
+func (b *slowVotes) store(_, all []vote) error {
+	time.Sleep(10 * time.Millisecond)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, g := range all {
+		if g.candidate != "" && g.candidate != fmt.Sprint(g.voteTerm) {
+			b.t.Errorf("the vote for %s is stored as one of term %d", g.candidate, g.voteTerm)
+		}
+		b.on[g.id] = g
+	}
+	return nil
+}
+
+// A term or a vote that is said to be stored is, also where it comes while others are written, and while the same is; and no write has half
+// of a vote.
+func TestVotesAreStoredWhenTheyAreSaidToBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &slowVotes{t: t, on: make(map[engine.LogID]vote)}
+		v, err := openVotes(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for i := range int32(5) {
+			all.Go(func() {
+				s := &stableStore{v: v, id: logID(i), lost: func(err error) { t.Error(err) }}
+				is := func() vote {
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					return b.on[s.id]
+				}
+				time.Sleep(time.Duration(3*i) * time.Millisecond)
+				for term := uint64(1); term <= 5; term++ {
+					var same sync.WaitGroup
+					for again := range 3 {
+						same.Go(func() {
+							time.Sleep(time.Duration(4*again) * time.Millisecond)
+							if err := s.SetUint64([]byte(keyTerm), term); err != nil || is().term != term {
+								t.Errorf("group %d: term %d is said to be stored, there is %+v: %v", i, term, is(), err)
+							}
+						})
+					}
+					same.Wait()
+					err := s.SetUint64([]byte(keyVoteTerm), term)
+					time.Sleep(12 * time.Millisecond) // others write meanwhile
+					err = errors.Join(err, s.Set([]byte(keyCandidate), []byte(fmt.Sprint(term))))
+					if g := is(); err != nil || g.voteTerm != term || g.candidate != fmt.Sprint(term) {
+						t.Errorf("group %d: the vote of term %d is said to be stored, there is %+v: %v", i, term, g, err)
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// A message says nothing about what lies behind the entries that it compares: an old tail there is not committed by what the leader has
+// committed at that place. And entries of a newer term than its own are none that it may carry.
+func TestOldTailIsNotCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := script(t)
+		defer s.close()
+		s.yes(s.send(1, 1, 0, "a", "b", "c"))
+		s.term = 3
+		s.yes(s.send(2, 2, 4))
+		r := s.n.run.Load()
+		if hw := r.p.HighWatermark(); hw != 1 {
+			t.Errorf("the high watermark is %d, one record has been compared", hw)
+		}
+		m := &raft.AppendEntriesRequest{Term: 1, PrevLogEntry: 1, PrevLogTerm: 1}
+		if err := r.g.instance().store.fill(m, 4); !errors.Is(err, errDeposed) {
+			t.Errorf("a message of term 1 with entries of term 2: %v, %d entries", err, len(m.Entries))
+		}
+	})
+}
+
+// termsOn is a log on its way during which the receiver hears of a newer term.
+type termsOn struct {
+	io.Reader
+	do func()
+}
+
+func (r *termsOn) Read(b []byte) (int, error) {
+	if r.do != nil {
+		r.do()
+		r.do = nil
+	}
+	return r.Reader.Read(b)
+}
+
+// An install comes with the term of its sender, which is stored, too; one that has been overtaken by a newer term is not put in place.
+func TestInstallMindsTheTerm(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3).start()
+		defer c.stop()
+		l := c.leader()
+		other := c.node(l.id%3 + 1)
+		c.net.isolate(other.id, true)
+		l.mustAppend(numbered("a", 20)...)
+		meta, stream, err := (&snapshots{l.g.instance()}).Open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.Close()
+		votes, id := other.g.cfg.Votes, other.g.cfg.ID
+		last, _ := other.p.LastEntry()
+		req := &raft.InstallSnapshotRequest{RPCHeader: l.g.gate.header(), Term: l.g.instance().raft.CurrentTerm() + 5, LastLogIndex: meta.Index, LastLogTerm: meta.Term, Size: meta.Size}
+		resp, err := other.g.Install(req, &termsOn{bytes.NewReader(b), func() {
+			if err := votes.change(id, func(v *vote) { v.term = req.Term + 1 }); err != nil {
+				t.Error(err)
+			}
+		}})
+		if now, _ := other.p.LastEntry(); err != nil || resp.Success || resp.Term != req.Term+1 || now != last {
+			t.Errorf("an install that was overtaken: %+v, %v, the log ends with entry %d", resp, err, now)
+		}
+		req.Term += 2
+		if resp, err = other.g.Install(req, bytes.NewReader(b)); err != nil || !resp.Success {
+			t.Fatalf("install: %+v, %v", resp, err)
+		}
+		if known, _ := votes.get(id); known.term < req.Term {
+			t.Errorf("installed in term %d, term %d is stored", req.Term, known.term)
+		}
+		c.net.isolate(other.id, false)
+		c.settle()
+		c.same()
 	})
 }

@@ -49,21 +49,22 @@ func (e *StoppedError) Error() string {
 func (e *StoppedError) Unwrap() error { return e.Err }
 
 // GapError says that records of a source were deleted before the graph had read them, or were lost. Its views would be wrong without
-// a sign. A graph under another name computes them from what is there.
+// a sign. Graph.Rebuild, or a graph under another name, computes them from what is there.
 type GapError struct {
 	Graph string
 	Reset embedlog.Reset
 }
 
 func (e *GapError) Error() string {
-	return fmt.Sprintf("records %d to %d of %s/%d are missing: %v", e.Reset.From, e.Reset.To, e.Reset.Topic, e.Reset.Partition, e.Reset.Cause)
+	return fmt.Sprintf("records %d to %d of %s/%d are missing (Graph.Rebuild computes the views from what is there): %v", e.Reset.From, e.Reset.To, e.Reset.Topic, e.Reset.Partition, e.Reset.Cause)
 }
 
 // Is matches ErrGap.
 func (e *GapError) Is(target error) bool { return target == ErrGap }
 
 // DefinitionError says that what is kept under the graph's name is of another definition, of another number of tasks, or of a topic that was deleted
-// and made again. Options.Rebuild has another definition take its place; a graph under another name begins anew.
+// and made again. Options.Rebuild has another definition, or another number of tasks, take its place; Graph.Rebuild computes a graph anew from a topic that was
+// made again; and a graph under another name begins anew.
 type DefinitionError struct {
 	Graph           string
 	Was, Now        string
@@ -74,9 +75,12 @@ type DefinitionError struct {
 func (e *DefinitionError) Error() string {
 	switch {
 	case e.Topic != "":
-		return fmt.Sprintf("view graph %s was computed from another topic %s than the one that is there: start it under another name", e.Graph, e.Topic)
+		return fmt.Sprintf("view graph %s was computed from another topic %s than the one that is there, which was made later: Graph.Rebuild computes it anew, or start it under another name", e.Graph, e.Topic)
+	case e.Was == e.Now && e.WasTasks == 0:
+		return fmt.Sprintf("a topic of view graph %s is there with other settings than it has for %d tasks: start it under another name", e.Graph, e.Tasks)
 	case e.Was == e.Now:
-		return fmt.Sprintf("view graph %s was computed by %d tasks, now there are %d: its sources have another number of partitions; start it under another name", e.Graph, e.WasTasks, e.Tasks)
+		return fmt.Sprintf("view graph %s was computed by %d tasks, now there are %d: its sources have another number of partitions, or Options.OneTask is another one; set Options.Rebuild to compute it anew, or start it under another name",
+			e.Graph, e.WasTasks, e.Tasks)
 	}
 	return fmt.Sprintf("view graph %s was computed by another definition: set Options.Rebuild to compute it anew, or start it under another name.\nIt was:\n%s\nIt is:\n%s", e.Graph, e.Was, e.Now)
 }

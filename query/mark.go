@@ -84,7 +84,7 @@ func cutPrefixed(b []byte) (head, rest []byte, ok bool) {
 }
 
 // StateError says that a graph's changelogs do not have the rows that it has committed: somebody else has written to them, or deleted what
-// was in them. Its views would be wrong without a sign. A graph under another name computes them anew.
+// was in them. Its views would be wrong without a sign. Graph.Rebuild, or a graph under another name, computes them anew.
 type StateError struct {
 	Graph, Store string
 	// Rows is how many the changelog has, Want how many there were.
@@ -92,7 +92,7 @@ type StateError struct {
 }
 
 func (e *StateError) Error() string {
-	return fmt.Sprintf("the changelog of store %s of view graph %s has %d rows and should have %d: start it under another name", e.Store, e.Graph, e.Rows, e.Want)
+	return fmt.Sprintf("the changelog of store %s of view graph %s has %d rows and should have %d: Graph.Rebuild computes it anew, or start it under another name", e.Store, e.Graph, e.Rows, e.Want)
 }
 
 // Is matches ErrState.

@@ -323,10 +323,8 @@ func takeover(ctx context.Context, cluster *raftload.Cluster, owner int32, cold 
 				continue
 			}
 			clients.Go(func() {
-				if cold {
-					if err := cluster.Ask(ctx, node, opViewStart, nil, nil); err != nil {
-						return
-					}
+				for cold && ctx.Err() == nil && cluster.Ask(ctx, node, opViewStart, nil, nil) != nil { // nobody may lead yet
+					time.Sleep(time.Millisecond)
 				}
 				for ctx.Err() == nil {
 					began := time.Now()

@@ -67,7 +67,7 @@ func (t *task) newSaver() (*saver, error) {
 	}
 	files, dir, err := t.g.db.StateDir()
 	if err != nil {
-		return nil, err
+		return nil, ofNode(err)
 	}
 	// Topics that are deleted and made again have other checkpoints.
 	name := fmt.Sprintf("%s-%d", s.ids[t.g.progressName()], t.slot())

@@ -102,9 +102,11 @@ type Graph struct {
 	read        atomic.Int64 // records
 	deadLetters atomic.Int64
 	restarts    atomic.Int64
+	handovers   atomic.Int64
 	saved       saveStats
 
 	checkpointAfter, trimRecords, repartitionRecords int64 // records; see there
+	outFor                                           time.Duration
 }
 
 // output is a view or a sink.
@@ -121,6 +123,7 @@ type slot struct {
 	task    *task
 	follows *task         // it stands by
 	changed chan struct{} // closed when task or err is another
+	since   time.Time     // when task was set
 	err     error         // for good
 }
 
@@ -130,7 +133,7 @@ func (s *slot) set(t *task, err error) {
 	if s.err != nil {
 		return
 	}
-	s.task, s.err = t, err
+	s.task, s.err, s.since = t, err, time.Now()
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -140,6 +143,7 @@ func NewGraph(db *embedlog.DB, name string, o *Options) *Graph {
 	g := &Graph{
 		db: db, name: name, chunk: chunk, names: map[string]bool{}, views: map[string]served{}, offers: map[string]offeredView{}, retained: map[*node]bool{},
 		checkpointAfter: checkpointAfter, trimRecords: trimRecords, repartitionRecords: repartitionRecords, gate: newGate(),
+		outFor:     defaultOutFor,
 		storeNames: &storeNames{byNode: map[*node]string{}, stage: map[*node]int{}, made: map[stageNode]string{}, used: map[string]int{}},
 	}
 	if o != nil {
@@ -310,10 +314,7 @@ func (g *Graph) Start(ctx context.Context) (err error) {
 
 // prepare makes what the run's tasks are in.
 func (g *Graph) prepare() {
-	g.owners.node, g.owners.changed = make([]int32, g.widest().tasks), make(chan struct{})
-	for i := range g.owners.node {
-		g.owners.node[i] = -1
-	}
+	g.owners.begin(g.widest().tasks)
 	g.pins = map[uint64]*lease{}
 	g.slots = make([]slot, g.total())
 	for i := range g.slots {
@@ -515,6 +516,10 @@ func (g *Graph) live(index int) {
 			t.publish() // who waits for the task sees that it is over
 			return
 		}
+		if g.clustered() && ofThisNode(err) {
+			g.handOver(s, t, err)
+			continue
+		}
 		if !g.passes(t, err) {
 			s.set(nil, &StoppedError{g.name, err})
 			t.publish()
@@ -652,6 +657,9 @@ type Stats struct {
 	Late int64
 	// Restarts is how often a task began again after something that passes had gone wrong.
 	Restarts int64
+	// Handovers is how often another node of the cluster got a task because this one had failed at it: what it keeps of the task beside the log
+	// could not be read or written.
+	Handovers int64
 	// StandbyRows is how many rows the tasks have that stand by on this node, for those that other nodes run.
 	StandbyRows int64
 	// RestoredRows is how many rows were there from checkpoints, or stores on disk, when tasks began; RestoredRecords how many records were
@@ -667,7 +675,7 @@ type Stats struct {
 func (g *Graph) Stats() Stats {
 	g = g.serving()
 	s := Stats{
-		Tasks: len(g.slots), Records: g.read.Load(), DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(), Lag: g.behind(),
+		Tasks: len(g.slots), Records: g.read.Load(), DeadLetters: g.deadLetters.Load(), Restarts: g.restarts.Load(), Handovers: g.handovers.Load(), Lag: g.behind(),
 		RestoredRows: g.saved.rows.Load(), RestoredRecords: g.saved.records.Load(),
 		Checkpoints: g.saved.written.Load(), CheckpointBytes: g.saved.bytes.Load(), CheckpointsRefused: g.saved.refused.Load(),
 		CheckpointStop: time.Duration(g.saved.stop.Load()),

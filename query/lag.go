@@ -125,7 +125,7 @@ func (g *Graph) stopped() error {
 			return err
 		}
 	}
-	return nil
+	return g.owners.anyStopped(g.name)
 }
 
 // behind is how many records the tasks have not read yet, as far as this node knows without asking others.

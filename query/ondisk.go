@@ -56,6 +56,7 @@ func (d *onDisk[V]) bounds(from, to string) (a, b []byte) {
 // read is a row that is not in memory.
 func (s *store[V]) read(key []byte) (v V, size int, ok bool) {
 	raw, ok, err := s.disk.rows.Get(nil, s.disk.key(text(key)))
+	err = ofNode(err)
 	if err == nil && ok {
 		v, err = s.disk.decode(raw)
 	}
@@ -217,7 +218,7 @@ func (s *store[V]) walk(from, to string, backwards bool, f func(key string, e *e
 		return !stopped
 	})
 	if err != nil {
-		s.c.fail(fmt.Errorf("store %s: %w", s.name, err))
+		s.c.fail(fmt.Errorf("store %s: %w", s.name, ofNode(err)))
 		return
 	}
 	for !stopped && inMemory() && next() {
@@ -297,7 +298,7 @@ func (s *store[V]) replayed(rec *embedlog.Record) error {
 	if !ok {
 		var err error
 		if _, was, err = d.rows.Get(nil, d.key(text(rec.Key))); err != nil {
-			return err
+			return ofNode(err)
 		}
 	}
 	is := rec.Value != nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -18,32 +19,51 @@ import (
 // believes. The others stand by: they read the changelogs into stores of their own, and have little left to read when it is their turn.
 //
 // A node that leads and does not run the graph, because it was closed there or not started yet, says so when it is asked: then the first of
-// the other nodes that run it has the task.
+// the other nodes that run it has the task. One that runs it and has failed at the task gives it to another one: see handover.go.
 
 // owners is who has which task, as far as this node knows.
 type owners struct {
-	mu      sync.Mutex
-	node    []int32       // by the tasks' number; -1 where it is not known
-	changed chan struct{} // closed when node is another
+	mu       sync.Mutex
+	tasks    []owner       // by the tasks' number
+	failures []failures    // of this node, the same
+	changed  chan struct{} // closed when somebody else has one
+}
+
+// owner is who has the tasks of a number.
+type owner struct {
+	node   int32 // or unowned, or nobody
+	failed int   // how often it had failed at them when it was chosen
+}
+
+const (
+	unowned int32 = -1 // it is not known
+	nobody  int32 = -2 // all nodes that run the graph have failed, for good
+)
+
+func (o *owners) begin(tasks int) {
+	o.tasks, o.failures, o.changed = make([]owner, tasks), make([]failures, tasks), make(chan struct{})
+	for i := range o.tasks {
+		o.tasks[i].node = unowned
+	}
 }
 
 const (
 	ownerInterval = 10 * time.Millisecond  // between two looks at who leads: a look asks nobody
 	askInterval   = 250 * time.Millisecond // between two questions whether a node runs the graph
 	askPatience   = time.Second
+	askSilence    = 2 * time.Second // for how long one that has said that it runs the graph may say nothing
 )
 
 func (o *owners) of(index int) (node int32, changed <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.node[index], o.changed
+	return o.tasks[index].node, o.changed
 }
 
-func (o *owners) set(index int, node int32) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.node[index] != node {
-		o.node[index] = node
+// setLocked says that somebody has the tasks of a number.
+func (o *owners) setLocked(index int, now owner) {
+	was := o.tasks[index].node
+	if o.tasks[index] = now; was != now.node {
 		close(o.changed)
 		o.changed = make(chan struct{})
 	}
@@ -85,8 +105,10 @@ const (
 // asked is a node that is asked from time to time.
 type asked struct {
 	says  runs
-	at    time.Time // when it was asked last
-	under bool      // a question is under way
+	tasks map[int]standing // what it says of tasks at which it has failed; not written to
+	at    time.Time        // when it was asked last
+	heard time.Time        // when it answered last
+	under bool             // a question is under way
 }
 
 // asking is what nodes have said whether they run the graph. One that does not answer keeps nobody waiting.
@@ -98,7 +120,7 @@ type asking struct {
 }
 
 // of is what is known of a node, which is asked again if that was long ago.
-func (a *asking) of(ctx context.Context, node int32) runs {
+func (a *asking) of(ctx context.Context, node int32) asked {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := a.nodes[node]
@@ -110,24 +132,27 @@ func (a *asking) of(ctx context.Context, node int32) runs {
 		n.under = true
 		a.g.running.Go(func() { a.ask(ctx, node, n) })
 	}
-	return n.says
+	return *n
 }
 
 func (a *asking) ask(ctx context.Context, node int32, n *asked) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	says := runsIt
-	switch _, err := a.g.ask(ctx, node, &request{}); {
-	case errors.Is(err, embedlog.ErrNoHandler), errors.Is(err, errElsewhere):
-		says = runsItNot
-	case err != nil:
-		says = unreachable
-	}
+	answer, err := a.g.ask(ctx, node, &request{})
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n.under, n.at = false, time.Now()
-	if n.says != says {
-		n.says = says
+	says, tasks := runsIt, n.tasks // who is silent is what he was
+	switch {
+	case err == nil:
+		tasks, n.heard = answer.Tasks, n.at
+	case errors.Is(err, embedlog.ErrNoHandler), errors.Is(err, errElsewhere):
+		says, tasks = runsItNot, nil
+	case n.says != runsIt || n.at.Sub(n.heard) >= askSilence:
+		says = unreachable
+	}
+	if n.says != says || !maps.Equal(n.tasks, tasks) {
+		n.says, n.tasks = says, tasks
 		select {
 		case a.news <- struct{}{}:
 		default:
@@ -142,7 +167,8 @@ func (g *Graph) watchOwners(ctx context.Context) {
 	defer look.Stop()
 	for ctx.Err() == nil {
 		for i := range g.widest().tasks {
-			g.owners.set(i, g.owner(ctx, i, a))
+			own := g.owners.failed(i)
+			g.owned(i, own.n, g.owner(ctx, i, own, a))
 		}
 		select {
 		case <-look.C:
@@ -152,23 +178,32 @@ func (g *Graph) watchOwners(ctx context.Context) {
 	}
 }
 
-// owner is who has the tasks of a number: who leads, unless he is known not to run the graph. Of the others one must say that he does: where
-// he cannot be reached he is as good as gone.
-func (g *Graph) owner(ctx context.Context, index int, a *asking) int32 {
+// owner is who has the tasks of a number: who leads, unless he is known not to run the graph, or has given them away. Of the others one must say
+// that he runs it: where he cannot be reached he is as good as gone. Own are the failures of this node.
+func (g *Graph) owner(ctx context.Context, index int, own failures, a *asking) owner {
 	self := g.db.Cluster().Node()
 	leader, err := g.progress.Leader(int32(g.widest().first + index))
 	if err != nil || leader < 0 {
-		return -1
+		return owner{node: unowned}
 	}
-	if leader == self || a.of(ctx, leader) != runsItNot {
-		return leader
-	}
-	for _, node := range g.db.Peers().Nodes() {
-		if node == self || node != leader && a.of(ctx, node) == runsIt {
-			return node
+	if leader == self {
+		if own.n == 0 {
+			return owner{node: self}
 		}
+		return g.chooseOwner(ctx, index, own, leader, a)
 	}
-	return -1
+	says := a.of(ctx, leader)
+	if says.says == runsItNot {
+		return g.chooseOwner(ctx, index, own, leader, a)
+	}
+	s, failed := says.tasks[index]
+	switch {
+	case !failed:
+		return owner{node: leader}
+	case s.To == self && s.Of < own.n: // it does not know yet that this node has failed
+		return owner{node: unowned}
+	}
+	return owner{s.To, s.Of}
 }
 
 func (g *Graph) service() string { return "embedlog/query/" + g.base(g.number) }

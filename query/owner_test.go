@@ -24,7 +24,9 @@ type nodes struct {
 	net   *clustertest.Net
 	peers []*clustertest.Node
 	dbs   []*embedlog.DB
-	fs    []*vfs.Mem
+	fs    []vfs.FS
+	opts  func(i int) *Options // of the graphs
+	set   []func(*Graph)
 	graph []*Graph
 	key   []*View[string, int64]
 	group []*View[string, int64]
@@ -32,7 +34,7 @@ type nodes struct {
 	top   *embedlog.Topic // at node 1
 }
 
-func openNodes(t *testing.T, n int) *nodes {
+func openNodes(t *testing.T, n int, set ...func(*nodes)) *nodes {
 	t.Helper()
 	var all []int32
 	for i := range n {
@@ -40,8 +42,14 @@ func openNodes(t *testing.T, n int) *nodes {
 	}
 	c := &nodes{t: t, net: clustertest.New(all...), peers: make([]*clustertest.Node, n), dbs: make([]*embedlog.DB, n),
 		graph: make([]*Graph, n), key: make([]*View[string, int64], n), group: make([]*View[string, int64], n)}
-	for i := range n {
+	c.opts = func(int) *Options { return &Options{CommitInterval: 5 * time.Millisecond} }
+	for range n {
 		c.fs = append(c.fs, vfs.NewMem())
+	}
+	for _, f := range set {
+		f(c)
+	}
+	for i := range n {
 		c.open(i)
 	}
 	t.Cleanup(func() {
@@ -87,7 +95,7 @@ func (c *nodes) open(i int) {
 // start starts the graph at a node.
 func (c *nodes) start(i int) {
 	c.t.Helper()
-	top, out, g, key, group, err := repGraph(context.Background(), c.dbs[i], &Options{CommitInterval: 5 * time.Millisecond})
+	top, out, g, key, group, err := repGraph(context.Background(), c.dbs[i], c.opts(i), c.set...)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -245,7 +245,7 @@ func (g *Graph) besideOf(ctx context.Context, s *generations, number int) (*rebu
 func (g *Graph) successor() *Graph {
 	n := &Graph{
 		db: g.db, name: g.name, opts: g.opts, chunk: g.chunk, names: g.names, views: g.views, offers: g.offers, retained: g.retained, retention: g.retention,
-		checkpointAfter: g.checkpointAfter, trimRecords: g.trimRecords, repartitionRecords: g.repartitionRecords, gate: newGate(),
+		checkpointAfter: g.checkpointAfter, trimRecords: g.trimRecords, repartitionRecords: g.repartitionRecords, gate: newGate(), outFor: g.outFor,
 		outputs: g.outputs, started: true,
 		storeNames: &storeNames{byNode: g.storeNames.byNode, stage: map[*node]int{}, made: map[stageNode]string{}, used: map[string]int{}},
 	}

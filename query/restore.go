@@ -45,12 +45,12 @@ func (t *task) restore(ctx context.Context) (err error) {
 		t.anew(err)
 		if t.saver.store != nil {
 			if err := t.saver.store.Clear(); err != nil {
-				return err
+				return ofNode(err)
 			}
 		}
 		// It must not be there when what it is ahead of has been written again, with other rows.
 		if err := t.saver.discard(); err != nil {
-			return err
+			return ofNode(err)
 		}
 		clear(t.positions)
 		clear(t.committed)

@@ -59,6 +59,8 @@ type reply struct {
 	Rows        []replyRow `json:"rows,omitempty"`
 	More        bool       `json:"more,omitempty"`
 	Next        []byte     `json:"next,omitempty"`
+	// Tasks are those at which the node has failed, by their number: what is said of them when nothing is asked for.
+	Tasks map[int]standing `json:"tasks,omitempty"`
 }
 
 // next is where the rest of what was asked for from somewhere on begins; nil where nothing is left.
@@ -150,6 +152,9 @@ func (g *Graph) holder(ctx context.Context, slot int) (*task, int32, error) {
 			var node int32
 			if node, other = g.owners.of(index); node >= 0 && node != g.db.Cluster().Node() {
 				return nil, node, nil
+			}
+			if err := g.owners.stopped(g.name, index); err != nil {
+				return nil, 0, err
 			}
 		}
 		select {
@@ -247,7 +252,7 @@ func (g *Graph) askOwner(ctx context.Context, index int, node int32, q *request)
 	go func() {
 		for {
 			now, changed := g.owners.of(index)
-			if now != node && now >= 0 {
+			if now != node && now != unowned {
 				cancel()
 				return
 			}
@@ -283,6 +288,9 @@ func (g *Graph) ask(ctx context.Context, node int32, q *request) (*reply, error)
 	case a.Interrupted:
 		return nil, ErrInterrupted
 	case a.Stopped != "":
+		if own := g.owners.anyStopped(g.name); own != nil { // it says more
+			return nil, own
+		}
 		return nil, &StoppedError{g.name, fmt.Errorf("node %d: %s", node, a.Stopped)}
 	}
 	return a, nil
@@ -305,6 +313,9 @@ func (g *Graph) answer(ctx context.Context, _ int32, b []byte) ([]byte, error) {
 	a, err := g.answered(whileBuilding(ctx), &q) // who asks has waited
 	if err != nil && (g.closing.Load() || errors.Is(err, ErrClosed) || ctx.Err() != nil) {
 		err = ErrOtherNode // the graph is being closed here, or the database: another node takes over
+	}
+	if g.gaveAway(&q) {
+		err = ErrOtherNode // who has the task, or that nobody has, the node that asks hears from the one that leads
 	}
 	if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
 		a, err = &reply{Stopped: stopped.Err.Error()}, nil
@@ -337,6 +348,7 @@ func (g *Graph) answered(ctx context.Context, q *request) (a *reply, err error) 
 	}()
 	a = &reply{}
 	if q.Op == "" {
+		a.Tasks = g.owners.standings()
 		return a, nil
 	}
 	if q.Slot < 0 || q.Slot >= len(g.slots) {

@@ -17,7 +17,7 @@ const pendingBytes = 1 << 20
 func (s *saver) openStore(dir, name string) (err error) {
 	if s.store, err = s.t.g.opts.Store.OpenStore(dir, name); err != nil {
 		s.store = nil
-		return err
+		return ofNode(err)
 	}
 	s.number = map[string]int{}
 	cache := &rowCache{limit: s.t.g.opts.CacheBytes}
@@ -61,7 +61,7 @@ func (s *saver) applyWith(changes []RowChange, rows []int64) error {
 		return err
 	}
 	if err := s.store.Apply(append(changes, RowChange{Key: markKey, Row: text})); err != nil {
-		return fmt.Errorf("store of %s: %w", s.t.g.name, err)
+		return fmt.Errorf("store of %s: %w", s.t.g.name, ofNode(err))
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func (t *task) fromStore(ctx context.Context) error {
 	}
 	if !found { // nothing should be there
 		if err := t.saver.store.Clear(); err != nil {
-			return err
+			return ofNode(err)
 		}
 		return t.restoreFrom(ctx, nil)
 	}
@@ -112,7 +112,7 @@ func (t *task) readErr() error {
 	if err == nil {
 		return nil
 	}
-	if t.ended.Load() {
+	if t.ended.Load() || t.g.clustered() && ofThisNode(err) { // another node goes on
 		err = ErrInterrupted
 	}
 	if gone := t.g.replaced(t); gone != nil {

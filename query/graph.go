@@ -502,8 +502,11 @@ func (g *Graph) live(index int) {
 		began := time.Now()
 		err := g.turn(s, t)
 		if errors.Is(err, embedlog.ErrUnknownTopic) && g.ctx.Err() == nil { // what another definition has replaced is deleted
+			gone := (*embedlog.UnknownTopicError)(nil)
 			if now := g.current(g.ctx); now != nil {
 				err = now
+			} else if errors.As(err, &gone) && gone.Deleted {
+				err = gone // and not that its log is closed: nobody has closed anything of the program's
 			}
 		}
 		if g.ctx.Err() != nil {

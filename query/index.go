@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,7 +253,7 @@ func (s *SnapshotIndex[IK, K, V]) page(i int, buf []found[V], from, to string) (
 		buf = append(buf, f)
 		return true, nil
 	})
-	return buf, next, err
+	return buf, next, cmp.Or(err, s.r.s.held())
 }
 
 // page gives f some of a task's rows at a version, as long as it wants more: next is where the rest begins. The task's lock is held.

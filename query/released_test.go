@@ -2,6 +2,7 @@ package query
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/x/embedlog"
@@ -69,5 +70,51 @@ func TestReleased(t *testing.T) {
 	}
 	if _, _, err := v.In(nil).Get("k"); !errors.Is(err, ErrOtherGraph) {
 		t.Errorf("no snapshot: %v", err)
+	}
+}
+
+// A walk whose snapshot is released in the middle does not go on with rows of another version.
+func TestReleasedWhileWalking(t *testing.T) {
+	db := embedlogtest.Open(t, nil)
+	top := topicWith(t, db.DB, "a", "v")
+	var recs []embedlog.Record
+	for i := range 3 * page {
+		recs = append(recs, embedlog.Record{Key: fmt.Append(nil, i), Value: []byte("v")})
+	}
+	if _, err := top.Produce(t.Context(), recs...); err != nil {
+		t.Fatal(err)
+	}
+	g := NewGraph(db.DB, "g", nil)
+	v := Add(g, "v", TableFrom(top, codec.String, codec.String))
+	x := AddIndex(v, "i", codec.String, func(_, v string) []string { return []string{v} })
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, walk := range map[string]func(s *Snapshot, each func(error)){
+		"view": func(s *Snapshot, each func(error)) {
+			for _, err := range v.In(s).All() {
+				each(err)
+			}
+		},
+		"index": func(s *Snapshot, each func(error)) {
+			for _, err := range x.In(s).All() {
+				each(err)
+			}
+		},
+	} {
+		s, err := g.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, last := 0, error(nil)
+		walk(s, func(err error) {
+			if n++; n == 1 {
+				s.Release()
+			}
+			last = err
+		})
+		if !errors.Is(last, ErrClosed) || n > page+1 {
+			t.Errorf("%s: %d pairs, then %v", name, n, last)
+		}
 	}
 }

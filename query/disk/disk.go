@@ -26,7 +26,7 @@ type Options struct {
 	// CacheBytes is how much of its files each store keeps in memory, unpacked. Zero means 128 MiB.
 	CacheBytes int64
 	// WriteBytes is how much each store collects in memory before it writes a file. Up to twice as much is lost in a crash, and
-	// read again from changelogs. Zero means 32 MiB.
+	// read again from changelogs. Zero means 32 MiB; less than 64 KiB is 64 KiB.
 	WriteBytes int
 }
 
@@ -37,6 +37,9 @@ type Stores struct {
 }
 
 var _ query.Stores = (*Stores)(nil)
+
+// leastWriteBytes is enough for what pebble has in a memtable besides rows: with less than that it panics.
+const leastWriteBytes = 64 << 10
 
 // New makes stores. It does not touch the disk.
 func New(o *Options) *Stores {
@@ -50,6 +53,7 @@ func New(o *Options) *Stores {
 	if s.o.WriteBytes <= 0 {
 		s.o.WriteBytes = 32 << 20
 	}
+	s.o.WriteBytes = max(s.o.WriteBytes, leastWriteBytes)
 	return s
 }
 
@@ -89,7 +93,7 @@ type rows struct {
 // openLocked opens the files. What cannot be opened is removed: it is a copy. But where there is only no room it stays.
 func (r *rows) openLocked() error {
 	fs := r.stores.fs
-	if err := fs.MkdirAll(r.dir, 0o755); err != nil {
+	if err := fs.MkdirAll(r.dir, 0o700); err != nil {
 		return err
 	}
 	// Who else has it open is not to be robbed of it.
@@ -98,7 +102,7 @@ func (r *rows) openLocked() error {
 		return err
 	}
 	empty := func() error {
-		if err := errors.Join(lock.Close(), fs.RemoveAll(r.dir), fs.MkdirAll(r.dir, 0o755)); err != nil {
+		if err := errors.Join(lock.Close(), fs.RemoveAll(r.dir), fs.MkdirAll(r.dir, 0o700)); err != nil {
 			return err
 		}
 		lock, err = pebble.LockDirectory(r.dir, fs)

@@ -1,12 +1,15 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +132,51 @@ func TestFailingDisk(t *testing.T) {
 		t.Errorf("a store that had failed is used again: %v", err)
 	}
 	s.Close()
+}
+
+// A store whose memory is smaller than its rows takes them all the same, and nobody else may look into it.
+func TestLittleMemory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "stores")
+	stores := New(&Options{Dir: dir, WriteBytes: 1})
+	s, err := stores.OpenStore("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, 1<<20) }
+	for n := range 4 {
+		if err := s.Apply([]query.RowChange{{Key: []byte{byte(n)}, Row: row(n)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = stores.OpenStore("", "s"); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		if got, found, err := s.Get(nil, []byte{byte(n)}); !found || err != nil || !bytes.Equal(got, row(n)) {
+			t.Errorf("row %d: %v, %v", n, found, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	if err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Mode().Perm() != 0o700 {
+			t.Errorf("%s is %v", path, info.Mode())
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A damaged store is removed, and the views are made again.

@@ -26,7 +26,7 @@ func TestNamesThatMeet(t *testing.T) {
 			a, b := topicWith(t, db.DB, "a", "of a"), topicWith(t, db.DB, "b", "of b")
 			tables := func(top *embedlog.Topic) *Table[string, string] { return TableFrom(top, codec.String, codec.String) }
 			g := NewGraph(db.DB, "shop", nil)
-			v := Add(g, "spent", tables(a))
+			Add(g, "spent", tables(a))
 			Add(g, "spent-late", tables(a).Filter(func(string, string) bool { return true }))
 			if err := g.Start(t.Context()); err != nil {
 				t.Fatal(err)
@@ -40,7 +40,7 @@ func TestNamesThatMeet(t *testing.T) {
 				t.Fatal(err)
 			}
 			g = NewGraph(db.DB, "shop", nil)
-			v = Add(g, "spent", tables(a))
+			v := Add(g, "spent", tables(a))
 			Add(g, "spent-late", tables(a).Filter(func(string, string) bool { return true }))
 			if err := g.Start(t.Context()); err != nil {
 				t.Fatal(err)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/x/embedlog"
@@ -19,13 +21,15 @@ import (
 
 // cluster is three nodes, each with its stores beside its log.
 type cluster struct {
-	t     *testing.T
-	net   *clustertest.Net
-	dbs   [3]*embedlog.DB
-	graph [3]*query.Graph
-	view  [3]*query.View[string, int64]
-	top   *embedlog.Topic
-	want  map[string]int64
+	t      *testing.T
+	net    *clustertest.Net
+	files  [3]*vfs.Fault // of the stores
+	dbs    [3]*embedlog.DB
+	graph  [3]*query.Graph
+	view   [3]*query.View[string, int64]
+	closed [3]bool // the graph is
+	top    *embedlog.Topic
+	want   map[string]int64
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -35,6 +39,7 @@ func newCluster(t *testing.T) *cluster {
 	var fs [3]*vfs.Mem
 	for i := range c.dbs {
 		fs[i] = vfs.NewMem()
+		c.files[i] = vfs.NewFault(fs[i])
 		db, err := embedlog.OpenFS(fs[i], &embedlog.Options{Replication: c.net.Node(int32(i + 1)), MaintenanceInterval: -1, PreferredLeaders: -1, ReplicationFactor: 3})
 		if err != nil {
 			t.Fatal(err)
@@ -69,7 +74,7 @@ func newCluster(t *testing.T) *cluster {
 			c.top = top
 		}
 		stores := New(&Options{Dir: "stores", WriteBytes: 1 << 16})
-		stores.fs = logFS{fs[i]}
+		stores.fs = logFS{c.files[i]}
 		c.graph[i] = query.NewGraph(db, "g", &query.Options{CommitInterval: 5 * time.Millisecond, Store: stores, CacheBytes: 1})
 		c.view[i] = query.Add(c.graph[i], "v", query.TableFrom(top, codec.String, codec.Int64))
 		if err := c.graph[i].Start(ctx); err != nil {
@@ -152,6 +157,9 @@ func (c *cluster) check(when string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for i, v := range c.view {
+		if c.closed[i] {
+			continue
+		}
 		got, err := map[string]int64(nil), query.ErrInterrupted
 		for errors.Is(err, query.ErrInterrupted) || embedlog.IsRetriable(err) {
 			got, err = map[string]int64{}, nil
@@ -225,5 +233,51 @@ func TestTakeoverWithStores(t *testing.T) {
 		if err := g.Close(); err != nil {
 			t.Errorf("node %d: %v", i+1, err)
 		}
+	}
+}
+
+// The files of the owner's store fail for good: another node has the task then, and readers at all nodes, the ill one too, have every record. It takes the
+// task again when its files are well and nobody else is left.
+func TestHandoverOfFailingFiles(t *testing.T) {
+	for name, op := range map[string]vfs.Op{"writes": vfs.OpWrite, "all": vfs.OpAny} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { handoverOfFailingFiles(t, op) })
+		})
+	}
+}
+
+func handoverOfFailingFiles(t *testing.T, op vfs.Op) {
+	c := newCluster(t)
+	number := func(n int64) func(int) *int64 { return func(i int) *int64 { n := n + int64(i); return &n } }
+	c.owner(1)
+	c.set(0, 50, number(1000))
+	c.files[0].Add(vfs.Rule{Op: op, Count: -1, Effect: vfs.Fail(syscall.EIO)})
+	big := func(i int) *int64 { n := int64(i) << 40; return &n }
+	for round := range 40 { // until what is in memory has to be written
+		c.set(0, 100, big)
+		c.set(40, 60, number(int64(round)))
+		if c.graph[0].Stats().Handovers > 0 {
+			break
+		}
+	}
+	if n := c.graph[0].Stats().Handovers; n != 1 {
+		t.Fatalf("it has given the task away %d times", n)
+	}
+	c.set(20, 80, number(3000))
+	for i, g := range c.graph {
+		if err := g.Err(); err != nil {
+			t.Errorf("node %d: %v", i+1, err)
+		}
+	}
+	c.files[0].Clear()
+	for i := 1; i < 3; i++ {
+		c.closed[i] = true
+		if err := c.graph[i].Close(); err != nil {
+			t.Errorf("node %d: %v", i+1, err)
+		}
+	}
+	c.set(0, 30, number(4000))
+	if err := c.graph[0].Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -219,17 +219,17 @@ func (r *rows) endLocked() {
 	}
 	if db := r.db; db != nil {
 		r.db = nil
-		closeFailed(db)
+		closed(db) // it has failed already
 	}
 	if !keep {
 		fs.RemoveAll(r.dir)
 	}
 }
 
-// closeFailed ends what still runs of it.
-func closeFailed(db *pebble.DB) {
-	defer func() { _ = recover() }() // it may be in any state
-	db.Close()
+// closed ends what still runs of it. One that has failed may be in any state.
+func closed(db *pebble.DB) (err error) {
+	defer panicked(&err)
+	return db.Close()
 }
 
 // logger hears what pebble cannot go on with. It goes on all the same: nothing of it is believed or kept.
@@ -372,9 +372,7 @@ func (r *rows) Clear() error {
 	if r.db != nil {
 		db := r.db
 		r.db = nil
-		if r.err() != nil {
-			closeFailed(db)
-		} else if err := db.Close(); err != nil {
+		if err := closed(db); err != nil && r.err() == nil {
 			return r.failLocked(err)
 		}
 	}
@@ -411,10 +409,14 @@ func (r *rows) Close() error {
 	}
 	db := r.db
 	r.db = nil
-	if err := db.Close(); err != nil {
-		return typed(r.dir, err)
+	err := closed(db)
+	if err != nil {
+		err = r.failLocked(err)
 	}
-	return nil
+	if r.err() != nil { // pebble may have said nothing of what went wrong with its files
+		r.endLocked()
+	}
+	return err
 }
 
 // flushLocked has what is in memory written. Pebble tries for ever.

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type mended struct {
 	g           *Graph
 	sums        *View[string, int64]
 	count       int64
+
+	checkpointAfter int64 // the graph's, or zero
 }
 
 // start starts it: with a sink, and, in stages, with a second one behind a repartition.
@@ -59,6 +62,7 @@ func (m *mended) start(stages bool, o *Options) {
 	}
 	m.sums = Add(m.g, "sums", Sum(s, func(_ string, n int64) int64 { return n * m.factor.Load() }))
 	To(m.g, MapValues(s, func(_ string, n int64) string { return fmt.Sprint(n) }), m.out)
+	m.g.checkpointAfter = cmp.Or(m.checkpointAfter, m.g.checkpointAfter)
 	if err := m.g.Start(ctx); err != nil {
 		m.t.Fatal(err)
 	}

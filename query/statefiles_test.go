@@ -26,7 +26,7 @@ func TestStateFiles(t *testing.T) {
 		t.Helper()
 		m := &mended{t: t, db: db}
 		m.factor.Store(1)
-		m.name = name
+		m.name, m.checkpointAfter = name, 1
 		m.start(false, &Options{CommitInterval: time.Millisecond, CheckpointInterval: 1})
 		m.put(20)
 		if err := m.g.CatchUp(ctx); err != nil {
@@ -59,7 +59,6 @@ func TestStateFiles(t *testing.T) {
 		return n
 	}
 	a := run("a")
-	a.serving().checkpointAfter = 1
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +100,6 @@ func TestStateFiles(t *testing.T) {
 		!strings.Contains(got, "other") || !strings.Contains(got, "AQ-0.checkpoint") || !strings.Contains(got, gone+"-0.other") {
 		t.Errorf("after the start: %s", got)
 	}
-	b.checkpointAfter = 1
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}

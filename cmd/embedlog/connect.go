@@ -18,6 +18,9 @@ import (
 // its holder may be opening or closing it just now.
 const patience = 2 * time.Second
 
+// connectPause is between two tries.
+const connectPause = 25 * time.Millisecond
+
 // connect begins a session with the database: at --address, or in --data with the
 // program that holds it, if one answers on its socket, otherwise by opening the
 // directory. It makes no database unless create says so.
@@ -54,7 +57,7 @@ func (a *app) connect(ctx context.Context, create bool) (*client, error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(25 * time.Millisecond):
+		case <-time.After(connectPause):
 		}
 	}
 }

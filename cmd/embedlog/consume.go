@@ -283,8 +283,23 @@ func (s *consuming) finish(ctx context.Context) error {
 	return err
 }
 
-// connect begins a session and its consumer.
+// connect begins a session and its consumer. Who has the directory may close it just then, or be killed, as any command that was quick
+// does: then there is another holder, which may be this process.
 func (s *consuming) connect(ctx context.Context) error {
+	for start := time.Now(); ; {
+		err := s.begun(ctx)
+		if !isClosing(err) && !(errors.Is(err, errLost) && time.Since(start) < patience) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(connectPause):
+		}
+	}
+}
+
+func (s *consuming) begun(ctx context.Context) error {
 	c, err := s.a.connect(ctx, false)
 	if err != nil {
 		return err
@@ -297,16 +312,10 @@ func (s *consuming) connect(ctx context.Context) error {
 }
 
 // reconnect goes on where this run stands when the program that held the
-// directory has closed it, or was killed: with the next holder, which may be this
-// process.
+// directory has closed it, or was killed.
 func (s *consuming) reconnect(ctx context.Context) error {
 	_ = s.c.Close() // the connection is of no more use
-	for {
-		err := s.connect(ctx)
-		if !isClosing(err) {
-			return err
-		}
-	}
+	return s.connect(ctx)
 }
 
 func (s *consuming) open(ctx context.Context, c *client) error {

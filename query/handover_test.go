@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/x/embedlog"
+	"github.com/x/embedlog/codec"
 	"github.com/x/embedlog/internal/vfs"
 )
 
@@ -352,7 +353,7 @@ func TestHandoverWhileClosing(t *testing.T) {
 	})
 }
 
-// So does a node that cannot make the directory of checkpoints; a function's error, and one of the log, is every node's.
+// So does a node that cannot make the directory of checkpoints.
 func TestHandoverOfFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fault := vfs.NewFault(vfs.NewMem(), vfs.Rule{Op: vfs.OpMkdir, Glob: "views", Count: -1, Effect: vfs.Fail(syscall.EIO)})
@@ -363,6 +364,46 @@ func TestHandoverOfFiles(t *testing.T) {
 		c.check("at other nodes", 0, 1, 2)
 		if n := c.graph[0].Stats().Handovers; n != 3 {
 			t.Errorf("%d handovers, want 3", n)
+		}
+	})
+}
+
+// A function that panics does so at every node: nobody else is tried, and the graph stops where it was computed.
+func TestPanicsAreNotHandedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := openNodes(t, 3)
+		var graphs []*Graph
+		for _, db := range c.dbs {
+			top, err := db.Topic("orders")
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := NewGraph(db, "bad", &Options{CommitInterval: 5 * time.Millisecond, OneTask: true})
+			Add(g, "n", Count(From(top, codec.String, codec.Int64).Filter(func(string, int64) bool { panic("wrong") })))
+			if err := g.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			graphs = append(graphs, g)
+		}
+		time.Sleep(time.Second) // who leads may have been asked before its graph was started
+		c.produce(0, 5)
+		stopped := func() (n int) {
+			for _, g := range graphs {
+				if err := (*StoppedError)(nil); errors.As(g.Err(), &err) {
+					n++
+				}
+			}
+			return n
+		}
+		c.until("its owner has stopped", func() bool { return stopped() > 0 })
+		time.Sleep(time.Minute)
+		if n := stopped(); n != 1 {
+			t.Errorf("%d nodes have stopped", n)
+		}
+		for i, g := range graphs {
+			if n := g.Stats().Handovers; n != 0 {
+				t.Errorf("node %d has given tasks away %d times", i+1, n)
+			}
 		}
 	})
 }
